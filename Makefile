@@ -1,0 +1,124 @@
+# What a clone needs: make, git, python >= 3.10 and a package index. Nothing is installed outside
+# .venv, except by `make test` as root on a machine with apt (see there).
+
+PYTHON  ?= python3
+HOST    ?= local
+PROFILE ?= cpu
+JOB     ?= mdlm-pretrained-fixed
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check
+# Constraints, not requirements: exact versions of what pyproject.toml asks for, and of nothing else.
+INSTALL := $(PIP) install --quiet --constraint requirements.lock
+
+# Datasets beside the checkout are used when nothing else is said.
+ifndef ORCH_DATA
+ifneq ($(wildcard ../shared/data/.),)
+export ORCH_DATA := $(abspath ../shared/data)
+endif
+endif
+
+# The jobs' log is read while they run.
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv jobs-venv format check test test-tools bench retrain lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+# -- environment ------------------------------------------------------------------------------
+
+venv: $(VENV)/.stamp-dev ## .venv with orch, the tests' and the developers' tools
+
+jobs-venv: $(VENV)/.stamp-jobs ## the same, and torch for the jobs that run on `local`
+
+$(VENV)/.stamp-venv:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "error: no '$(PYTHON)' here. orch needs python >= 3.10: install it, or name one: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "error: $(PYTHON) is `$(PYTHON) --version 2>&1`, and orch needs >= 3.10. Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments (no ensurepip). On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "making $(VENV) with `$(PYTHON) --version`"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml requirements.lock | $(VENV)/.stamp-venv
+	@echo "installing orch and its tools"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.stamp-jobs: pyproject.toml requirements.lock | $(VENV)/.stamp-dev
+	@echo "installing torch for the jobs (large)"
+	@$(INSTALL) --editable '.[jobs]'
+	@touch $@
+
+lock: pyproject.toml ## requirements.lock anew, for all platforms and pythons
+	@test -x $(VENV)/lock-tool/bin/uv || { $(PYTHON) -m venv $(VENV)/lock-tool && \
+	  $(VENV)/lock-tool/bin/python -m pip --disable-pip-version-check install --quiet uv; }
+	@$(VENV)/lock-tool/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 \
+	  --extra dev --extra jobs --custom-compile-command 'make lock' \
+	  --output-file requirements.lock pyproject.toml
+	@! grep -n '://' requirements.lock || { echo "error: requirements.lock names a host" >&2; exit 1; }
+
+# -- checks -----------------------------------------------------------------------------------
+
+format: venv ## rewrite the code as ruff wants it
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+check: venv ## lint, format, types, unit tests: under 30 seconds
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit $(PYTEST_ARGS)
+
+test: venv test-tools ## every test this machine can run; says which it cannot
+	@$(MAKE) --no-print-directory jobs-venv || \
+	  echo "note: torch could not be installed; the lane 'torch' will be skipped" >&2
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The programs the tests run besides python. As root with apt the missing ones are installed
+# (RUNLEVEL=1: without starting a service); otherwise their lanes are named and skipped.
+test-tools:
+	@missing=; lanes=; \
+	need() { PATH="$$PATH:/usr/sbin:/sbin" command -v "$$1" >/dev/null 2>&1 || { \
+	  missing="$$missing $$2"; lanes="$$lanes $$3"; }; }; \
+	need sshd openssh-server ssh; need ssh openssh-client ssh; need rsync rsync ssh; \
+	need tmux tmux sessions; need screen screen sessions; \
+	need fish fish shells; need tcsh tcsh shells; \
+	test -n "$$missing" || exit 0; \
+	if test "`id -u`" = 0 && command -v apt-get >/dev/null 2>&1; then \
+	  echo "installing$$missing"; \
+	  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	  { apt-get -qq update && \
+	    apt-get -qq install -y --no-install-recommends $$missing; } >/dev/null </dev/null && exit 0; \
+	  echo "note: apt-get failed" >&2; \
+	fi; \
+	echo "note: not installed:$$missing; lanes that need them will be skipped:$$lanes" >&2
+
+bench: venv ## the measurements of tests/bench, one after another
+	@found=; for file in tests/bench/bench_*.py; do \
+	  test -e "$$file" || continue; found=1; name=$${file#tests/bench/}; \
+	  echo "== $${name%.py}"; $(BIN)/python -m "tests.bench.$${name%.py}" || exit $$?; \
+	done; test -n "$$found" || echo "nothing in tests/bench"
+
+# -- the job this project is about --------------------------------------------------------------
+
+# 1 and 7 are verdicts on a run that exists: it is still fetched and shown, and the code passed on.
+retrain: venv ## train again and show what came of it: HOST=local PROFILE=cpu JOB=...
+	@if test "$(HOST)" = local; then $(MAKE) --no-print-directory jobs-venv; fi
+	@PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; code=0; \
+	orch submit $(JOB) --host $(HOST) --profile $(PROFILE) -f || code=$$?; \
+	case $$code in 0|1|7) ;; *) exit $$code ;; esac; \
+	fetched=0; orch fetch-results $(JOB) || fetched=$$?; \
+	orch show $(JOB) || test $$code -ne 0 || code=$$?; \
+	test $$code -ne 0 || code=$$fetched; \
+	exit $$code
+
+clean: ## caches only; results and .venv stay
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find orchestrator remote jobs tests -name __pycache__ -type d -prune -exec rm -rf {} +

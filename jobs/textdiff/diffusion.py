@@ -1,0 +1,110 @@
+"""Masked diffusion: the noise, the SUBS parameterization and the training loss.
+
+A token is masked with probability P(t) = (1 - eps) t (log-linear noise: sigma(t) = -log(1 - P(t))),
+never unmasked. The continuous-time bound on -log p(text) is the integral over t of
+sigma'(t) / expm1(sigma(t)) = 1 / t times the summed -log p of the masked tokens.
+Source: Sahoo et al. 2024, "Simple and Effective Masked Diffusion Language Models".
+
+SUBS: the mask itself is never predicted, and a visible token is carried over with probability 1,
+so it costs exactly 0. Because of that the head is computed at masked positions only.
+
+Shape suffixes: see `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+NEVER = -1e6  # as a logit or a log-probability
+
+
+class Denoises(Protocol):
+    def features(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor: ...
+
+    def logits(self, features_ND: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogLinear:
+    eps: float
+
+    def total(self, t: Tensor) -> Tensor:
+        """sigma(t), the noise gathered up to t."""
+        return -torch.log1p(-(1 - self.eps) * t)
+
+    def mask_probability(self, t: Tensor) -> Tensor:
+        return (1 - self.eps) * t
+
+    def weight(self, t: Tensor) -> Tensor:
+        """sigma' / expm1(sigma): 1 / t, whatever eps is."""
+        return 1 / t
+
+
+def sample_t(
+    count: int, low: float, high: float, *, stratified: bool, generator: Generator
+) -> Tensor:
+    """[count] noise levels in [low, high], uniform one by one.
+
+    Stratified: exactly one in each of `count` equal parts, in order.
+    """
+    u = torch.rand(count, generator=generator)
+    if stratified:
+        u = (torch.arange(count) + u) / count
+    return low + u * (high - low)
+
+
+def subs_log_probs(logits_BLV: Tensor, noisy_BL: Tensor, mask_id: int) -> Tensor:
+    """[B, L, V] log-probabilities of the clean tokens: the definition, for all positions."""
+    scores = logits_BLV.clone()
+    scores[..., mask_id] = NEVER
+    log_probs = scores.log_softmax(dim=-1)
+    carried = torch.full_like(log_probs, NEVER).scatter(-1, noisy_BL[..., None], 0.0)
+    return torch.where((noisy_BL == mask_id)[..., None], log_probs, carried)
+
+
+def masked_nll(
+    model: Denoises,
+    clean_BL: Tensor,
+    masked_BL: Tensor,
+    mask_id: int,
+    valid_BL: Tensor | None = None,
+) -> Tensor:
+    """[B] summed -log p of the masked tokens given the visible ones, in nats.
+
+    Equal to the sum of -`subs_log_probs` at the clean tokens, at the price of the masked ones only.
+    """
+    noisy_BL = torch.where(masked_BL, mask_id, clean_BL)
+    features_ND = model.features(noisy_BL, valid_BL)[masked_BL]
+    logits_NV = model.logits(features_ND).float()
+    logits_NV[:, mask_id] = NEVER  # in place: a copy of all scores costs as much as the head
+    nll_N = F.cross_entropy(logits_NV, clean_BL[masked_BL], reduction="none")
+    rows_N = masked_BL.nonzero()[:, 0]
+    return torch.zeros(len(clean_BL), device=nll_N.device).index_add(0, rows_N, nll_N)
+
+
+def training_loss(
+    model: Denoises,
+    clean_BL: Tensor,
+    valid_BL: Tensor | None,
+    *,
+    mask_id: int,
+    noise: LogLinear,
+    draw_t: Callable[[int], Tensor],
+    generator: Generator,
+) -> Tensor:
+    """The weighted bound in nats per token: sum over texts of masked NLL / t, over all tokens."""
+    t_B = draw_t(len(clean_BL)).to(clean_BL.device)
+    uniform_BL = torch.rand(clean_BL.shape, generator=generator).to(clean_BL.device)
+    masked_BL = uniform_BL < noise.mask_probability(t_B)[:, None]
+    tokens = clean_BL.numel()
+    if valid_BL is not None:
+        masked_BL &= valid_BL
+        tokens = int(valid_BL.sum())
+    nll_B = masked_nll(model, clean_BL, masked_BL, mask_id, valid_BL)
+    return (noise.weight(t_B) * nll_B).sum() / tokens

@@ -1,0 +1,212 @@
+"""The denoiser: a pre-norm transformer that looks both ways, conditioned on a constant.
+
+The shape and the parameter names are those of the published MDLM checkpoints
+(github.com/kuleshov-group/mdlm, a DiT): fused qkv without bias, rotary positions, LayerNorm with a
+weight only, adaLN-zero modulation, a 4x MLP with tanh-GELU, separate embedding and head, the head
+zero at the start. MDLM does not tell the model how much is masked (time_conditioning false): sigma
+is 0 always, so the modulation is a learned constant, kept because the checkpoints have it.
+
+Shape suffixes: B texts, L tokens, D hidden, H heads, E = D / H, C conditioning, V vocabulary with
+the mask, N masked tokens of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jobs.textdiff.config import Model as ModelConfig
+from jobs.textdiff.errors import ConfigError
+
+FREQUENCIES = 256
+ROTARY_BASE = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    hidden: int
+    cond: int
+    blocks: int
+    heads: int
+
+
+SIZES = {
+    "tiny": Shape(256, 64, 8, 8),
+    "small": Shape(768, 128, 12, 12),
+    "medium": Shape(1024, 128, 24, 16),
+}
+
+
+def shape_of(config: ModelConfig) -> Shape:
+    """The named size with the config's own numbers over it; ConfigError if heads do not divide."""
+    size = SIZES[config.size]
+    shape = Shape(
+        config.hidden_size or size.hidden,
+        config.cond_dim or size.cond,
+        config.n_blocks or size.blocks,
+        config.n_heads or size.heads,
+    )
+    if shape.hidden % (2 * shape.heads):
+        raise ConfigError(
+            f"config model.hidden_size: {shape.hidden} is not a multiple of 2 x n_heads "
+            f"= {2 * shape.heads} (rotary positions turn pairs)"
+        )
+    return shape
+
+
+class Denoiser(nn.Module):
+    """Predicts every token from the visible ones. All parameters lie under `backbone.`."""
+
+    def __init__(self, shape: Shape, vocab: int, dropout: float) -> None:
+        super().__init__()
+        self.backbone = Backbone(shape, vocab, dropout)
+
+    def features(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
+        """[B, L, D] after the last block. `valid_BL` is False at padding, None without any."""
+        return self.backbone.features(tokens_BL, valid_BL)
+
+    def logits(self, features_ND: Tensor) -> Tensor:
+        """[N, V] raw scores of any selection of positions; the mask's own score is included."""
+        return self.backbone.head(features_ND)
+
+
+class Backbone(nn.Module):
+    def __init__(self, shape: Shape, vocab: int, dropout: float) -> None:
+        super().__init__()
+        self.vocab_embed = Embedding(vocab, shape.hidden)
+        self.sigma_map = SigmaMap(shape.cond)
+        self.rotary_emb = Rotary(shape.hidden // shape.heads)
+        self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.blocks))
+        self.output_layer = Output(shape, vocab)
+
+    def condition(self) -> Tensor:
+        """[1, C]: what every text is conditioned on, since sigma is always 0."""
+        weight = self.vocab_embed.embedding
+        return F.silu(self.sigma_map(torch.zeros(1, device=weight.device)))
+
+    def features(self, tokens_BL: Tensor, valid_BL: Tensor | None) -> Tensor:
+        x_BLD = self.vocab_embed(tokens_BL)
+        turn = self.rotary_emb(tokens_BL.shape[1])
+        condition_1C = self.condition()
+        seen = None if valid_BL is None else valid_BL[:, None, None, :]
+        for block in self.blocks:
+            x_BLD = block(x_BLD, turn, condition_1C, seen)
+        return x_BLD
+
+    def head(self, features_ND: Tensor) -> Tensor:
+        return self.output_layer(features_ND, self.condition())
+
+
+class Embedding(nn.Module):
+    def __init__(self, vocab: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(vocab, hidden))
+        nn.init.kaiming_uniform_(self.embedding, a=5**0.5)
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        return F.embedding(tokens_BL, self.embedding)
+
+
+class SigmaMap(nn.Module):
+    """Sinusoidal features of the noise level, then two linear layers."""
+
+    def __init__(self, cond: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, cond), nn.SiLU(), nn.Linear(cond, cond))
+
+    def forward(self, sigma_B: Tensor) -> Tensor:
+        half = FREQUENCIES // 2
+        steps = torch.arange(half, device=sigma_B.device, dtype=torch.float32)
+        angles = sigma_B[:, None] * torch.exp(-steps * torch.log(torch.tensor(1e4)) / half)[None]
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+
+
+class Rotary(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        powers = torch.arange(0, width, 2, dtype=torch.float32) / width
+        self.register_buffer("inv_freq", ROTARY_BASE**-powers)
+
+    def forward(self, length: int) -> tuple[Tensor, Tensor]:
+        """cos and sin, each [L, E]: the two halves of E turn together."""
+        at = torch.arange(length, device=self.inv_freq.device, dtype=torch.float32)
+        angles_LE = torch.outer(at, self.inv_freq).repeat(1, 2)
+        return angles_LE.cos(), angles_LE.sin()
+
+
+class Norm(nn.Module):
+    """LayerNorm with a weight and no bias, computed in fp32."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), self.weight.shape, self.weight.float())
+
+
+class Block(nn.Module):
+    def __init__(self, shape: Shape, dropout: float) -> None:
+        super().__init__()
+        hidden = shape.hidden
+        self.heads, self.dropout = shape.heads, dropout
+        self.norm1 = Norm(hidden)
+        self.attn_qkv = nn.Linear(hidden, 3 * hidden, bias=False)
+        self.attn_out = nn.Linear(hidden, hidden, bias=False)
+        self.norm2 = Norm(hidden)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden, 4 * hidden),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(4 * hidden, hidden),
+        )
+        self.adaLN_modulation = _zeroed(nn.Linear(shape.cond, 6 * hidden))
+
+    def forward(
+        self, x_BLD: Tensor, turn: tuple[Tensor, Tensor], condition_1C: Tensor, seen: Tensor | None
+    ) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition_1C).chunk(
+            6, dim=-1
+        )
+        attended = self._attend(self.norm1(x_BLD) * (1 + scale1) + shift1, turn, seen)
+        x_BLD = x_BLD + gate1 * self._drop(attended)
+        return x_BLD + gate2 * self._drop(self.mlp(self.norm2(x_BLD) * (1 + scale2) + shift2))
+
+    def _attend(self, x_BLD: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
+        batch, length, hidden = x_BLD.shape
+        qkv = self.attn_qkv(x_BLD).view(batch, length, 3, self.heads, hidden // self.heads)
+        q_BHLE, k_BHLE, v_BHLE = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        out_BHLE = F.scaled_dot_product_attention(
+            _turned(q_BHLE, turn), _turned(k_BHLE, turn), v_BHLE, attn_mask=seen
+        )
+        return self.attn_out(out_BHLE.transpose(1, 2).reshape(batch, length, hidden))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class Output(nn.Module):
+    def __init__(self, shape: Shape, vocab: int) -> None:
+        super().__init__()
+        self.norm_final = Norm(shape.hidden)
+        self.linear = _zeroed(nn.Linear(shape.hidden, vocab))
+        self.adaLN_modulation = _zeroed(nn.Linear(shape.cond, 2 * shape.hidden))
+
+    def forward(self, x_ND: Tensor, condition_1C: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(condition_1C).chunk(2, dim=-1)
+        return self.linear(self.norm_final(x_ND) * (1 + scale) + shift)
+
+
+def _turned(x_BHLE: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    cos_LE, sin_LE = turn
+    first, second = x_BHLE.chunk(2, dim=-1)
+    turned = x_BHLE * cos_LE + torch.cat([-second, first], dim=-1) * sin_LE
+    return turned.to(x_BHLE.dtype)  # under autocast the three of attention must agree
+
+
+def _zeroed(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,121 @@
+"""Confusion matrices: whether one can be believed, and whether it shows a classifier at all. Pure.
+
+Rows are the true classes, columns the predicted ones: `m[i][j]` examples of class i were called j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.checks.binomial import upper_tail
+from orchestrator.strictjson import cut
+
+Matrix = tuple[tuple[int, ...], ...]
+
+ALMOST_NEVER = 0.05  # predicted less often than this share of its true examples
+LEVEL = 0.01  # of the one-sided test against always guessing the majority class
+TOLERANCE = 0.0005  # an accuracy printed with three digits may be off by this from its matrix
+
+
+class Contradiction(ValueError):
+    """The result file cannot be true; the message says why, with the numbers."""
+
+
+def matrix_of(value: Any) -> Matrix:
+    """A square matrix of counts, at least 2 x 2, with at least one example; or Contradiction."""
+    if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
+        raise Contradiction("confusion_matrix is not a list of rows")
+    size = len(value)
+    if size < 2:
+        raise Contradiction(
+            f"confusion_matrix has {size} rows; a classifier has two classes or more"
+        )
+    for at, row in enumerate(value):
+        if len(row) != size:
+            raise Contradiction(
+                f"confusion_matrix is not square: {size} rows, row {at} has {len(row)} columns"
+            )
+        for count in row:
+            if type(count) is not int or count < 0:
+                raise Contradiction(
+                    f"confusion_matrix row {at} holds {cut(repr(count))}, which is not a count"
+                )
+    if not any(map(any, value)):
+        raise Contradiction("confusion_matrix counts no example: all of it is 0")
+    return tuple(tuple(row) for row in value)
+
+
+def labels_of(value: Any, matrix: Matrix) -> tuple[str, ...]:
+    """One distinct name a class; empty when the file has none."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(type(name) in (str, int) for name in value):
+        raise Contradiction("labels is not a list of names")
+    names = tuple(str(name) for name in value)
+    if len(set(names)) != len(names):
+        raise Contradiction("labels names a class twice")
+    if matrix and len(names) != len(matrix):
+        raise Contradiction(
+            f"labels has {len(names)} names, confusion_matrix has {len(matrix)} classes"
+        )
+    return names
+
+
+def agrees(matrix: Matrix, accuracy: float | None, n: Any) -> None:
+    """Raises Contradiction when the matrix gives another accuracy or another number of examples."""
+    total, right = _total(matrix), _right(matrix)
+    if n is not None and n != total:
+        raise Contradiction(f"n is {n}, confusion_matrix counts {total} examples")
+    if accuracy is not None and abs(accuracy - right / total) > TOLERANCE + 1e-9:
+        raise Contradiction(
+            f"accuracy is {accuracy:.6g}, confusion_matrix gives {right / total:.6g} "
+            f"({right} of {total})"
+        )
+
+
+def degeneracy(matrix: Matrix, labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """Why the predictions are worth no more than a constant answer; empty when they are worth more.
+
+    A class is almost never predicted when its column sums to less than ALMOST_NEVER of its row. The
+    accuracy is no better than always answering the largest class when so many hits or more have a
+    probability of LEVEL or more under that answer's share (binomial, one-sided).
+    """
+    total, right = _total(matrix), _right(matrix)
+    true = [sum(row) for row in matrix]
+    predicted = [sum(column) for column in zip(*matrix, strict=True)]
+    reasons = []
+    for at, (there, called) in enumerate(zip(true, predicted, strict=True)):
+        if there and called < ALMOST_NEVER * there:
+            often = f"predicted only {called} times" if called else "never predicted"
+            reasons.append(f"class {_name(at, labels)} was {often}: {matrix[at][at]} of {there}")
+    most = max(true)
+    majority = _name(true.index(most), labels)
+    if most == total:
+        reasons.append(f"all {total} examples are of class {majority}: nothing can be told apart")
+        return tuple(reasons)
+    p = upper_tail(right, total, most / total)
+    if p >= LEVEL:
+        share, ours = 100 * most / total, 100 * right / total
+        always = f"always answering {majority}"
+        told = f"{ours:.1f} % is no better than the {share:.1f} % of {always}"
+        if right == most:
+            told = f"{share:.1f} % is what {always} gives"
+        reasons.append(f"{told}; p = {_digits(p)}")
+    return tuple(reasons)
+
+
+def _digits(p: float) -> str:
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+
+
+def _name(at: int, labels: Sequence[str]) -> str:
+    return f"`{cut(labels[at])}`" if labels else f"`{at}`"
+
+
+def _total(matrix: Matrix) -> int:
+    return sum(map(sum, matrix))
+
+
+def _right(matrix: Matrix) -> int:
+    return sum(row[at] for at, row in enumerate(matrix))

@@ -1,0 +1,52 @@
+"""What became of this exact config before. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.domain import Finding, Outcome, Run, RunState, Severity, Verdict
+
+SHOWN = 5
+_BAD_OUTCOMES = (Outcome.DEGENERATE, Outcome.BELOW_TARGET, Outcome.INVALID_RESULT)
+
+
+def check(config_hash: str, runs: Iterable[Run]) -> list[Finding]:
+    """One finding for each of the latest SHOWN runs with this config hash, and one for the rest.
+
+    A warning where the run's result did not pass or its process did not succeed, else information:
+    the same config gives the same result, unless code or data changed.
+    """
+    same = [run for run in runs if run.config_hash == config_hash]
+    same.sort(key=lambda run: (run.created_at, run.run_id), reverse=True)
+    findings = [_finding(run) for run in same[:SHOWN]]
+    rest = same[SHOWN:]
+    if rest:
+        severity = Severity.WARNING if any(map(_went_badly, rest)) else Severity.INFO
+        findings.append(
+            Finding(severity, "history", f"and {len(rest)} earlier runs of this config")
+        )
+    return findings
+
+
+def _finding(run: Run) -> Finding:
+    severity = Severity.WARNING if _went_badly(run) else Severity.INFO
+    return Finding(severity, "history", f"this exact config already {_account(run)}", ours=None)
+
+
+def _went_badly(run: Run) -> bool:
+    # A cancelled or lost run says nothing about its config.
+    told = (Verdict.FAILED, Verdict.KILLED, Verdict.OOM)
+    return run.outcome in _BAD_OUTCOMES or run.verdict in told
+
+
+def _account(run: Run) -> str:
+    if run.state is not RunState.FINISHED:
+        return f"has an open run: {run.run_id} on {run.host}, {run.state.value}"
+    parts = [run.run_id]
+    if run.accuracy is not None:
+        parts.append(f"{100 * run.accuracy:.1f} %")
+    if run.verdict is not None and run.verdict is not Verdict.SUCCEEDED:
+        parts.append(run.verdict.value)
+    elif run.outcome is not None:
+        parts.append(run.outcome.value)
+    return f"ran: {', '.join(parts)}"

@@ -1,0 +1,184 @@
+"""What a result is worth, from the bytes of its metrics file. Pure; never raises for any bytes.
+
+The first that holds decides: invalid_result, degenerate, below_target, then ok when something was
+expected and unverified when nothing was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.checks.confusion import (
+    Contradiction,
+    Matrix,
+    agrees,
+    degeneracy,
+    labels_of,
+    matrix_of,
+)
+from orchestrator.domain import Bound, Expect, Judged, Outcome
+from orchestrator.strictjson import JsonRefused, cut, loads
+
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A metrics file's content; `fault` says why it cannot be true, and then no accuracy is set."""
+
+    metrics: Mapping[str, Any]
+    accuracy: float | None = None
+    matrix: Matrix = ()
+    labels: tuple[str, ...] = ()
+    fault: str | None = None
+
+
+def judge(
+    metrics_bytes: bytes | None,
+    *,
+    metrics_declared: bool,
+    expect: Expect,
+    primary: str,
+    succeeded: bool,
+) -> Judged:
+    """The result's outcome with its reasons, in words and numbers.
+
+    `metrics_bytes` is the file as it came, None when there is none. A run that did not succeed is
+    `unverified`: its metrics are kept, its accuracy is not counted. `accuracy` is set only where it
+    can be believed, so never with `invalid_result`.
+    """
+    if metrics_bytes is None:
+        if succeeded and (metrics_declared or _expects(expect)):
+            return Judged(Outcome.INVALID_RESULT, ("the metrics file is missing (metrics.json)",))
+        return Judged(Outcome.UNVERIFIED)
+    read = _read(metrics_bytes, primary)
+    if not succeeded:
+        return _uncounted(read)
+    if read.fault is not None:
+        return _judged(Outcome.INVALID_RESULT, (read.fault,), read)
+    if read.matrix and expect.predictions != "any":
+        reasons = degeneracy(read.matrix, read.labels)
+        if reasons:
+            return _judged(Outcome.DEGENERATE, reasons, read)
+    reasons = tuple(_unmet(expect, read))
+    if reasons:
+        return _judged(Outcome.BELOW_TARGET, reasons, read)
+    return _judged(Outcome.OK if _expects(expect) else Outcome.UNVERIFIED, (), read)
+
+
+def _judged(outcome: Outcome, reasons: tuple[str, ...], read: _Read) -> Judged:
+    return Judged(outcome, reasons, read.accuracy, read.metrics, read.matrix, read.labels)
+
+
+def _uncounted(read: _Read) -> Judged:
+    reason = "the run did not succeed: metrics kept, accuracy not counted"
+    if read.fault is not None:
+        reason = f"the run did not succeed, and its result is not usable: {read.fault}"
+    return _judged(Outcome.UNVERIFIED, (reason,), replace(read, accuracy=None))
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _read(raw: bytes, primary: str) -> _Read:
+    try:
+        metrics = loads(raw)
+    except JsonRefused as error:
+        return _Read({}, fault=f"metrics.json: {error}")
+    if not isinstance(metrics, dict):
+        return _Read({}, fault="metrics.json: it is not an object with named metrics")
+    matrix: Matrix = ()
+    labels: tuple[str, ...] = ()
+    try:
+        if metrics.get("confusion_matrix") is not None:
+            matrix = matrix_of(metrics["confusion_matrix"])
+        labels = labels_of(metrics.get("labels"), matrix)
+        accuracy = _accuracy(metrics)
+        _primary_is_there(metrics, primary)
+        n = _count(metrics)
+        if matrix:
+            agrees(matrix, accuracy, n)
+    except Contradiction as error:
+        return _Read(metrics, None, matrix, labels, fault=str(error))
+    return _Read(metrics, accuracy, matrix, labels)
+
+
+def _accuracy(metrics: Mapping[str, Any]) -> float | None:
+    if ACCURACY not in metrics:
+        return None
+    value = metrics[ACCURACY]
+    if not _is_number(value):
+        raise Contradiction(f"accuracy is {cut(repr(value))}, which is not a number")
+    if not 0 <= value <= 1:
+        percent = f"; if it is a percentage, write {value / 100:g}" if 1 < value <= 100 else ""
+        raise Contradiction(f"accuracy is {cut(repr(value))}, outside [0, 1]{percent}")
+    return float(value)
+
+
+def _primary_is_there(metrics: Mapping[str, Any], primary: str) -> None:
+    # Only a primary metric that the spec chose is owed: `accuracy` is the default of every job.
+    value = _lookup(metrics, primary)
+    if primary != ACCURACY and not _is_number(value):
+        told = "is missing" if value is None else f"is {cut(repr(value))}, which is not a number"
+        raise Contradiction(f"the primary metric `{cut(primary)}` {told}")
+
+
+def _count(metrics: Mapping[str, Any]) -> int | None:
+    value = metrics.get("n")
+    if value is None:
+        return None
+    if type(value) is not int or value <= 0:
+        raise Contradiction(f"n is {cut(repr(value))}, which is not a number of examples")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# --- expecting ------------------------------------------------------------------------------------
+
+
+def _expects(expect: Expect) -> bool:
+    return bool(expect.metrics) or expect.predictions == "not-degenerate"
+
+
+def _unmet(expect: Expect, read: _Read) -> Iterator[str]:
+    for name, bound in expect.metrics.items():
+        yield from _out_of_bounds(name, bound, _lookup(read.metrics, name))
+    if expect.predictions == "not-degenerate" and not read.matrix:
+        yield "predictions: not-degenerate was expected, but there is no confusion_matrix to see it"
+
+
+def _out_of_bounds(name: str, bound: Bound, value: Any) -> Iterator[str]:
+    if not _is_number(value):
+        told = "is missing" if value is None else f"is {cut(repr(value))}, which is not a number"
+        yield f"{name} {told}; expected {_bounds(bound)}"
+    elif bound.min is not None and value < bound.min:
+        yield f"{name} is {value:.6g}, below the expected minimum {bound.min:.6g}"
+    elif bound.max is not None and value > bound.max:
+        yield f"{name} is {value:.6g}, above the expected maximum {bound.max:.6g}"
+
+
+def _bounds(bound: Bound) -> str:
+    parts = []
+    if bound.min is not None:
+        parts.append(f"at least {bound.min:.6g}")
+    if bound.max is not None:
+        parts.append(f"at most {bound.max:.6g}")
+    return " and ".join(parts)
+
+
+def _lookup(metrics: Mapping[str, Any], name: str) -> Any:
+    """A metric by its name, or by a dotted path into nested ones."""
+    if name in metrics:
+        return metrics[name]
+    value: Any = metrics
+    for step in name.split("."):
+        if not isinstance(value, Mapping) or step not in value:
+            return None
+        value = value[step]
+    return value

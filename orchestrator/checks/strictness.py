@@ -1,0 +1,27 @@
+"""What a spec leaves open, so that a run could go wrong without anyone being told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.domain import Finding, JobSpec, Severity
+
+
+def check(spec: JobSpec) -> list[Finding]:
+    """Information only: none of these refuses a submit."""
+    return [Finding(Severity.INFO, rule, message, key=key) for rule, key, message in _open(spec)]
+
+
+def _open(spec: JobSpec) -> Iterator[tuple[str, str, str]]:
+    if spec.guards:
+        yield "not-enforced", "guards", "guards are recorded, not enforced yet in this version"
+    if spec.canary is not None:
+        yield "not-enforced", "canary", "the canary is recorded, not run yet in this version"
+    if not spec.expect.metrics and spec.expect.predictions is None:
+        yield "no-expect", "expect", "nothing is expected: a good result will stay `unverified`"
+    elif spec.expect.predictions == "any":
+        yield "any-predictions", "expect.predictions", "a one-sided result will pass: `any`"
+    if not spec.metrics_declared:
+        yield "no-metrics", "metrics", "no metrics are declared: a run without a result file passes"
+    if spec.config and spec.reference is None:
+        yield "no-reference", "reference", "the config is compared with no reference"

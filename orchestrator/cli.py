@@ -1,0 +1,424 @@
+"""The commands: parse, one use case, render. What is heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from orchestrator import complete
+from orchestrator.console import context, fail_softly, run_main
+
+if TYPE_CHECKING:
+    from orchestrator.domain import Run
+    from orchestrator.ledger.store import Ledger
+    from orchestrator.transport.base import Agent
+    from orchestrator.usecases.context import Context
+
+app = typer.Typer(
+    name="orch",
+    help="Runs training jobs on GPU hosts over SSH, and keeps account of what came of them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+host_app = typer.Typer(help="Hosts: list them, pin their keys.", no_args_is_help=True)
+ledger_app = typer.Typer(help="The ledger as a whole.", no_args_is_help=True)
+app.add_typer(host_app, name="host", rich_help_panel=None)
+app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
+
+Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
+RunArg = Annotated[
+    Optional[str],  # noqa: UP045 - typer resolves this at run time, also on 3.10
+    typer.Argument(
+        help="A run id, a prefix or suffix of one, or a job name; nothing: the latest run.",
+        autocompletion=complete.runs,
+    ),
+]
+RunNeeded = Annotated[
+    str,
+    typer.Argument(
+        help="A run id, a prefix or suffix of one, or a job name.", autocompletion=complete.runs
+    ),
+]
+RunList = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(help="Runs; nothing: the latest one.", autocompletion=complete.runs),
+]
+Text = Optional[str]  # noqa: UP045
+HostOption = Annotated[
+    Text, typer.Option("--host", help="Where; default: ORCH_HOST, then orch.yaml, then `local`.",
+                       autocompletion=complete.hosts)
+]  # fmt: skip
+Profile = Annotated[Text, typer.Option("--profile", help="A named overlay of the job's spec.")]
+Sets = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="k.e.y=value", help="Override a config key; repeatable."),
+]
+Tags = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--tag", metavar="key=value", help="Label the run; repeatable."),
+]
+Note = Annotated[Text, typer.Option("--note", help="A remark kept with the run.")]
+Force = Annotated[bool, typer.Option("--force", help="Submit in spite of findings; recorded.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Follow = Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the run ends.")]
+
+
+@app.command()
+@fail_softly
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make into a project.")] = Path("."),
+) -> None:
+    """Make a folder into a project with one example job."""
+    from orchestrator.projectfile import init_project
+
+    ctx = context()
+    told = init_project(ctx.cwd / folder)
+    for line in told:
+        ctx.say(line)
+    ctx.say("next: `orch submit hello -f` runs the example on this machine")
+
+
+@app.command()
+@fail_softly
+def jobs(json: Json = False) -> None:
+    """List the jobs of this project."""
+    from orchestrator import render
+    from orchestrator.usecases.jobs import list_jobs
+
+    found = list_jobs(context())
+    render.out(render.jobs_json(found) if json else render.jobs_table(found))
+
+
+@app.command()
+@fail_softly
+def check(job: Job, profile: Profile = None, set_: Sets = None, json: Json = False) -> None:
+    """Preflight without starting: spec, config against reference, history."""
+    from orchestrator import render
+    from orchestrator.usecases.check import check as run_check
+
+    found = run_check(context(), job, profile, set_ or [])
+    render.out(render.preflight_json(found) if json else render.preflight_text(found))
+    if not found.ok:
+        raise typer.Exit(5)
+
+
+@app.command()
+@fail_softly
+def submit(
+    job: Job,
+    host: HostOption = None,
+    profile: Profile = None,
+    set_: Sets = None,
+    follow: Follow = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and stop.")
+    ] = False,
+    force: Force = False,
+    tag: Tags = None,
+    note: Note = None,
+) -> None:
+    """Check, freeze the code, send it, start the run detached. Prints the run id."""
+    from orchestrator import names
+    from orchestrator.usecases.submit import Request
+
+    tags = dict(names.tag(item) for item in tag or [])
+    request = Request(job, host, profile, set_ or [], tags, note, force)
+    _submit(context(), request, follow, dry_run)
+
+
+def _submit(ctx: Context, request: object, follow: bool, dry_run: bool) -> None:
+    from orchestrator import render
+    from orchestrator.usecases.submit import Request, make_plan, submit
+
+    assert isinstance(request, Request)
+    plan = make_plan(ctx, request)
+    for line in render.findings_lines(plan.found.findings):
+        ctx.say(line)
+    if dry_run:
+        render.out(render.plan_text(plan))
+        if not plan.found.ok and not request.force:
+            raise typer.Exit(5)
+        return
+    run, agent = submit(ctx, plan, request)
+    render.out(run.run_id + "\n")
+    ctx.say(render.started_line(run))
+    if not follow:
+        agent.close()
+        return
+    with ctx.ledger() as ledger:
+        _follow_to_end(ctx, ledger, run, agent=agent)
+
+
+def _follow_to_end(
+    ctx: Context,
+    ledger: Ledger,
+    run: Run,
+    *,
+    agent: Agent | None = None,
+    lines: int | None = None,
+    live: bool = True,
+    raw: bool = False,
+) -> None:
+    """Follow, then leave with the code that tells how the run ended."""
+    from orchestrator import render
+    from orchestrator.usecases.follow import Cursor, follow
+    from orchestrator.usecases.settle import exit_code_of
+
+    with render.log_sink(sys.stdout.buffer, raw=raw, live=live, say=ctx.say) as sink:
+        try:
+            known = follow(
+                ctx, ledger, run, sink, cursor=Cursor(lines=lines), live=live, agent=agent
+            )
+        except KeyboardInterrupt:
+            sink.detached(run.run_id)
+            raise typer.Exit(130) from None
+    if live and not known.state.is_open:
+        ctx.say(render.ended_line(known))
+        raise typer.Exit(exit_code_of(known))
+
+
+@app.command()
+@fail_softly
+def tail(
+    run: RunArg = None,
+    follow: Annotated[
+        bool, typer.Option("-f/", "--follow/--no-follow", help="Go on while the run is open.")
+    ] = True,
+    lines: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("-n", "--lines", min=0, help="Begin at the last N lines."),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The log's bytes as they are.")] = False,
+) -> None:
+    """The log of a run from its start, then live. Ctrl-C leaves; the run goes on."""
+    ctx = context()
+    with ctx.ledger() as ledger:
+        chosen = ctx.run(ledger, run)
+        _follow_to_end(ctx, ledger, chosen, lines=lines, live=follow, raw=raw)
+
+
+@app.command()
+@fail_softly
+def wait(
+    run: RunArg = None,
+    timeout: Annotated[Text, typer.Option("--timeout", help="Such as 30m, 2h or 90.")] = None,
+    json: Json = False,
+) -> None:
+    """Wait until a run ends; the exit code tells how it did."""
+    from orchestrator import render, units
+    from orchestrator.usecases import follow
+    from orchestrator.usecases.settle import exit_code_of
+
+    ctx = context()
+    seconds = None if timeout is None else units.timeout(timeout)
+    with ctx.ledger() as ledger:
+        chosen = ctx.run(ledger, run)
+        ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)
+        if json:
+            render.out(render.run_json(ended, ledger.events(ended.run_id)))
+    ctx.say(render.ended_line(ended))
+    raise typer.Exit(exit_code_of(ended))
+
+
+@app.command("ls")
+@fail_softly
+def list_runs(
+    job: Annotated[Text, typer.Option("--job", help="Only this job's runs.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
+    limit: Annotated[
+        int, typer.Option("-n", "--limit", min=0, help="Newest N; 0: all. JSON: all by default.")
+    ] = -1,
+    json: Json = False,
+) -> None:
+    """The ledger as a table, newest first."""
+    from orchestrator import render
+    from orchestrator.usecases.listing import listing
+
+    ctx = context()
+    shown = listing(ctx, job=job, everywhere=all_, limit=limit, unlimited=json)
+    if json:
+        render.out(render.runs_json(shown.runs))
+        return
+    render.out(render.ls_table(shown.runs, ctx.clock.now()))
+    if shown.total > len(shown.runs):
+        ctx.say(f"{len(shown.runs)} of {shown.total} runs; `-n 0` shows all")
+
+
+@app.command()
+@fail_softly
+def show(run: RunArg = None, json: Json = False) -> None:
+    """One run whole; an open one is asked after on its host."""
+    from orchestrator import render
+    from orchestrator.usecases.listing import one
+
+    ctx = context()
+    with ctx.ledger() as ledger:
+        known, silent = one(ctx, ledger, run)
+        events = ledger.events(known.run_id)
+    if silent:
+        ctx.say(silent)
+    if json:
+        render.out(render.run_json(known, events))
+    else:
+        render.out(render.show_text(known, events, ctx.clock.now(), unreachable=bool(silent)))
+
+
+@app.command()
+@fail_softly
+def cancel(run: RunNeeded, json: Json = False) -> None:
+    """End a run: TERM, grace, KILL, down to the last grandchild."""
+    from orchestrator import render
+    from orchestrator.usecases.cancel import cancel as run_cancel
+
+    ctx = context()
+    with ctx.ledger() as ledger:
+        ended, already = run_cancel(ctx, ledger, ctx.run(ledger, run))
+        if json:
+            render.out(render.run_json(ended, ledger.events(ended.run_id)))
+    ctx.say(("it had ended before: " if already else "") + render.ended_line(ended))
+
+
+@app.command()
+@fail_softly
+def retry(
+    run: RunNeeded,
+    host: HostOption = None,
+    follow: Follow = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    force: Force = False,
+    tag: Tags = None,
+    note: Note = None,
+) -> None:
+    """A new run of the same job, profile and overrides; it supersedes the old one."""
+    from orchestrator import names
+    from orchestrator.usecases.retry import request_for
+
+    ctx = context()
+    with ctx.ledger(readonly=True) as ledger:
+        old = ctx.run(ledger, run)
+    tags = dict(names.tag(item) for item in tag or [])
+    _submit(ctx, request_for(old, host, tags, note, force), follow, dry_run)
+
+
+@app.command("fetch-results")
+@fail_softly
+def fetch_results(runs: RunList = None, json: Json = False) -> None:
+    """Pull result folders, verified and resumable; record the accuracy."""
+    from orchestrator import render
+    from orchestrator.usecases.fetch import fetch
+    from orchestrator.usecases.settle import exit_code_of
+
+    ctx = context()
+    fetched = []
+    with ctx.ledger() as ledger:
+        for chosen in [ctx.run(ledger, selector) for selector in runs or [None]]:
+            with render.fetch_progress(ctx.say) as progress:
+                known, report = fetch(ctx, ledger, chosen, progress)
+            ctx.say(render.fetched_line(known, report))
+            fetched.append(known)
+    render.out(render.runs_json(fetched) if json else render.rows_text(fetched))
+    if any(exit_code_of(known) == 7 for known in fetched):
+        raise typer.Exit(7)
+
+
+@app.command()
+@fail_softly
+def attach(run: RunArg = None) -> None:
+    """Enter the run's tmux or screen session; leaving it does not end the run."""
+    import os
+
+    from orchestrator.errors import OrchError
+    from orchestrator.usecases.attach import view
+
+    ctx = context()
+    with ctx.ledger(readonly=True) as ledger:
+        chosen = ctx.run(ledger, run)
+    found = view(ctx, chosen)
+    if found.notice:
+        ctx.say(found.notice)
+    try:
+        os.execvp(found.argv[0], list(found.argv))
+    except OSError as exc:
+        raise OrchError(f"{found.argv[0]}: {exc.strerror}", hint="`orch tail` shows it") from None
+
+
+@app.command()
+@fail_softly
+def doctor(
+    host: Annotated[
+        Text, typer.Argument(help="A host; default as for submit.", autocompletion=complete.hosts)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Test what will bite later: ssh, python, tmux, logout, disk, GPUs, clock."""
+    from orchestrator import render
+    from orchestrator.usecases.hosts import doctor as run_doctor
+
+    found, checks = run_doctor(context(), host)
+    render.out(render.doctor_json(found, checks) if json else render.doctor_text(found, checks))
+    if any(item.level == "fail" for item in checks):
+        raise typer.Exit(6)
+
+
+@host_app.command("ls")
+@fail_softly
+def host_list(json: Json = False) -> None:
+    """The hosts that can be named: `local`, orch.yaml's, the ssh config's aliases."""
+    from orchestrator import render
+    from orchestrator.usecases.hosts import known_hosts
+
+    found = known_hosts(context())
+    render.out(render.hosts_json(found) if json else render.hosts_table(found))
+
+
+@host_app.command("trust")
+@fail_softly
+def host_trust(
+    name: Annotated[str, typer.Argument(help="A host.", autocompletion=complete.hosts)],
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+) -> None:
+    """Show a host's key fingerprint and pin it."""
+    from orchestrator.console import ask
+    from orchestrator.usecases.hosts import trust
+
+    ctx = context()
+
+    def confirm(known_as: str, fingerprint: str) -> bool:
+        ctx.say(f"{name} ({known_as}) offers {fingerprint}")
+        return yes or ask("Does that agree with the host's own `ssh-keygen -lf`? Pin it?")
+
+    shown, pinned = trust(ctx, name, confirm)
+    ctx.say(f"{name}: {shown} {'is pinned' if pinned else 'was NOT pinned'}")
+    if not pinned:
+        raise typer.Exit(8)
+
+
+@ledger_app.command("export")
+@fail_softly
+def ledger_export(
+    format_: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
+    output: Annotated[Text, typer.Option("-o", "--output", help="A file; default stdout.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
+    json: Json = False,
+) -> None:
+    """Every run with its config, as CSV or JSON."""
+    from orchestrator import render
+    from orchestrator.usecases.listing import export
+
+    ctx = context()
+    text = export(ctx, "json" if json else format_, everywhere=all_)
+    if output is None:
+        render.out(text)
+        return
+    path = ctx.cwd / output
+    path.write_text(text, encoding="utf-8")
+    ctx.say(f"wrote {path}")
+
+
+def main() -> None:
+    run_main(app)

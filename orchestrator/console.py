@@ -1,0 +1,105 @@
+"""The process's edge: prose on stderr, exit codes, and no traceback for a user."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+from orchestrator.errors import OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.usecases.context import Context
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+INTERRUPTED = 130
+STDOUT_CLOSED = 141
+
+
+def context() -> Context:
+    from orchestrator.clock import SystemClock
+    from orchestrator.usecases.context import Context
+
+    try:
+        cwd = Path.cwd()
+    except FileNotFoundError:
+        raise OrchError("the folder this was called in does not exist any more") from None
+    return Context(env=dict(os.environ), cwd=cwd, clock=SystemClock(), say=say)
+
+
+def say(text: str) -> None:
+    """A line of prose on stderr, safe for a terminal; a closed stderr is no error."""
+    from orchestrator import sanitize
+
+    try:
+        sys.stderr.write(sanitize.text(text) + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def ask(question: str) -> bool:
+    """A yes on a terminal; without one the answer is no."""
+    if not sys.stdin.isatty():
+        say(f"{question} [no terminal to ask on: no; `--yes` pins it]")
+        return False
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def fail_softly(command: Callable[P, R]) -> Callable[P, R]:
+    """Errors become a sentence, its next step, and the exit code of their kind."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except OrchError as exc:
+            say(f"orch: {exc.message}")
+            if exc.hint:
+                say(f"      {exc.hint}")
+            raise typer.Exit(exc.exit_code) from None
+        except KeyboardInterrupt:
+            say("orch: interrupted; `orch ls` shows what is recorded")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise typer.Exit(STDOUT_CLOSED) from None
+        except OSError as exc:
+            say(f"orch: {exc.filename or 'a system call'}: {exc.strerror or exc}")
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def run_main(app: typer.Typer) -> NoReturn:
+    """Run and leave at once: connections and threads need no farewell, the ledger is closed."""
+    code = 0
+    try:
+        app()
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 1
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = STDOUT_CLOSED
+    except Exception as exc:  # a fault of orch itself: still no traceback unless asked for
+        if os.environ.get("ORCH_DEBUG"):
+            raise
+        say(f"orch: internal error: {type(exc).__name__}: {exc}")
+        say("      set ORCH_DEBUG=1 to see where; nothing on any host was changed by the failure")
+        code = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        code = code or STDOUT_CLOSED
+    os._exit(code)

@@ -1,0 +1,271 @@
+"""The words of `orch` as types. Pure: nothing here reads a file, a clock or an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+
+class RunState(str, Enum):
+    """Where a run is. Only evidence from its host moves it; silence never does."""
+
+    INTENT = "intent"
+    SYNCED = "synced"
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_open(self) -> bool:
+        return self is not RunState.FINISHED
+
+
+class Verdict(str, Enum):
+    """How the process ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    KILLED = "killed"
+    OOM = "oom"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    NEVER_STARTED = "never_started"
+
+
+class Outcome(str, Enum):
+    """What the result is worth, apart from how the process ended."""
+
+    UNVERIFIED = "unverified"
+    OK = "ok"
+    DEGENERATE = "degenerate"
+    BELOW_TARGET = "below_target"
+    INVALID_RESULT = "invalid_result"
+
+    @property
+    def passes(self) -> bool:
+        return self in (Outcome.OK, Outcome.UNVERIFIED)
+
+
+class Fetched(str, Enum):
+    NONE = "none"
+    PARTIAL = "partial"
+    COMPLETE = "complete"
+
+
+class Severity(str, Enum):
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing a preflight check noticed. `ours` and `reference` are JSON values or None."""
+
+    severity: Severity
+    rule: str
+    message: str
+    key: str | None = None
+    ours: Any = None
+    reference: Any = None
+    waived: str | None = None  # the recorded reason, when the finding was waived
+
+    @property
+    def refuses(self) -> bool:
+        return self.severity is Severity.ERROR and self.waived is None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """An SSH target or the embedded host `local`. `root` may start with `~/`."""
+
+    name: str
+    ssh: str | None = None  # [user@]host[:port]; None: `name` is an alias in ~/.ssh/config
+    python: str = "python3"
+    root: str = "~/.orch"
+    session: str = "auto"  # auto | tmux | screen | plain
+    transport: str = "ssh"  # ssh | local
+    backend: str = "direct"
+
+    @property
+    def is_local(self) -> bool:
+        return self.transport == "local"
+
+
+# --- the job spec, parsed -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One command of a job. `argv` is executed as it is; a string became `("sh", "-c", text)`."""
+
+    name: str
+    argv: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceFile:
+    path: str  # relative to the project root
+    at: str | None = None  # the dotted key under which the file's content belongs
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    files: tuple[ReferenceFile, ...]
+    only: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    waive: Mapping[str, str] = field(default_factory=dict)  # dotted key -> reason
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    gpus_min: int = 0
+    gpus_max: int = 0
+    gpu_memory: int | None = None  # bytes
+    disk: int | None = None  # bytes
+    time: float | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Data a job reads: sent by content (`source`, variables unexpanded) or there already (`at`)."""
+
+    name: str
+    source: str | None = None
+    at: str | None = None
+    when: Mapping[str, Any] = field(default_factory=dict)  # dotted config key -> required value
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    metrics: Mapping[str, Bound] = field(default_factory=dict)
+    predictions: str | None = None  # "not-degenerate" | "any" | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """A job as one run would execute it: profile and overrides applied, every default filled."""
+
+    name: str
+    path: Path
+    stages: tuple[Stage, ...]  # in an order that respects `needs`
+    config: Mapping[str, Any]
+    description: str = ""
+    profile: str | None = None
+    profiles: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    volatile: tuple[str, ...] = ()  # dotted config keys left out of the hash
+    reference: Reference | None = None
+    resources: Resources = Resources()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    data: tuple[DataSource, ...] = ()
+    requirements: str | None = None  # setup.requirements, relative to the project root
+    results_dir: str = "results"
+    results_exclude: tuple[str, ...] = ()
+    metrics_file: str = "results/metrics.json"
+    metrics_primary: str = "accuracy"
+    metrics_declared: bool = False  # the spec names `metrics` or `expect`: a metrics file is owed
+    expect: Expect = Expect()
+    guards: tuple[Mapping[str, Any], ...] = ()
+    canary: Mapping[str, Any] | None = None
+
+
+# --- the ledger's view ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    kind: str  # tmux | screen | plain
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a result file says, once checked. `accuracy` is finite or None."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...] = ()
+    accuracy: float | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    confusion_matrix: tuple[tuple[int, ...], ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """The host's account of a run's end. `metrics` holds metrics.json's raw bytes, unparsed."""
+
+    verdict: Verdict
+    exit_code: int | None = None
+    signal: int | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    reasons: tuple[str, ...] = ()
+    metrics: bytes | None = None
+    metrics_error: str | None = None  # why the host could not send a metrics file that is there
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One row of the ledger. Times are ISO 8601 UTC; `project` is the project root's path."""
+
+    run_id: str
+    job: str
+    project: str
+    state: RunState
+    config_hash: str
+    config: Mapping[str, Any]
+    host: str
+    created_at: str
+    verdict: Verdict | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    outcome: Outcome | None = None
+    outcome_reasons: tuple[str, ...] = ()
+    profile: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Mapping[str, Any], ...] = ()
+    forced: bool = False
+    snapshot: str | None = None
+    data: Mapping[str, str] = field(default_factory=dict)  # name -> content hash
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    session: Session | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    last_seen_at: str | None = None
+    accuracy: float | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    confusion_matrix: Sequence[Sequence[int]] = ()
+    labels: tuple[str, ...] = ()
+    results_path: str | None = None
+    fetched: Fetched = Fetched.NONE
+    supersedes: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
+    spec: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what later commands need (expect, results)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a run's timeline."""
+
+    run_id: str
+    seq: int
+    at: str
+    kind: str
+    data: Mapping[str, Any]

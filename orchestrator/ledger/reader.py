@@ -1,0 +1,136 @@
+"""The questions a ledger answers. Nothing here changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from orchestrator.domain import Event, Run, RunState
+from orchestrator.errors import NotFound
+from orchestrator.ledger import rows
+from orchestrator.ledger.database import Database, mapped
+
+
+class Reader:
+    """An open ledger, for reading. An id it does not know is NotFound, a torn file LedgerError."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    @property
+    def path(self) -> Path:
+        return self._db.path
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def get(self, run_id: str) -> Run:
+        found = self.find(run_id)
+        if found is None:
+            raise self._unknown_id(run_id)
+        return found
+
+    def find(self, run_id: str) -> Run | None:
+        """The run of exactly that id, or None."""
+        return next(iter(self._runs("WHERE run_id = ?", (rows.text(run_id),))), None)
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        job: str | None = None,
+        state: RunState | None = None,
+        open_only: bool = False,
+        limit: int | None = None,
+        newest_first: bool = True,
+    ) -> list[Run]:
+        """The runs that match all that is given, sorted by id, which is by time."""
+        where, values = _where(project, job, state, open_only)
+        order = f"ORDER BY run_id {'DESC' if newest_first else 'ASC'} LIMIT ?"
+        return self._runs(f"{where} {order}", (*values, -1 if limit is None else limit))
+
+    def latest(self, project: str | None, job: str | None = None) -> Run | None:
+        return next(iter(self.runs(project=project, job=job, limit=1)), None)
+
+    def count(self, project: str | None = None) -> int:
+        where, values = _where(project, None, None, False)
+        return int(self._db.rows(f"SELECT count(*) FROM runs {where}", values)[0][0])
+
+    def same_config(self, config_hash: str, job: str | None = None) -> list[Run]:
+        """The runs with that config hash, oldest first."""
+        if job is None:
+            return self._runs("WHERE config_hash = ? ORDER BY run_id", (config_hash,))
+        where = "WHERE config_hash = ? AND job = ? ORDER BY run_id"
+        return self._runs(where, (config_hash, rows.text(job)))
+
+    def events(self, run_id: str) -> list[Event]:
+        """The run's timeline, oldest first; empty for an id the ledger does not know."""
+        query = "SELECT run_id, seq, at, kind, data FROM events WHERE run_id = ? ORDER BY seq"
+        with mapped(self._db.path):
+            return [rows.event_of(row) for row in self._db.rows(query, (rows.text(run_id),))]
+
+    def ids(
+        self,
+        *,
+        starting: str = "",
+        ending: str = "",
+        project: str | None = None,
+        limit: int = 11,
+    ) -> list[str]:
+        """Run ids that start and end with the texts, newest first, at most `limit`."""
+        where, values = _where(project, None, None, False)
+        where = f"{where} {'AND' if where else 'WHERE'} run_id >= ? AND run_id < ?"
+        values = (*values, rows.text(starting), rows.text(starting) + "\U0010ffff")
+        if ending:
+            where, values = (
+                f"{where} AND substr(run_id, -?) = ?",
+                (*values, len(ending), rows.text(ending)),
+            )
+        query = f"SELECT run_id FROM runs {where} ORDER BY run_id DESC LIMIT ?"
+        return [row[0] for row in self._db.rows(query, (*values, limit))]
+
+    def job_names(self, project: str | None = None) -> list[str]:
+        """The jobs that have a run, sorted."""
+        where, values = _where(project, None, None, False)
+        query = f"SELECT DISTINCT job FROM runs {where} ORDER BY job"
+        return [row[0] for row in self._db.rows(query, values)]
+
+    def integrity(self) -> list[str]:
+        """What SQLite finds wrong with the file, page by page; empty when it is sound."""
+        found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check(20)", ())]
+        loose = self._db.rows("PRAGMA foreign_key_check", ())
+        return [line for line in found if line != "ok"] + [f"event of no run: {r}" for r in loose]
+
+    def _unknown_id(self, run_id: str) -> NotFound:
+        return NotFound(f"no run {run_id!a} in the ledger {self._db.path}", hint="orch ls")
+
+    def _runs(self, tail: str, values: Sequence[Any]) -> list[Run]:
+        found = self._db.rows(f"SELECT {rows.COLUMN_LIST} FROM runs {tail}", values)
+        with mapped(self._db.path):
+            return [rows.run_of(row) for row in found]
+
+
+def _where(
+    project: str | None, job: str | None, state: RunState | None, open_only: bool
+) -> tuple[str, tuple[Any, ...]]:
+    parts: list[str] = []
+    values: list[Any] = []
+    few = open_only or (state is not None and state.is_open)
+    for column, value in (("project", project), ("job", job), ("state", state and state.value)):
+        if value is not None:
+            # The plus keeps SQLite off the column's own index: the open runs are the fewer.
+            parts.append(f"{'+' if few else ''}{column} = ?")
+            values.append(rows.text(value))
+    if few:
+        parts.append("state <> 'finished'")  # as the partial index says it, so that it is used
+    return ("WHERE " + " AND ".join(parts) if parts else ""), tuple(values)

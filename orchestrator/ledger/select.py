@@ -1,0 +1,73 @@
+"""Which run is meant: an id, a piece of one, a job's name, or nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.domain import Run
+from orchestrator.errors import NotFound
+from orchestrator.ledger.reader import Reader
+
+_SHORTEST_SUFFIX = 3
+_SHOWN = 10
+
+
+def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
+    """The run that `selector` means; the latest of the project (or of all) for None.
+
+    In this order: a run id, a job's name (its latest run), the start of one id, the end of one id
+    (3 characters or more). What the project has comes before what others have. NotFound when
+    nothing matches, or more than one id does.
+    """
+    if selector is None:
+        return _latest(ledger, project)
+    by_id = ledger.find(selector)
+    if by_id is not None:
+        return by_id
+    scopes = (project, None) if project is not None else (None,)
+    for scope in scopes:
+        by_job = ledger.latest(scope, selector)
+        if by_job is not None:
+            return by_job
+    for piece in _pieces(selector):
+        for scope in scopes:
+            ids = ledger.ids(**piece, project=scope, limit=_SHOWN + 1)
+            if len(ids) == 1:
+                return ledger.get(ids[0])
+            if ids:
+                raise _ambiguous(selector, ids)
+    raise _nothing(ledger, selector, project)
+
+
+def _pieces(selector: str) -> Iterable[dict[str, str]]:
+    if selector:
+        yield {"starting": selector}
+    if len(selector) >= _SHORTEST_SUFFIX:
+        yield {"ending": selector}
+
+
+def _latest(ledger: Reader, project: str | None) -> Run:
+    run = ledger.latest(project)
+    if run is None:
+        where = "the ledger" if project is None else f"project {ascii(project)[1:-1]}"
+        raise NotFound(f"{where} has no run yet", hint="orch submit JOB starts one")
+    return run
+
+
+def _ambiguous(selector: str, ids: list[str]) -> NotFound:
+    more = "\n  ..." if len(ids) > _SHOWN else ""
+    listed = "".join(f"\n  {each}" for each in ids[:_SHOWN])
+    return NotFound(
+        f"{selector!a} is a piece of more than one run id:{listed}{more}",
+        hint="give more of the id; `orch ls` lists the runs",
+    )
+
+
+def _nothing(ledger: Reader, selector: str, project: str | None) -> NotFound:
+    from orchestrator.names import did_you_mean  # loads difflib, for a mistake only
+
+    known = ledger.job_names(project) + ledger.ids(project=project, limit=200)
+    return NotFound(
+        f"no run and no job's run is called {selector!a}{did_you_mean(selector, known)}",
+        hint="`orch ls` lists the runs",
+    )

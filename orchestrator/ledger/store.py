@@ -1,0 +1,234 @@
+"""The ledger: what this machine knows of its runs, in one SQLite file.
+
+Each method named after an event is one transaction: the run's row and a line of its timeline change
+together, on disk when the method returns, or not at all. Every failure of the file is a LedgerError
+(exit 11) that says what is true now; an id the ledger does not know is NotFound (exit 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.domain import ExitRecord, Fetched, Judged, Run, RunState, Session, Verdict
+from orchestrator.ledger import rows
+from orchestrator.ledger.database import BUSY_SECONDS, Database
+from orchestrator.ledger.reader import Reader
+
+_INSERT = f"INSERT INTO runs ({rows.COLUMN_LIST}) VALUES ({', '.join('?' for _ in rows.COLUMNS)})"
+
+# From which states a run may go to the given one. A late or stale report never moves it back.
+_MOVES = {
+    RunState.INTENT: "state = 'unknown'",
+    RunState.SYNCED: "state IN ('intent', 'unknown')",
+    RunState.QUEUED: "state NOT IN ('running', 'finished')",
+    RunState.RUNNING: "state <> 'finished'",
+    RunState.UNKNOWN: "state <> 'finished'",
+}
+
+
+class Ledger(Reader):
+    """Open it with `Ledger.open`; close it, or use it in a `with`."""
+
+    @classmethod
+    def open(
+        cls, path: Path, *, readonly: bool = False, busy_seconds: float = BUSY_SECONDS
+    ) -> Ledger:
+        """The ledger at `path`, in the newest schema; made if absent, with its folder.
+
+        `readonly` makes nothing: an absent file reads as a ledger without runs. LedgerError for a
+        file that is foreign, damaged, newer than this program or locked for `busy_seconds`; the
+        file is kept as it is.
+        """
+        return cls(Database.open(path, readonly=readonly, busy_seconds=busy_seconds))
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    # --- events: what happened --------------------------------------------------------------------
+
+    def intend(self, run: Run) -> None:
+        """The run is in the ledger before anything else knows of it; the run it supersedes says so.
+
+        LedgerError when the id is there already.
+        """
+        self._insert(run, run.created_at, "intent", {"host": run.host, "forced": run.forced})
+
+    def adopt(self, run: Run, at: str, data: Mapping[str, Any]) -> None:
+        """A run found on a host, unknown here until now, is in the ledger as it was found."""
+        self._insert(run, at, "adopted", data)
+
+    def synced(self, run_id: str, at: str, snapshot: str | None, data: Mapping[str, str]) -> None:
+        """The code `snapshot` and the data (name -> content hash) are on the host."""
+        about = {"snapshot": snapshot, "data": data}
+        with self._change(run_id, at, "synced", about):
+            self._move(run_id, RunState.SYNCED)
+            self._set(run_id, snapshot=snapshot, data=data)
+
+    def started(
+        self, run_id: str, at: str, started_at: str | None, session: Session | None, state: RunState
+    ) -> None:
+        """The host took the run: it is `queued` or `running` there."""
+        about = {
+            "state": state,
+            "session": session and [session.kind, session.name],
+            "started_at": started_at,
+        }
+        with self._change(run_id, at, "started", about):
+            self._move(run_id, state)
+            self._set(run_id, keep_older=True, started_at=started_at)
+            self._seen(run_id, at)
+            if session is not None:
+                self._set(run_id, session=session)
+
+    def seen(self, run_id: str, at: str, state: RunState | None = None) -> None:
+        """The host answered at `at`, and said `state` unless None. A line only if that is news."""
+        with self._db.write():
+            before = self._state(run_id)
+            if state is not None:
+                self._move(run_id, state)
+            self._seen(run_id, at)
+            after = self._state(run_id)
+            if after is not before:
+                self._append(run_id, at, "seen", {"state": after})
+
+    def unknown(self, run_id: str, at: str, reason: str) -> None:
+        """An action's reply was lost: only the host knows, until it is asked again."""
+        with self._change(run_id, at, "unknown", {"reason": reason}):
+            self._move(run_id, RunState.UNKNOWN)
+
+    def finished(self, run_id: str, at: str, record: ExitRecord, judged: Judged) -> bool:
+        """True: the run is finished as recorded. False: it was already, and nothing changed."""
+        about = {
+            "verdict": record.verdict,
+            "exit_code": record.exit_code,
+            "signal": record.signal,
+            "reasons": record.reasons,
+            "outcome": judged.outcome,
+            "outcome_reasons": judged.reasons,
+            "accuracy": rows.finite(judged.accuracy),
+        }
+        reasons = tuple(dict.fromkeys((*judged.reasons, *record.reasons)))
+        with self._db.write():
+            if self._state(run_id) is RunState.FINISHED:
+                return False
+            self._set(
+                run_id,
+                state=RunState.FINISHED,
+                verdict=record.verdict,
+                exit_code=record.exit_code,
+                signal=record.signal,
+                **{**_result(judged), "outcome_reasons": reasons},
+            )
+            self._set(
+                run_id, keep_older=True, started_at=record.started_at, ended_at=record.ended_at
+            )
+            self._seen(run_id, at)
+            self._append(run_id, at, "finished", about)
+            return True
+
+    def never_started(self, run_id: str, at: str, reason: str) -> bool:
+        """True: proven never to have run, and finished so. False: it was finished already."""
+        with self._db.write():
+            if self._state(run_id) is RunState.FINISHED:
+                return False
+            self._set(
+                run_id,
+                state=RunState.FINISHED,
+                verdict=Verdict.NEVER_STARTED,
+                outcome_reasons=(reason,),
+            )
+            self._append(run_id, at, "never_started", {"reason": reason})
+            return True
+
+    def judged(self, run_id: str, at: str, judged: Judged) -> None:
+        """The result of a finished run was read (again): its outcome and accuracy are these."""
+        about = {"outcome": judged.outcome, "accuracy": rows.finite(judged.accuracy)}
+        with self._change(run_id, at, "judged", {**about, "outcome_reasons": judged.reasons}):
+            self._set(run_id, **_result(judged))
+
+    def fetched(self, run_id: str, at: str, fetched: Fetched, results_path: str | None) -> None:
+        """Results lie at `results_path`, all or some of them."""
+        about = {"fetched": fetched, "results_path": results_path}
+        with self._change(run_id, at, "fetched", about):
+            self._set(run_id, fetched=fetched)
+            if results_path is not None:
+                self._set(run_id, results_path=results_path)
+
+    def noted(self, run_id: str, at: str, note: str | None) -> None:
+        with self._change(run_id, at, "noted", {"note": note}):
+            self._set(run_id, note=note)
+
+    def tagged(self, run_id: str, at: str, tags: Mapping[str, str]) -> None:
+        """The run's tags are `tags`, all of them."""
+        with self._change(run_id, at, "tagged", {"tags": tags}):
+            self._set(run_id, tags=tags)
+
+    def event(self, run_id: str, at: str, kind: str, data: Mapping[str, Any]) -> None:
+        """A line of the run's timeline; its row stays."""
+        with self._change(run_id, at, kind, data):
+            pass
+
+    # --- inside one transaction -------------------------------------------------------------------
+
+    def _insert(self, run: Run, at: str, kind: str, data: Mapping[str, Any]) -> None:
+        with self._db.write():
+            self._db.run(_INSERT, rows.cells(run))
+            self._append(run.run_id, at, kind, data)
+            if run.supersedes and self._db.rows(
+                "SELECT 1 FROM runs WHERE run_id = ?", (run.supersedes,)
+            ):
+                self._append(run.supersedes, at, "superseded", {"by": run.run_id})
+
+    @contextmanager
+    def _change(self, run_id: str, at: str, kind: str, data: Mapping[str, Any]) -> Iterator[None]:
+        with self._db.write():
+            self._state(run_id)
+            yield
+            self._append(run_id, at, kind, data)
+
+    def _state(self, run_id: str) -> RunState:
+        found = self._db.rows("SELECT state FROM runs WHERE run_id = ?", (rows.text(run_id),))
+        if not found:
+            raise self._unknown_id(run_id)
+        return RunState(found[0][0])
+
+    def _move(self, run_id: str, state: RunState) -> None:
+        if state is RunState.FINISHED:
+            raise ValueError("a run finishes with a verdict: use finished()")
+        self._db.run(
+            f"UPDATE runs SET state = ? WHERE run_id = ? AND {_MOVES[state]}", (state.value, run_id)
+        )
+
+    def _seen(self, run_id: str, at: str) -> None:
+        self._db.run(
+            "UPDATE runs SET last_seen_at = max(coalesce(last_seen_at, ''), ?) WHERE run_id = ?",
+            (at, run_id),
+        )
+
+    def _set(self, run_id: str, *, keep_older: bool = False, **values: Any) -> None:
+        """The columns named hold the values; `keep_older`: a None leaves what was there."""
+        form = "{0} = coalesce(?, {0})" if keep_older else "{0} = ?"
+        names = ", ".join(form.format(name) for name in values)
+        cells = [rows.cell(name, value) for name, value in values.items()]
+        self._db.run(f"UPDATE runs SET {names} WHERE run_id = ?", (*cells, run_id))
+
+    def _append(self, run_id: str, at: str, kind: str, data: Mapping[str, Any]) -> None:
+        self._db.run(
+            "INSERT INTO events (run_id, seq, at, kind, data) SELECT ?1, "
+            "coalesce((SELECT max(seq) FROM events WHERE run_id = ?1), 0) + 1, ?2, ?3, ?4",
+            (run_id, at, kind, rows.dumps(data)),
+        )
+
+
+def _result(judged: Judged) -> dict[str, Any]:
+    return {
+        "outcome": judged.outcome,
+        "outcome_reasons": judged.reasons,
+        "accuracy": judged.accuracy,
+        "metrics": judged.metrics,
+        "confusion_matrix": judged.confusion_matrix,
+        "labels": judged.labels,
+    }

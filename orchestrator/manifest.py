@@ -1,0 +1,339 @@
+"""The project's tree as a manifest: which files travel, and their hashes.
+
+What travels: what git tracks plus what is untracked and not ignored; without git, everything. Then
+`.orchignore` (gitignore syntax) on top. Never: `results/`, caches, version-control folders, special
+files, links that leave the tree, and files that look like secrets.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import SourceChanged, UsageError
+from remote import wire
+
+MAX_FILE = 100 * 1024 * 1024  # bytes; larger ones are data, not code
+NEVER_DIRS = frozenset(
+    (
+        b".git .hg .svn __pycache__ .venv venv node_modules .mypy_cache .ruff_cache "
+        b".pytest_cache .hypothesis .ipynb_checkpoints .tox .nox"
+    ).split()
+)
+SECRETS = (
+    ".env", ".env.*", "*.pem", "*.key", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519",
+    "*.p12", "*.pfx", ".netrc", ".pypirc", ".npmrc", "*.kdbx", "credentials.json",
+)  # fmt: skip
+SECRET_EXAMPLES = (".env.example", ".env.sample", ".env.template")
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A tree, frozen in words: manifest bytes, its hash, where each object's bytes lie."""
+
+    root: Path
+    manifest: bytes
+    tree: str
+    sources: Mapping[str, bytes]  # kind + sha256 -> path under root, as bytes
+    size: int  # bytes, all files
+    skipped: tuple[tuple[str, str], ...] = ()  # (path, why)
+
+    @property
+    def count(self) -> int:
+        return self.manifest.count(b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class GitState:
+    commit: str | None
+    dirty: bool | None
+
+
+class GitListing:
+    """git's two answers, asked for at once and read later, so that they cost no waiting."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        base = ["git", "--no-optional-locks", "-C", str(root)]
+        listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        status = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"]
+        self._listing = _start([*base, *listing])
+        self._status = _start([*base, *status])
+
+    def paths(self) -> list[bytes] | None:
+        """Relative to the root; None where git has no answer (no repository, no git)."""
+        out = _finish(self._listing)
+        return None if out is None else sorted({path for path in out.split(b"\0") if path})
+
+    def state(self) -> GitState:
+        out = _finish(self._status)
+        if out is None:
+            return GitState(None, None)
+        commit, dirty = None, False
+        for line in out.split(b"\0"):
+            if line.startswith(b"# branch.oid "):
+                oid = line[13:].decode("ascii", "replace")
+                commit = None if oid == "(initial)" else oid
+            elif line and not line.startswith(b"#"):
+                dirty = True
+        return GitState(commit, dirty)
+
+
+def _start(argv: list[str]) -> subprocess.Popen[bytes] | None:
+    try:
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError:
+        return None
+
+
+def _finish(process: subprocess.Popen[bytes] | None) -> bytes | None:
+    if process is None:
+        return None
+    try:
+        out, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return None
+    return out if process.returncode == 0 else None
+
+
+def scan_project(
+    root: Path,
+    listing: GitListing,
+    cache: Path,
+    *,
+    results_dirs: Iterable[str] = ("results",),
+    max_file: int = MAX_FILE,
+) -> Scan:
+    """The project's code. UsageError names a file over `max_file` bytes."""
+    paths = listing.paths()
+    never = tuple(name.strip("/").encode() + b"/" for name in results_dirs)
+    selected = _walk(root) if paths is None else _expand(root, paths)
+    chosen = _orchignore(root, (path for path in selected if not path.startswith(never)))
+    return scan(root, chosen, cache, max_file=max_file, secrets=True)
+
+
+def scan_data(root: Path, cache: Path) -> Scan:
+    """A dataset: every file under `root`, whatever its name or size; or one file."""
+    if root.is_file():
+        return scan(root.parent, [os.fsencode(root.name)], cache, max_file=None, secrets=False)
+    return scan(root, _walk(root), cache, max_file=None, secrets=False)
+
+
+def _walk(root: Path, below: bytes = b"") -> Iterator[bytes]:
+    """Paths under `root`, links not followed."""
+    stack = [below]
+    base = os.fsencode(root)
+    while stack:
+        folder = stack.pop()
+        with os.scandir(os.path.join(base, folder)) as found:
+            items = sorted(found, key=lambda item: item.name)
+        for item in items:
+            path = folder + b"/" + item.name if folder else item.name
+            if item.is_dir(follow_symlinks=False):
+                if item.name not in NEVER_DIRS:
+                    stack.append(path)
+            else:
+                yield path
+
+
+def _expand(root: Path, paths: list[bytes]) -> Iterator[bytes]:
+    """git lists a submodule or a nested repository as one folder: its files travel too."""
+    base = os.fsencode(root)
+    for path in paths:
+        parts = path.rstrip(b"/").split(b"/")
+        if not NEVER_DIRS.isdisjoint(parts[:-1]):
+            continue
+        full = os.path.join(base, path.rstrip(b"/"))
+        if path.endswith(b"/") or (os.path.isdir(full) and not os.path.islink(full)):
+            yield from _walk(root, path.rstrip(b"/"))
+        else:
+            yield path
+
+
+def _orchignore(root: Path, paths: Iterable[bytes]) -> Iterable[bytes]:
+    file = root / ".orchignore"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return paths
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{file}: cannot be read: {exc}") from None
+    if not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
+        return paths
+    import pathspec
+
+    try:
+        spec = pathspec.GitIgnoreSpec.from_lines(lines)
+    except ValueError as exc:
+        raise UsageError(f"{file}: {exc}") from None
+    return (path for path in paths if not spec.match_file(os.fsdecode(path)))
+
+
+def scan(
+    root: Path, paths: Iterable[bytes], cache: Path, *, max_file: int | None, secrets: bool
+) -> Scan:
+    """Hash what changed since the cache was written; everything else costs one stat."""
+    known = _read_cache(cache)
+    fresh: dict[str, list[object]] = {}
+    lines: list[tuple[bytes, bytes]] = []
+    sources: dict[str, bytes] = {}
+    skipped: list[tuple[str, str]] = []
+    size = 0
+    base = os.fsencode(root) + b"/"
+    now = time.time_ns()
+    changed = False
+    for path in paths:
+        try:
+            info = os.lstat(base + path)
+        except FileNotFoundError:
+            continue  # tracked and deleted
+        why = _refusal(path, info, max_file, secrets)
+        if why is not None:
+            skipped.append((os.fsdecode(path), why))
+            continue
+        stamp = [info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, info.st_mode]
+        name = os.fsdecode(path)
+        entry = known.get(name)
+        if entry is not None and entry[:5] == stamp:
+            line = str(entry[5]).encode("ascii") + path
+        else:
+            made = _entry(base, path, info)
+            if made is None:
+                skipped.append((name, "a link that leaves the tree"))
+                continue
+            line = made.line()
+            changed = True
+        head = line[: len(line) - len(path)].decode("ascii")
+        # A file touched within the clock's grain of this scan may change again unseen: not cached.
+        if now - max(info.st_mtime_ns, info.st_ctime_ns) > 2_000_000_000:
+            fresh[name] = [*stamp, head]
+        sources[("l" if stat.S_ISLNK(info.st_mode) else "f") + head[-65:-1]] = path
+        size += info.st_size
+        lines.append((path, line))
+    lines.sort()
+    manifest = b"".join(line + b"\0" for _, line in lines)
+    if changed or len(fresh) != len(known):
+        _write_cache(cache, fresh)
+    return Scan(root, manifest, wire.tree_hash(manifest), sources, size, tuple(skipped))
+
+
+def _refusal(path: bytes, info: os.stat_result, max_file: int | None, secrets: bool) -> str | None:
+    kind = stat.S_IFMT(info.st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFLNK):
+        return "not a regular file"
+    if secrets and _looks_secret(os.fsdecode(path.rpartition(b"/")[2])):
+        return "looks like a secret"
+    if max_file is not None and info.st_size > max_file:
+        name = os.fsdecode(path)
+        raise UsageError(
+            f"{name}: {info.st_size >> 20} MB is too large for code (limit {max_file >> 20} MB)",
+            hint="name it in .orchignore, declare it under `data:` in the job, "
+            "or raise `max_file_size` in orch.yaml",
+        )
+    return None
+
+
+def _looks_secret(name: str) -> bool:
+    if name in SECRET_EXAMPLES:
+        return False
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in SECRETS)
+
+
+def _entry(base: bytes, path: bytes, info: os.stat_result) -> wire.Entry | None:
+    if stat.S_ISLNK(info.st_mode):
+        target = os.readlink(base + path)
+        inside = os.path.normpath(os.path.join(os.path.dirname(path), target))
+        if target.startswith(b"/") or inside.split(b"/")[0] == b"..":
+            return None
+        digest = hashlib.sha256(target).hexdigest()
+        return wire.Entry(0o777, "l", len(target), digest, path)
+    mode = 0o755 if info.st_mode & 0o100 else 0o644
+    digest, size = _hash(base + path)
+    if size != info.st_size:
+        raise SourceChanged(
+            f"{os.fsdecode(path)} changed while it was read; nothing was sent",
+            hint="run the command again when nothing writes there",
+        )
+    return wire.Entry(mode, "f", size, digest, path)
+
+
+def _hash(path: bytes) -> tuple[str, int]:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        first = os.read(fd, 1 << 20)
+        digest = hashlib.sha256(first)
+        size = len(first)
+        while first and (chunk := os.read(fd, 1 << 20)):
+            digest.update(chunk)
+            size += len(chunk)
+    finally:
+        os.close(fd)
+    return digest.hexdigest(), size
+
+
+def read_object(scan: Scan, entry: wire.Entry, offset: int = 0) -> Iterator[bytes]:
+    """The bytes of one object from `offset` on; SourceChanged if they are not what was scanned."""
+    path = os.fsencode(scan.root) + b"/" + scan.sources[entry.kind + entry.sha256]
+    changed = SourceChanged(
+        f"{os.fsdecode(entry.path)} changed while it was sent; nothing was started",
+        hint="run the command again when nothing writes there",
+    )
+    digest = hashlib.sha256()
+    try:
+        if entry.kind == "l":
+            content = os.readlink(path)
+            if hashlib.sha256(content).hexdigest() != entry.sha256:
+                raise changed
+            yield content
+            return
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        raise changed from None
+    left = entry.size
+    at = 0
+    try:
+        while left:
+            chunk = os.read(fd, min(left, wire.DATA_MAX))
+            if not chunk:
+                raise changed
+            digest.update(chunk)
+            left -= len(chunk)
+            if left == 0 and digest.hexdigest() != entry.sha256:
+                raise changed
+            start = max(0, offset - at)
+            at += len(chunk)
+            if start < len(chunk):
+                yield chunk[start:] if start else chunk
+    finally:
+        os.close(fd)
+
+
+def _read_cache(path: Path) -> dict[str, list[object]]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write_cache(path: Path, entries: Mapping[str, list[object]]) -> None:
+    """Best effort: a cache that cannot be written only costs time."""
+    tmp = path.with_suffix(f".tmp{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tmp.write_text(json.dumps(entries, separators=(",", ":")), encoding="ascii")
+        os.replace(tmp, path)
+    except OSError:
+        tmp.unlink(missing_ok=True)

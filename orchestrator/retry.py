@@ -1,0 +1,45 @@
+"""Named retry policies, each with the reason why its operation may be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from orchestrator.errors import ConnectFailed, LinkLost, TransportError
+
+T = TypeVar("T")
+
+RECONNECT_FOR = 900.0  # seconds a follower keeps trying before it says so and leaves
+
+
+def reconnecting(
+    connect: Callable[[], T],
+    on_wait: Callable[[float], None],
+    *,
+    patience: float = RECONNECT_FOR,
+    sleep: Callable[[float], None] | None = None,
+) -> T:
+    """Connect again after a lost link, with growing pauses (0.5 s to 20 s, with jitter).
+
+    Safe to repeat: connecting changes nothing on the host. Trust errors are never retried.
+    """
+    import time
+
+    import tenacity
+
+    policy = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((ConnectFailed, LinkLost)),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20.0),
+        stop=tenacity.stop_after_delay(patience),
+        before_sleep=lambda state: on_wait(state.upcoming_sleep),
+        sleep=sleep or time.sleep,
+        reraise=True,
+    )
+    return policy(connect)
+
+
+def is_lost_link(error: TransportError) -> bool:
+    """Whether going on over a new connection makes sense."""
+    from orchestrator.errors import CallTimeout, FrameGarbled
+
+    return isinstance(error, (ConnectFailed, LinkLost, CallTimeout, FrameGarbled))

@@ -1,0 +1,291 @@
+"""One run as text for people: all of it, or the short block that ends a retrain. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from orchestrator import sanitize
+from orchestrator.clock import age_words, parse_iso, seconds_between, span_words
+from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
+from orchestrator.tables import PLAIN, Cell, Column, Style, layout
+
+_Z95 = 1.959963984540054
+_STALE = 60.0  # seconds without an answer from the host that are worth a word
+_LABEL = 12
+
+VERDICT_COLOURS = {
+    Verdict.SUCCEEDED: ("green",),
+    Verdict.CANCELLED: ("yellow",),
+    Verdict.NEVER_STARTED: ("yellow",),
+}
+OUTCOME_COLOURS = {
+    Outcome.OK: ("green",),
+    Outcome.UNVERIFIED: ("dim",),
+    Outcome.BELOW_TARGET: ("yellow",),
+}
+
+
+def show_text(
+    run: Run,
+    events: Sequence[Event],
+    now: datetime,
+    style: Style = PLAIN,
+    *,
+    unreachable: bool = False,
+) -> str:
+    """Everything about a run, ended by a line feed. `unreachable`: its host was just now silent."""
+    blocks = [
+        _head(run, now, style, unreachable) + _result(run, style) + _origin(run) + _times(run, now),
+        _matrix(run, style),
+        _mapping("config", run.config, style),
+        _mapping("metrics", run.metrics, style),
+        _mapping("overrides", run.overrides, style),
+        _mapping("data", run.data, style),
+        _findings(run, style),
+        _timeline(events, style),
+    ]
+    return "\n".join(block for block in blocks if block)
+
+
+def ledger_row(run: Run, style: Style = PLAIN) -> str:
+    """What the ledger ties together, in a few lines: run, config hash, accuracy, outcome."""
+    lines = _field("run", run.run_id)
+    lines += _field("job", run.job + (f" ({run.profile})" if run.profile else ""))
+    lines += _field("config", run.config_hash)
+    lines += _field("accuracy", accuracy_words(run))
+    lines += _field("outcome", _outcome(run, style), safe=True)
+    for reason in run.outcome_reasons:
+        lines += _field("", "- " + reason)
+    lines += _field("state", style.paint(state_words(run), *state_colours(run)), safe=True)
+    lines += _field("supersedes", run.supersedes)
+    lines += _field("results", run.results_path)
+    return lines
+
+
+# --- words, shared with the table of runs ---------------------------------------------------------
+
+
+def state_words(run: Run, now: datetime | None = None, *, unreachable: bool = False) -> str:
+    """`running`, `running (last seen 14 min ago, host unreachable)`, `failed (exit 1)`, ..."""
+    if run.state is RunState.FINISHED:
+        return _verdict_words(run)
+    told = []
+    if now is not None and run.last_seen_at is not None and run.state is not RunState.INTENT:
+        silent = age(run.last_seen_at, now)
+        if unreachable or silent >= _STALE:
+            told.append(f"last seen {age_words(silent)}")
+    if unreachable:
+        told.append("host unreachable")
+    return f"{run.state.value} ({', '.join(told)})" if told else str(run.state.value)
+
+
+def _verdict_words(run: Run) -> str:
+    verdict = run.verdict.value if run.verdict else "finished"
+    if run.signal is not None:
+        return f"{verdict} (signal {run.signal})"
+    return f"{verdict} (exit {run.exit_code})" if run.exit_code else verdict
+
+
+def state_colours(run: Run) -> tuple[str, ...]:
+    if run.verdict is not None:
+        return VERDICT_COLOURS.get(run.verdict, ("red",))
+    return ("yellow",) if run.state is RunState.UNKNOWN else ("cyan",)
+
+
+def outcome_colours(run: Run) -> tuple[str, ...]:
+    return () if run.outcome is None else OUTCOME_COLOURS.get(run.outcome, ("red",))
+
+
+def percent(value: float | None) -> str:
+    """`87.3 %`; a number outside [0, 1] is no share and stays as it is."""
+    if value is None:
+        return ""
+    return f"{value * 100:.1f} %" if 0.0 <= value <= 1.0 else f"{value:.6g}"
+
+
+def accuracy_words(run: Run) -> str:
+    """`87.3 % (95 % interval 84.9 to 89.3 %, n = 872; best possible 90.1 %)`, or `none`."""
+    if run.accuracy is None:
+        return "none"
+    about = []
+    trials = examples(run)
+    if trials and 0.0 <= run.accuracy <= 1.0:
+        low, high = wilson(run.accuracy, trials)
+        about.append(f"95 % interval {low * 100:.1f} to {high * 100:.1f} %, n = {trials}")
+    best = run.metrics.get("bayes_accuracy")
+    if isinstance(best, (int, float)) and not isinstance(best, bool):
+        about.append(f"best possible {percent(float(best))}")
+    return percent(run.accuracy) + (f" ({'; '.join(about)})" if about else "")
+
+
+def examples(run: Run) -> int | None:
+    """How many examples the accuracy was measured on, when the result says so."""
+    told = run.metrics.get("n")
+    if isinstance(told, int) and not isinstance(told, bool) and told > 0:
+        return told
+    return sum(map(sum, run.confusion_matrix)) or None
+
+
+def wilson(share: float, trials: int) -> tuple[float, float]:
+    """Wilson's score interval at 95 % for a share of `trials`, within [0, 1] (Wilson 1927)."""
+    z2 = _Z95 * _Z95 / trials
+    middle = (share + z2 / 2.0) / (1.0 + z2)
+    half = _Z95 / (1.0 + z2) * math.sqrt(share * (1.0 - share) / trials + z2 / (4.0 * trials))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def age(at: str, now: datetime) -> float:
+    """Seconds from the ISO time to now; 0 for a text that is no time."""
+    try:
+        return (now - parse_iso(at)).total_seconds()
+    except ValueError:
+        return 0.0
+
+
+def ran_for(run: Run, now: datetime) -> str:
+    """`3 h 20 min`, of a run that goes on until now; empty when it has not begun."""
+    if run.started_at is None or (run.ended_at is None and not run.state.is_open):
+        return ""
+    try:
+        if run.ended_at is not None:
+            return span_words(seconds_between(run.started_at, run.ended_at))
+        return span_words((now - parse_iso(run.started_at)).total_seconds())
+    except ValueError:
+        return ""
+
+
+# --- the parts of `show` --------------------------------------------------------------------------
+
+
+def _head(run: Run, now: datetime, style: Style, unreachable: bool) -> str:
+    state = state_words(run, now, unreachable=unreachable)
+    return (
+        _field("run", style.paint(sanitize.line(run.run_id), "bold"), safe=True)
+        + _field("job", run.job + (f" ({run.profile})" if run.profile else ""))
+        + _field("state", style.paint(sanitize.line(state), *state_colours(run)), safe=True)
+    )
+
+
+def _result(run: Run, style: Style) -> str:
+    lines = _field("outcome", _outcome(run, style), safe=True) if run.outcome else ""
+    for reason in run.outcome_reasons:
+        lines += _field("", "- " + reason)
+    return lines + (_field("accuracy", accuracy_words(run)) if run.accuracy is not None else "")
+
+
+def _outcome(run: Run, style: Style) -> str:
+    return style.paint(run.outcome.value if run.outcome else "none", *outcome_colours(run))
+
+
+def _origin(run: Run) -> str:
+    git = run.git_commit and run.git_commit + (" + changes" if run.git_dirty else "")
+    session = f"{run.session.kind} {run.session.name}" if run.session else None
+    results = run.results_path and f"{run.results_path} ({run.fetched.value})"
+    if results is None and run.state is RunState.FINISHED and run.fetched is Fetched.NONE:
+        results = "not fetched: orch fetch-results " + run.run_id
+    lines = _field("config", run.config_hash)
+    lines += _field("snapshot", run.snapshot) + _field("git", git) + _field("host", run.host)
+    lines += _field("session", session) + _field("project", run.project)
+    lines += _field("results", results) + _field("supersedes", run.supersedes)
+    lines += _field("tags", " ".join(f"{k}={v}" for k, v in sorted(run.tags.items())))
+    lines += _field("forced", "submitted with --force" if run.forced else None)
+    return lines + _field("note", run.note)
+
+
+def _times(run: Run, now: datetime) -> str:
+    lines = _field("created", _moment(run.created_at, now))
+    if run.started_at:
+        lines += _field("started", _moment(run.started_at, now))
+    if run.ended_at:
+        lines += _field("ended", _moment(run.ended_at, now))
+    lines += _field("ran for", ran_for(run, now))
+    if run.last_seen_at and run.state.is_open:
+        lines += _field("last seen", _moment(run.last_seen_at, now))
+    return lines
+
+
+def _moment(at: str, now: datetime) -> str:
+    return f"{at[:19].replace('T', ' ')} UTC ({age_words(age(at, now))})"
+
+
+def _field(name: str, value: str | None, *, safe: bool = False) -> str:
+    """`name        value`, nothing for no value. `safe`: the value has our colours in it."""
+    if not value:
+        return ""
+    return f"{name:<{_LABEL}}{value if safe else sanitize.line(value)}\n"
+
+
+def _matrix(run: Run, style: Style) -> str:
+    """Rows are what is true, columns what was predicted."""
+    matrix = run.confusion_matrix
+    if not matrix:
+        return ""
+    size = max(len(matrix), *(len(row) for row in matrix))
+    labels = [run.labels[i] if i < len(run.labels) else str(i) for i in range(size)]
+    columns = [Column("true \\ predicted")] + [Column(_short(each), right=True) for each in labels]
+    lines = []
+    for truth, row in enumerate(matrix):
+        cells = [str(row[i]) if i < len(row) else "" for i in range(size)]
+        hits = [Cell(t, ("green",) if i == truth else ()) for i, t in enumerate(cells)]
+        lines.append([Cell(_short(labels[truth])), *hits])
+    return _title("confusion matrix", style) + _indent(layout(columns, lines, style))
+
+
+def _short(label: str) -> str:
+    safe = sanitize.line(label)
+    return safe if len(safe) <= 24 else safe[:23] + "…"
+
+
+def _mapping(title: str, value: Mapping[str, Any], style: Style) -> str:
+    if not value:
+        return ""
+    lines = []
+    for key, item in _leaves("", value):
+        shown = item if isinstance(item, str) else json.dumps(item, default=str)
+        lines.append(f"  {sanitize.line(key)}: {sanitize.line(shown)}\n")
+    return _title(title, style) + "".join(lines)
+
+
+def _leaves(prefix: str, value: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            found += _leaves(f"{prefix}{key}.", item)
+        else:
+            found.append((f"{prefix}{key}", item))
+    return found
+
+
+def _findings(run: Run, style: Style) -> str:
+    lines = []
+    for each in run.findings:
+        waived = f" (waived: {each['waived']})" if each.get("waived") else ""
+        told = f"{each.get('severity', '')} {each.get('rule', '')}: {each.get('message', '')}"
+        lines.append(f"  {sanitize.line(told + waived)}\n")
+    return _title("findings at submit", style) + "".join(lines) if lines else ""
+
+
+def _timeline(events: Sequence[Event], style: Style) -> str:
+    lines = []
+    for each in events:
+        data = ", ".join(f"{key}={_brief(item)}" for key, item in each.data.items() if item)
+        at = each.at[:19].replace("T", " ")
+        lines.append("  " + sanitize.line(f"{at}  {each.kind:<13} {data}").rstrip() + "\n")
+    return _title("timeline (UTC)", style) + "".join(lines) if lines else ""
+
+
+def _brief(value: Any) -> str:
+    told = value if isinstance(value, str) else json.dumps(value, default=str)
+    return told if len(told) <= 60 else told[:59] + "…"
+
+
+def _title(text: str, style: Style) -> str:
+    return style.paint(text, "bold") + "\n"
+
+
+def _indent(text: str) -> str:
+    return "".join("  " + each for each in text.splitlines(keepends=True))

@@ -1,0 +1,209 @@
+"""`jobs/<name>.yaml` -> JobSpec: strict, with profile and overrides applied and defaults filled.
+
+Reads the one named file and the names in `jobs/`; nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import names, overlay, specparts, strictyaml
+from orchestrator.domain import Bound, DataSource, Expect, JobSpec
+from orchestrator.errors import NotFound, UsageError
+from orchestrator.fields import Field
+from orchestrator.names import did_you_mean
+from orchestrator.strictyaml import Document
+
+JOBS_DIR = "jobs"
+KEYS = (
+    "description", "command", "stages", "config", "volatile", "reference", "resources", "profiles",
+    "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards", "canary",
+)  # fmt: skip
+
+
+def job_path(project: Path, name: str) -> Path:
+    """Where the job's file is, or would be. UsageError when the name is not allowed."""
+    return project / JOBS_DIR / f"{names.job_name(name)}.yaml"
+
+
+def job_names(project: Path) -> list[str]:
+    """The jobs of a project, sorted; files whose name is no job name are passed over."""
+    folder = project / JOBS_DIR
+    if not folder.is_dir():
+        return []
+    found = (file.stem for file in folder.glob("*.yaml") if file.is_file())
+    return sorted(stem for stem in found if _is_job_name(stem))
+
+
+def _is_job_name(text: str) -> bool:
+    try:
+        names.job_name(text)
+    except UsageError:
+        return False
+    return True
+
+
+def load_job(
+    project: Path,
+    name: str,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] | Mapping[str, str] = (),
+) -> JobSpec:
+    """The job as a run would execute it.
+
+    `overrides` are `k.e.y=value` texts (or their halves as a map) for config keys; the last of two
+    for one key holds. NotFound when there is no such job; SpecError with file and line for a fault
+    in the file; UsageError for a profile or an override that does not fit it.
+    """
+    path = job_path(project, name)
+    if not path.is_file():
+        known = job_names(project)
+        raise NotFound(
+            f"no job `{name}` in {project / JOBS_DIR}{did_you_mean(name, known)}",
+            hint="jobs here: " + ", ".join(known) if known else "`orch init` makes an example job",
+        )
+    doc = strictyaml.load_file(path, shown=f"{JOBS_DIR}/{path.name}")
+    return _job(doc, name, path, profile, _pairs(overrides))
+
+
+def _pairs(overrides: Sequence[str] | Mapping[str, str]) -> list[tuple[str, str]]:
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    return [overlay.parse_set(text) for text in overrides]
+
+
+def _job(
+    doc: Document, name: str, path: Path, profile: str | None, pairs: list[tuple[str, str]]
+) -> JobSpec:
+    root = Field(doc.value, doc)
+    if root.value is None:
+        raise root.error("the file is empty; a job needs at least `command:`")
+    profiles = _profiles(root.table(KEYS).get("profiles"))
+    if profile is not None and profile not in profiles:
+        raise UsageError(
+            f"job `{name}` has no profile `{ascii(profile)[1:-1]}`"
+            + did_you_mean(profile, profiles),
+            hint="profiles: " + ", ".join(profiles) if profiles else "it has no profiles",
+        )
+    config = specparts.config(root.table().get("config"))
+    if profile is not None:
+        section = profiles[profile].table().get("config")
+        config = overlay.profile_config(config, section) if section else config
+        root = Field(None, overlay.with_profile(doc, profile))
+        root = Field(root.doc.value, root.doc)
+    typed: dict[str, Any] = {}
+    for key, text in pairs:
+        config, typed[key] = overlay.with_override(config, key, text)
+    return _assembled(root, name, path, config, profile, tuple(profiles), typed)
+
+
+def _profiles(field: Field | None) -> dict[str, Field]:
+    profiles = field.table() if field else {}
+    for entry in profiles.values():
+        entry.key(names.profile_name)
+        entry.table(overlay.SECTIONS)
+    return profiles
+
+
+def _assembled(
+    root: Field,
+    name: str,
+    path: Path,
+    config: Mapping[str, Any],
+    profile: str | None,
+    profiles: tuple[str, ...],
+    overrides: Mapping[str, Any],
+) -> JobSpec:
+    top = {key: field for key, field in root.table(KEYS).items() if field.value is not None}
+    env = specparts.env(top.get("env"))
+    results_dir, exclude = specparts.results(top.get("results"))
+    metrics_file, primary = specparts.metrics(top.get("metrics"), results_dir)
+    return JobSpec(
+        name=name,
+        path=path,
+        stages=specparts.stages(root, top),
+        config=config,
+        description=top["description"].text() if "description" in top else "",
+        profile=profile,
+        profiles=profiles,
+        overrides=overrides,
+        volatile=specparts.config_keys(top.get("volatile"), config),
+        reference=specparts.reference(top.get("reference")),
+        resources=specparts.resources(top.get("resources")),
+        env=env,
+        secrets=specparts.secrets(top.get("secrets"), env),
+        data=specparts.data(top.get("data"), config),
+        requirements=specparts.requirements(top.get("setup")),
+        results_dir=results_dir,
+        results_exclude=exclude,
+        metrics_file=metrics_file,
+        metrics_primary=primary,
+        metrics_declared="metrics" in top or "expect" in top,
+        expect=specparts.expect(top.get("expect")),
+        guards=specparts.guards(top.get("guards")),
+        canary=specparts.canary(top.get("canary")),
+    )
+
+
+def data_for(spec: JobSpec) -> tuple[DataSource, ...]:
+    """The data this run needs: entries without `when`, and those whose `when` the config meets."""
+    return tuple(
+        source
+        for source in spec.data
+        if all(overlay.lookup(spec.config, key) == value for key, value in source.when.items())
+    )
+
+
+# --- what the ledger keeps of a spec --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What later commands need of the spec a run was made from."""
+
+    expect: Expect = field(default_factory=Expect)
+    metrics_file: str = "results/metrics.json"
+    metrics_primary: str = "accuracy"
+    metrics_declared: bool = False
+    results_dir: str = "results"
+    results_exclude: tuple[str, ...] = ()
+
+
+def recorded(spec: JobSpec) -> dict[str, Any]:
+    """The spec's expect, metrics and results as a JSON value for the ledger."""
+    bounds = {
+        name: {"min": bound.min, "max": bound.max} for name, bound in spec.expect.metrics.items()
+    }
+    return {
+        "expect": {"metrics": bounds, "predictions": spec.expect.predictions},
+        "metrics": {
+            "file": spec.metrics_file,
+            "primary": spec.metrics_primary,
+            "declared": spec.metrics_declared,
+        },
+        "results": {"dir": spec.results_dir, "exclude": list(spec.results_exclude)},
+    }
+
+
+def expect_of(record: Mapping[str, Any]) -> Recorded:
+    """`recorded`, read back; what an older record does not have takes its default."""
+    expect, metrics, results = (record.get(key) or {} for key in ("expect", "metrics", "results"))
+    default = Recorded()
+    return Recorded(
+        expect=Expect(
+            {
+                name: Bound(bound.get("min"), bound.get("max"))
+                for name, bound in (expect.get("metrics") or {}).items()
+            },
+            expect.get("predictions"),
+        ),
+        metrics_file=metrics.get("file", default.metrics_file),
+        metrics_primary=metrics.get("primary", default.metrics_primary),
+        metrics_declared=metrics.get("declared", default.metrics_declared),
+        results_dir=results.get("dir", default.results_dir),
+        results_exclude=tuple(results.get("exclude", default.results_exclude)),
+    )

@@ -1,0 +1,26 @@
+"""From a host to an agent on it. The SSH libraries are imported only when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.domain import Host
+from orchestrator.paths import LocalLayout, ssh_config
+from orchestrator.transport.base import Agent, Transport
+from orchestrator.transport.local import LocalTransport
+
+
+def connect(host: Host, env: Mapping[str, str]) -> Agent:
+    """An agent to call. Connecting is done; the agent starts with the first call."""
+    return Agent(host, open_transport(host, env))
+
+
+def open_transport(host: Host, env: Mapping[str, str]) -> Transport:
+    if host.is_local:
+        return LocalTransport(host, env)
+    from orchestrator.transport.ssh import SshTransport
+
+    home = Path(env.get("HOME") or Path.home())
+    pinned = LocalLayout.from_environment(env).known_hosts
+    return SshTransport.open(host, ssh_config(env), pinned, home)

@@ -1,0 +1,284 @@
+"""SSH through fabric and paramiko: the only module that knows them.
+
+Host keys are rejected unless known_hosts or `orch host trust` vouches for them; no agent, X11 or
+port is ever forwarded; nobody is prompted. Every exception of paramiko becomes one of ours.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fabric
+import paramiko
+
+from orchestrator import errors
+from orchestrator.domain import Host
+
+CONNECT_TIMEOUT = 20.0
+AUTH_TIMEOUT = 30.0
+# A wide window and large packets: with paramiko's defaults a pull is bound by its packet rate.
+WINDOW = 64 * 1024 * 1024
+PACKET = 256 * 1024
+
+
+class SshTransport:
+    """One connection to one host; opened by `open`, closed by `close`."""
+
+    def __init__(self, host: Host, connection: fabric.Connection) -> None:
+        self._host = host
+        self._connection = connection
+
+    @classmethod
+    def open(cls, host: Host, ssh_config: Path, pinned: Path, home: Path) -> SshTransport:
+        """Connected and authenticated, or a TransportError or TrustError says why not."""
+        connection = _connection(host, ssh_config, pinned, home)
+        try:
+            with translated(host, connection):
+                connection.open()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                connection.close()
+            raise
+        raw = connection.transport
+        if isinstance(raw.sock, socket.socket):
+            with contextlib.suppress(OSError):
+                raw.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.set_keepalive(15)
+        return cls(host, connection)
+
+    def run(self, command: str) -> SshPipe:
+        with translated(self._host, self._connection):
+            channel = self._connection.transport.open_session(
+                window_size=WINDOW, max_packet_size=PACKET, timeout=CONNECT_TIMEOUT
+            )
+            channel.settimeout(CONNECT_TIMEOUT)
+            channel.exec_command(command)
+        return SshPipe(self._host, channel)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._connection.close()
+
+
+class SshPipe:
+    def __init__(self, host: Host, channel: paramiko.Channel) -> None:
+        self._host = host
+        self._channel = channel
+
+    def send(self, data: bytes) -> None:
+        self._channel.settimeout(CONNECT_TIMEOUT)
+        try:
+            self._channel.sendall(data)
+        except TimeoutError:
+            raise errors.CallTimeout(
+                f"{self._host.name}: the host took no data for {CONNECT_TIMEOUT:g} s"
+            ) from None
+        except OSError:
+            pass  # it left; what it said first is still to be read
+
+    def recv(self, count: int, timeout: float) -> bytes:
+        self._channel.settimeout(timeout)
+        try:
+            return self._channel.recv(count)
+        except TimeoutError:
+            raise errors.CallTimeout(f"{self._host.name}: no answer within {timeout:g} s") from None
+        except (OSError, EOFError, paramiko.SSHException):
+            return b""
+
+    def closing_words(self) -> tuple[int | None, str]:
+        self._channel.settimeout(5.0)
+        words = b""
+        with contextlib.suppress(Exception):
+            words = self._channel.recv_stderr(4096)
+        code: int | None = None
+        if self._channel.status_event.wait(5.0) and self._channel.exit_status >= 0:
+            code = self._channel.exit_status
+        return code, words.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._channel.close()
+
+
+def _connection(host: Host, ssh_config: Path, pinned: Path, home: Path) -> fabric.Connection:
+    if host.ssh is None:
+        _check_alias(host, ssh_config)
+    try:
+        config = fabric.Config(
+            runtime_ssh_path=str(ssh_config) if ssh_config.exists() else None,
+            ssh_config=None if ssh_config.exists() else paramiko.SSHConfig(),
+        )
+        connection = fabric.Connection(
+            host.ssh or host.name,
+            config=config,
+            connect_timeout=CONNECT_TIMEOUT,
+            forward_agent=False,
+        )
+    except (paramiko.ConfigParseError, ValueError, OSError) as exc:
+        raise errors.UsageError(f"{ssh_config}: {exc}") from None
+    _reject_unknown_keys(connection, pinned, home)
+    _identities(connection)
+    return connection
+
+
+def _check_alias(host: Host, ssh_config: Path) -> None:
+    """A bare name must be an alias of the ssh config or a name that resolves; else say so now."""
+    names = aliases(ssh_config)
+    if host.name in names or _looked_up(ssh_config, host.name) != host.name:
+        return
+    try:
+        socket.getaddrinfo(host.name, 22)
+    except OSError:
+        raise errors.NotFound(
+            f"host {host.name!r} is no alias in {ssh_config}, not in orch.yaml, "
+            "and does not resolve",
+            hint="`orch host ls` lists the hosts",
+        ) from None
+
+
+def _looked_up(ssh_config: Path, name: str) -> str:
+    if not ssh_config.exists():
+        return name
+    with _config_errors(ssh_config):
+        found = paramiko.SSHConfig.from_path(str(ssh_config)).lookup(name)
+    return str(found.get("hostname", name))
+
+
+def aliases(ssh_config: Path) -> list[str]:
+    """Host names of the ssh config, without patterns, in the order of the file."""
+    if not ssh_config.exists():
+        return []
+    with _config_errors(ssh_config):
+        names = paramiko.SSHConfig.from_path(str(ssh_config)).get_hostnames()
+    return sorted(name for name in names if not set(name) & set("*?!"))
+
+
+@contextlib.contextmanager
+def _config_errors(ssh_config: Path) -> Iterator[None]:
+    try:
+        yield
+    except (paramiko.ConfigParseError, OSError, UnicodeDecodeError) as exc:
+        raise errors.UsageError(f"{ssh_config}: {exc}") from None
+
+
+def _reject_unknown_keys(connection: fabric.Connection, pinned: Path, home: Path) -> None:
+    """fabric accepts any host key by default; this refuses what nobody vouched for."""
+    client = connection.client
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    for path in known_hosts_files(connection.ssh_config, home):
+        with contextlib.suppress(OSError, paramiko.SSHException):
+            client.load_system_host_keys(str(path))
+    if pinned.exists():
+        with contextlib.suppress(paramiko.SSHException):
+            client.load_host_keys(str(pinned))
+    # Not the host's current word: fabric calls connect() itself, with this policy in place.
+
+
+def known_hosts_files(options: Mapping[str, Any], home: Path) -> list[Path]:
+    own = str(options.get("userknownhostsfile") or f"{home}/.ssh/known_hosts").split()
+    system = str(options.get("globalknownhostsfile") or "/etc/ssh/ssh_known_hosts").split()
+    return [Path(name.replace("~", str(home), 1)) for name in own + system if name != "none"]
+
+
+def _identities(connection: fabric.Connection) -> None:
+    """IdentitiesOnly, and no look round for keys when the config names one: six wrong keys from an
+    agent would use up sshd's MaxAuthTries."""
+    options = connection.ssh_config
+    if str(options.get("identitiesonly", "no")).lower() == "yes":
+        connection.connect_kwargs["allow_agent"] = False
+    if options.get("identityfile"):
+        connection.connect_kwargs["look_for_keys"] = False
+        existing = [
+            name
+            for name in (os.path.expanduser(str(item)) for item in options["identityfile"])
+            if os.path.exists(name)
+        ]
+        if existing:
+            connection.connect_kwargs["key_filename"] = existing
+    connection.connect_kwargs.setdefault("auth_timeout", AUTH_TIMEOUT)
+    connection.connect_kwargs.setdefault("banner_timeout", CONNECT_TIMEOUT)
+
+
+@contextlib.contextmanager
+def translated(host: Host, connection: fabric.Connection) -> Iterator[None]:
+    """Every exception of the libraries below becomes one of ours."""
+    where = f"{connection.user}@{connection.host}:{connection.port}"
+    try:
+        yield
+    except errors.OrchError:
+        raise
+    except paramiko.BadHostKeyException as exc:
+        raise errors.HostKeyChanged(
+            f"{host.name} ({where}): the host key CHANGED: known is "
+            f"{fingerprint(exc.expected_key)}, offered is {fingerprint(exc.key)}; nothing was sent",
+            hint="if the host was reinstalled, remove the old key from known_hosts "
+            f"(`ssh-keygen -R`) and run `orch host trust {host.name}`",
+        ) from None
+    except paramiko.PasswordRequiredException as exc:
+        raise errors.AuthFailed(
+            f"{host.name} ({where}): a private key asks for a passphrase ({exc})",
+            hint="add it to ssh-agent; orch never prompts",
+        ) from None
+    except paramiko.AuthenticationException as exc:
+        raise errors.AuthFailed(
+            f"{host.name} ({where}): login refused: {exc}",
+            hint="check User and IdentityFile for this host in the ssh config",
+        ) from None
+    except (paramiko.SSHException, OSError, EOFError, ValueError) as exc:
+        raise _connect_error(host, where, exc) from None
+
+
+def _connect_error(host: Host, where: str, exc: Exception) -> errors.OrchError:
+    text = str(exc) or type(exc).__name__
+    if "not found in known_hosts" in text:
+        return errors.HostKeyUnknown(
+            f"{host.name} ({where}): its host key is not known; nothing was sent",
+            hint=f"`orch host trust {host.name}` shows the fingerprint and pins it",
+        )
+    if isinstance(exc, paramiko.ChannelException):
+        return errors.ConnectFailed(
+            f"{host.name} ({where}): the host refused a session ({text})",
+            hint="its MaxSessions may be reached",
+        )
+    if isinstance(exc, socket.gaierror):
+        return errors.ConnectFailed(f"{host.name} ({where}): the name does not resolve")
+    if isinstance(exc, TimeoutError):
+        return errors.ConnectFailed(f"{host.name} ({where}): no connection in time")
+    return errors.ConnectFailed(
+        f"{host.name} ({where}): cannot connect: {text}",
+        hint="nothing was changed on the host; runs that go on there go on",
+    )
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """As `ssh-keygen -l` shows it: type and SHA256 in base64 without padding."""
+    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode("ascii")
+    return f"{key.get_name()} SHA256:{digest.rstrip('=')}"
+
+
+def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> tuple[str, str, str]:
+    """(known_hosts name, fingerprint, known_hosts line) of the key the host offers now.
+
+    Only the key exchange takes place: no login is tried, nothing is sent.
+    """
+    connection = _connection(host, ssh_config, pinned, home)
+    with translated(host, connection):
+        gateway = connection.gateway
+        sock: Any = connection.open_gateway() if gateway else None
+        if sock is None:
+            sock = socket.create_connection((connection.host, connection.port), CONNECT_TIMEOUT)
+        transport = paramiko.Transport(sock)
+        try:
+            transport.start_client(timeout=CONNECT_TIMEOUT)
+            key = transport.get_remote_server_key()
+        finally:
+            transport.close()
+    name = connection.host if connection.port == 22 else f"[{connection.host}]:{connection.port}"
+    return name, fingerprint(key), f"{name} {key.get_name()} {key.get_base64()}\n"

@@ -1,0 +1,354 @@
+"""The one writer of fetched files. Whatever a host sends, nothing outside the folder changes.
+
+Every name is checked before it is used; folders are opened one component at a time without
+following links; content goes to a new file and is renamed into place only after its sha256 was
+verified. A journal names what this writer put there, so that a file changed by hand is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from orchestrator.errors import LocalDiskFull, ManifestMismatch, TransferError, UnsafePath
+from remote import wire
+
+JOURNAL = ".orch-fetched.jsonl"
+PARTS = ".orch-parts"
+DEPTH_MAX = 64
+FILES_MAX = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A file this writer put in place: what it was, and how to see that it still is."""
+
+    size: int
+    sha256: str
+    mtime_ns: int
+
+
+class Folder:
+    """A destination for one run's results. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._root = -1
+        self._parts = -1
+        self._journal = -1
+        self._dirs: dict[str, int] = {}
+        self._count = 0
+        self.known: dict[str, Known] = {}
+        self.changed: list[str] = []  # local files that are not what was fetched; left alone
+
+    def __enter__(self) -> Folder:
+        with full_disk(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path, 0o755)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                self._root = os.open(self.path, flags)
+            except OSError as exc:
+                if exc.errno in (errno.ELOOP, errno.ENOTDIR):
+                    raise UnsafePath(
+                        f"{self.path} is a link or no folder; nothing was written",
+                        hint="move it away and fetch again",
+                    ) from None
+                raise
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(PARTS, 0o700, dir_fd=self._root)
+            self._parts = os.open(PARTS, flags, dir_fd=self._root)
+            self._read_journal()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._journal = os.open(JOURNAL, flags, 0o600, dir_fd=self._root)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        with contextlib.suppress(OSError):
+            os.rmdir(PARTS, dir_fd=self._root)  # gone when empty, kept when there is a part in it
+        for fd in [*self._dirs.values(), self._journal, self._parts, self._root]:
+            if fd >= 0:
+                os.close(fd)
+
+    # --- what is here -----------------------------------------------------------------------------
+
+    def have(self) -> dict[str, list[object]]:
+        """{path: [size, sha256]} of files here that are what they were when they were fetched."""
+        here = {}
+        for path, known in self.known.items():
+            try:
+                info = os.stat(self.path / path, follow_symlinks=False)
+            except OSError:
+                continue
+            if (info.st_size, info.st_mtime_ns) == (known.size, known.mtime_ns):
+                here[path] = [known.size, known.sha256]
+        return here
+
+    def parts(self) -> dict[str, list[object]]:
+        """{path: [bytes, sha256 of them]} of large files a cut left half-way."""
+        begun: dict[str, list[object]] = {}
+        for name in os.listdir(self._parts):
+            if not name.endswith(".path"):
+                continue
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                path = self._read_small(name).decode("utf-8", "surrogateescape")
+                part = os.open(name[:-5], os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._parts)
+                with os.fdopen(part, "rb") as file:
+                    size = os.fstat(part).st_size
+                    begun[path] = [size, _digest(file)]
+        return begun
+
+    def _read_small(self, name: str) -> bytes:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._parts)
+        with os.fdopen(fd, "rb") as file:
+            return file.read(8192)
+
+    def _read_journal(self) -> None:
+        try:
+            fd = os.open(JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._root)
+        except FileNotFoundError:
+            return
+        with os.fdopen(fd, "rb") as file:
+            for line in file.read().split(b"\n"):
+                with contextlib.suppress(ValueError, TypeError):  # the last line may be torn
+                    path, size, sha, mtime = json.loads(line)
+                    self.known[path] = Known(size, sha, mtime)
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def write_batch(self, items: list[tuple[str, int, bytes, str]]) -> None:
+        """Small files: (path, mode, content, sha256), all verified before the first is placed."""
+        placed: list[tuple[str, str, Known]] = []
+        for path, mode, content, sha256 in items:
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise ManifestMismatch(
+                    f"{self.path / path}: arrived with other bytes than promised"
+                )
+            if not self._may_place(path, len(content), sha256):
+                continue
+            name = f"{len(placed)}.new"
+            with full_disk(self.path):
+                fd = self._create(name, mode)
+                try:
+                    _write(fd, content)
+                    mtime = os.fstat(fd).st_mtime_ns
+                finally:
+                    os.close(fd)
+            placed.append((name, path, Known(len(content), sha256, mtime)))
+        self._note([(path, known) for _, path, known in placed])
+        for name, path, _ in placed:
+            self._place(name, path)
+
+    def begin_large(self, path: str, mode: int, offset: int) -> LargeFile:
+        check(path)
+        name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        with full_disk(self.path):
+            label = os.open(
+                name + ".path", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600,
+                dir_fd=self._parts,
+            )  # fmt: skip
+            os.write(label, path.encode("utf-8", "surrogateescape"))
+            os.close(label)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(name, flags, 0o600, dir_fd=self._parts)
+        return LargeFile(self, fd, name, path, mode, offset)
+
+    def finish_large(self, large: LargeFile, sha256: str, size: int, mtime_ns: int) -> None:
+        if self._may_place(large.path, size, sha256):
+            self._note([(large.path, Known(size, sha256, mtime_ns))])
+            self._place(large.name, large.path)
+        else:
+            os.unlink(large.name, dir_fd=self._parts)
+        os.unlink(large.name + ".path", dir_fd=self._parts)
+
+    def drop_part(self, name: str) -> None:
+        for part in (name, name + ".path"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=self._parts)
+
+    def _create(self, name: str, mode: int) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        lawful = 0o755 if mode & 0o100 else 0o644
+        try:
+            return os.open(name, flags, lawful, dir_fd=self._parts)
+        except FileExistsError:  # left by an interrupted fetch
+            os.unlink(name, dir_fd=self._parts)
+            return os.open(name, flags, lawful, dir_fd=self._parts)
+
+    def _may_place(self, path: str, size: int, sha256: str) -> bool:
+        """False when the file here is not what was fetched before: it is never overwritten."""
+        check(path)
+        self._count += 1
+        if self._count > FILES_MAX:
+            raise UnsafePath(f"{self.path}: the host sends more than {FILES_MAX} files; stopped")
+        folder, _, name = path.rpartition("/")
+        try:
+            info = os.stat(name, dir_fd=self._open_dir(folder), follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        known = self.known.get(path)
+        if known and (info.st_size, info.st_mtime_ns) == (known.size, known.mtime_ns):
+            return True
+        if info.st_size == size and _hash(self.path / path) == sha256:
+            return True
+        self.changed.append(path)
+        return False
+
+    def _open_dir(self, folder: str) -> int:
+        """A descriptor of the folder, made if need be, with no link on the way."""
+        if not folder:
+            return self._root
+        if folder not in self._dirs:
+            parent, _, name = folder.rpartition("/")
+            above = self._open_dir(parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=above)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                fd = os.open(name, flags, dir_fd=above)
+            except OSError as exc:
+                raise UnsafePath(
+                    f"{self.path / folder} is a link or no folder ({exc.strerror}); "
+                    "nothing was written through it"
+                ) from None
+            if len(self._dirs) > 256:
+                self._close_dirs(keep=folder)
+            self._dirs[folder] = fd
+        return self._dirs[folder]
+
+    def _close_dirs(self, keep: str) -> None:
+        """Bound the open descriptors; ancestors of the folder in use stay."""
+        for folder in [name for name in self._dirs if not keep.startswith(name + "/")]:
+            os.close(self._dirs.pop(folder))
+
+    def _place(self, name: str, path: str) -> None:
+        folder, _, last = path.rpartition("/")
+        with full_disk(self.path):
+            os.rename(name, last, src_dir_fd=self._parts, dst_dir_fd=self._open_dir(folder))
+
+    def _note(self, items: list[tuple[str, Known]]) -> None:
+        """Journal first, rename after: a kill in between must not make our file look foreign."""
+        lines = []
+        for path, known in items:
+            self.known[path] = known
+            lines.append(json.dumps([path, known.size, known.sha256, known.mtime_ns]) + "\n")
+        with full_disk(self.path):
+            _write(self._journal, "".join(lines).encode("ascii"))
+
+    def make_dirs_durable(self) -> None:
+        for fd in [*self._dirs.values(), self._root]:
+            os.fsync(fd)
+
+
+class LargeFile:
+    """One file that arrives in pieces; what is here survives a cut and is gone on with."""
+
+    def __init__(
+        self, folder: Folder, fd: int, name: str, path: str, mode: int, offset: int
+    ) -> None:
+        self._folder = folder
+        self._fd = fd
+        self.name = name
+        self.path = path
+        self._digest = hashlib.sha256()
+        self._size = 0
+        with full_disk(folder.path):
+            os.fchmod(fd, 0o755 if mode & 0o100 else 0o644)
+            os.ftruncate(fd, offset)
+        while self._size < offset:
+            chunk = os.read(fd, min(1 << 20, offset - self._size))
+            if not chunk:
+                raise TransferError(f"{path}: its begun part is shorter than the host was told")
+            self._digest.update(chunk)
+            self._size += len(chunk)
+
+    def write(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        self._size += len(chunk)
+        with full_disk(self._folder.path):
+            _write(self._fd, chunk)
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def finish(self, sha256: str) -> None:
+        """In place under its final name, or ManifestMismatch and nothing there."""
+        mtime = os.fstat(self._fd).st_mtime_ns
+        self.close()
+        if self._digest.hexdigest() != sha256:
+            self._folder.drop_part(self.name)
+            raise ManifestMismatch(
+                f"{self._folder.path / self.path}: arrived with other bytes than promised; "
+                "it was not kept"
+            )
+        self._folder.finish_large(self, sha256, self._size, mtime)
+
+    def abandon(self) -> None:
+        self.close()
+        self._folder.drop_part(self.name)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def check(path: str) -> None:
+    """UnsafePath unless `path` is relative, of plain components, and none of our own names."""
+    try:
+        raw = path.encode("utf-8", "surrogateescape")
+        wire.check_path(raw)
+    except (wire.WireError, UnicodeEncodeError):
+        raise UnsafePath(f"the host sent an unsafe path: {path[:200]!r}; stopped") from None
+    first = path.partition("/")[0]
+    if first in (JOURNAL, PARTS) or path.count("/") > DEPTH_MAX:
+        raise UnsafePath(f"the host sent an unsafe path: {path[:200]!r}; stopped")
+
+
+@contextlib.contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """No space here becomes LocalDiskFull; what arrived so far stays and is gone on with."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LocalDiskFull(
+                f"{path}: no space left here; what had arrived was kept",
+                hint="free some space and run the same command again: it goes on from there",
+            ) from None
+        if isinstance(exc, (PermissionError, IsADirectoryError, NotADirectoryError)) or (
+            exc.errno == errno.EROFS
+        ):
+            raise TransferError(f"{exc.filename or path}: {exc.strerror}") from None
+        raise
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            return _digest(file)
+    except OSError:
+        return None
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

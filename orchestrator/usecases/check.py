@@ -1,0 +1,52 @@
+"""Preflight: everything that can be known of a job before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.checks import history, reference, strictness
+from orchestrator.confighash import config_hash
+from orchestrator.domain import Finding, JobSpec
+from orchestrator.errors import PreflightRefused
+from orchestrator.ledger.store import Ledger
+from orchestrator.spec import load_job
+from orchestrator.usecases.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    spec: JobSpec
+    config_hash: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not any(finding.refuses for finding in self.findings)
+
+
+def check(ctx: Context, job: str, profile: str | None, overrides: Sequence[str]) -> Preflight:
+    project = ctx.project()
+    spec = load_job(project, job, profile=profile, overrides=overrides)
+    with ctx.ledger(readonly=True) as ledger:
+        return preflight(project, spec, ledger)
+
+
+def preflight(project: Path, spec: JobSpec, ledger: Ledger) -> Preflight:
+    digest = config_hash(spec.config, spec.volatile)
+    findings = [
+        *reference.check(spec.config, spec.reference, project),
+        *strictness.check(spec),
+        *history.check(digest, ledger.same_config(digest, spec.name)),
+    ]
+    return Preflight(spec, digest, tuple(findings))
+
+
+def refuse(found: Preflight) -> PreflightRefused:
+    bad = [finding for finding in found.findings if finding.refuses]
+    lines = "".join(f"\n  {finding.rule}: {finding.message}" for finding in bad)
+    return PreflightRefused(
+        f"{found.spec.name}: {len(bad)} findings refuse it; nothing was started{lines}",
+        hint="mend the config, waive the key with a reason under `reference: waive:`, or --force",
+    )

@@ -1,0 +1,92 @@
+"""What every command needs: where it was called, with which environment, and how it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.clock import Clock, iso
+from orchestrator.domain import Host, Run
+from orchestrator.errors import UsageError
+from orchestrator.ledger.select import resolve
+from orchestrator.ledger.store import Ledger
+from orchestrator.paths import LocalLayout
+
+if TYPE_CHECKING:
+    from orchestrator.projectfile import ProjectConfig
+    from orchestrator.transport.base import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    env: Mapping[str, str]
+    cwd: Path
+    clock: Clock
+    say: Callable[[str], None]  # prose, for stderr
+
+    @property
+    def layout(self) -> LocalLayout:
+        return LocalLayout.from_environment(self.env)
+
+    def now(self) -> str:
+        return iso(self.clock.now())
+
+    def project(self) -> Path:
+        """The project called from; UsageError outside of one."""
+        from orchestrator.projectfile import find_project
+
+        return find_project(self.cwd, self.env)
+
+    def project_or_none(self) -> Path | None:
+        """Like `project`, for commands that also make sense outside of one. Imports no YAML."""
+        if self.env.get("ORCH_PROJECT"):
+            return (self.cwd / self.env["ORCH_PROJECT"]).resolve()
+        start = self.cwd.resolve()
+        for folder in (start, *start.parents):
+            if (folder / "orch.yaml").is_file():
+                return folder
+        return None
+
+    def config(self) -> ProjectConfig:
+        from orchestrator.projectfile import load_project
+
+        return load_project(self.project(), self.env)
+
+    def host(self, name: str | None) -> Host:
+        from orchestrator.projectfile import resolve_host
+
+        return resolve_host(name, self.config(), self.env)
+
+    def host_of(self, run: Run) -> Host:
+        """The host a run is on, by what its project says of it today."""
+        from orchestrator.projectfile import load_project, resolve_host
+
+        project = Path(run.project)
+        if (project / "orch.yaml").is_file():
+            return resolve_host(run.host, load_project(project, self.env), self.env)
+        if run.host == "local":
+            return Host(name="local", transport="local")
+        return Host(name=run.host)
+
+    def connect(self, host: Host) -> Agent:
+        from orchestrator.transport.connect import connect
+
+        return connect(host, self.env)
+
+    def ledger(self, *, readonly: bool = False) -> Ledger:
+        return Ledger.open(self.layout.ledger, readonly=readonly)
+
+    def run(self, ledger: Ledger, selector: str | None) -> Run:
+        project = self.project_or_none()
+        return resolve(ledger, selector, str(project) if project else None)
+
+    def secret(self, name: str) -> str:
+        value = self.env.get(name)
+        if value is None:
+            raise UsageError(
+                f"the job needs the secret {name}, which is not set",
+                hint=f"export {name} in this shell; its value goes to the job only",
+            )
+        return value

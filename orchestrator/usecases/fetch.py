@@ -1,0 +1,169 @@
+"""Results home: verified, resumable, nothing overwritten; the ledger learns the accuracy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.domain import Fetched, Run, RunState
+from orchestrator.errors import FrameGarbled, ManifestMismatch, NotFound
+from orchestrator.ledger.store import Ledger
+from orchestrator.paths import results_of
+from orchestrator.transport.base import Agent, End
+from orchestrator.unpack import Folder, LargeFile
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.settle import settle
+from remote import wire
+
+FETCH_DEADLINE = 300.0  # the host may hash a large file before its first byte
+
+
+@dataclass(slots=True)
+class Report:
+    """What came: counts of files and bytes; `left` names what stayed on the host and why."""
+
+    path: Path
+    new: int = 0
+    same: int = 0
+    bytes: int = 0
+    excluded: int = 0
+    left: list[tuple[str, str]] = field(default_factory=list)
+
+
+def fetch(
+    ctx: Context, ledger: Ledger, run: Run, progress: Callable[[Report], None]
+) -> tuple[Run, Report]:
+    """Every result file of the run is here and equals the host's, by sha256.
+
+    Of a run that goes on it is what there was at that moment: `fetched` is then `partial`.
+    """
+    if run.state is RunState.FINISHED and run.started_at is None and run.session is None:
+        raise NotFound(f"{run.run_id} never started; it has no results")
+    destination = results_of(Path(run.project), run.job, run.run_id)
+    if not destination.parent.parent.parent.is_dir():
+        raise NotFound(f"the run's project folder {run.project} is not there any more")
+    report = Report(destination)
+    with ctx.connect(ctx.host_of(run)) as agent:
+        _refuse_absent(agent, run)
+        with Folder(destination) as folder:
+            body = {"run_id": run.run_id, "have": folder.have(), "parts": folder.parts()}
+            end = _Receiver(agent, folder, report, progress).run(body)
+            folder.make_dirs_durable()
+            changed = list(folder.changed)
+    known = settle(ledger, ledger.get(run.run_id), end, ctx.now())
+    whole = end.get("phase") == "finished" and not changed
+    state = Fetched.COMPLETE if whole else Fetched.PARTIAL
+    ledger.fetched(run.run_id, ctx.now(), state, str(destination))
+    _point_latest(destination)
+    if changed:
+        raise ManifestMismatch(
+            f"{destination}: {len(changed)} files were changed here after they were fetched and "
+            f"differ from the host's: {', '.join(changed[:5])}; they were left alone",
+            hint="move them away and fetch again to have the host's",
+        )
+    return ledger.get(known.run_id), report
+
+
+def _refuse_absent(agent: Agent, run: Run) -> None:
+    """Before anything is made here: is there something to fetch?"""
+    status = agent.call("status", {"run_ids": [run.run_id]})["runs"][0]
+    if status.get("phase") == "absent":
+        raise NotFound(f"{run.run_id}: {run.host} has no such run, so no results")
+
+
+class _Receiver:
+    def __init__(
+        self, agent: Agent, folder: Folder, report: Report, progress: Callable[[Report], None]
+    ) -> None:
+        self._agent = agent
+        self._folder = folder
+        self._report = report
+        self._progress = progress
+        self._batch: list[tuple[str, int, int, str]] = []
+        self._large: LargeFile | None = None
+
+    def run(self, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            for frame in self._agent.exchange("results", body, deadline=FETCH_DEADLINE):
+                if isinstance(frame, End):
+                    return self._end(frame.body)
+                if frame.kind == wire.DATA:
+                    self._data(frame.payload)
+                else:
+                    self._item(frame.json())
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise FrameGarbled(
+                "the host's answer is not lawful; what had arrived is kept"
+            ) from None
+        finally:
+            if self._large is not None:
+                self._large.close()
+        raise AssertionError("exchange ends with End or raises")
+
+    def _end(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self._large is not None or self._batch:
+            raise FrameGarbled("the host ended in the middle of a file; what had arrived is kept")
+        if body.get("no_results"):
+            raise NotFound("the run has no results folder on the host; nothing was fetched")
+        self._report.excluded = int(body.get("excluded") or 0)
+        return body
+
+    def _item(self, item: Any) -> None:
+        if "batch" in item:
+            self._batch = [
+                (str(path), int(mode), int(size), str(sha))
+                for path, mode, size, sha in item["batch"]
+            ]
+            if sum(size for _, _, size, _ in self._batch) == 0:
+                self._data(b"")
+        elif "large" in item:
+            offset = int(item["offset"])
+            self._large = self._folder.begin_large(str(item["large"]), int(item["mode"]), offset)
+        elif "sha256" in item and self._large is not None:
+            large, self._large = self._large, None
+            large.finish(str(item["sha256"]))
+            self._count(1, 0)
+        elif "torn" in item and self._large is not None:
+            large, self._large = self._large, None
+            large.abandon()
+        elif "same" in item:
+            self._report.same += len(item["same"])
+        elif "left" in item:
+            self._report.left += [(str(path), str(why)) for path, why in item["left"][:1000]]
+
+    def _data(self, payload: bytes) -> None:
+        if self._large is not None:
+            self._large.write(payload)
+            self._count(0, len(payload))
+            return
+        batch, self._batch = self._batch, []
+        items = []
+        at = 0
+        for path, mode, size, sha in batch:
+            items.append((path, mode, payload[at : at + size], sha))
+            at += size
+        if at != len(payload):
+            raise FrameGarbled("the host sent another number of bytes than it named")
+        self._folder.write_batch(items)
+        self._count(len(items), at)
+
+    def _count(self, files: int, size: int) -> None:
+        self._report.new += files
+        self._report.bytes += size
+        self._progress(self._report)
+
+
+def _point_latest(destination: Path) -> None:
+    """`latest` names the newest fetched run; moved by rename, never backwards."""
+    link = destination.parent / "latest"
+    if link.is_symlink() and os.readlink(link) >= destination.name:
+        return
+    if link.exists() and not link.is_symlink():
+        return
+    tmp = destination.parent / f".latest.{os.getpid()}"
+    tmp.unlink(missing_ok=True)
+    os.symlink(destination.name, tmp)
+    os.replace(tmp, link)

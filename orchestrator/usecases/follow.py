@@ -1,0 +1,200 @@
+"""Following a run: its log by byte offset, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestrator.domain import Host, Run, RunState
+from orchestrator.errors import NotFinished, NotFound, TransportError
+from orchestrator.ledger.store import Ledger
+from orchestrator.retry import is_lost_link, reconnecting
+from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.settle import settle
+from remote import wire
+
+
+class Sink(Protocol):
+    """Where a log goes."""
+
+    def log(self, data: bytes) -> None: ...
+
+    def marker(self, text: str) -> None:
+        """Something to be seen between two pieces of the log: a gap that cannot be closed."""
+
+    def progress(self, record: dict[str, Any]) -> None: ...
+
+    def notice(self, text: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far a log has been read: enough to go on without a gap or a repeat."""
+
+    offset: int = 0
+    lines: int | None = None  # on the first request only: begin at the last N lines
+    file: list[int] | None = None  # the host's identity of the file the offset belongs to
+    moved: bool = field(default=False)
+
+    def request(self, run_id: str, follow: bool) -> dict[str, Any]:
+        body: dict[str, Any] = {"run_id": run_id, "follow": follow, "offset": self.offset}
+        if self.lines is not None and not self.moved:
+            body["lines"] = self.lines
+        if self.file is not None:
+            body["file"] = self.file
+        return body
+
+
+def follow(
+    ctx: Context,
+    ledger: Ledger,
+    run: Run,
+    sink: Sink,
+    *,
+    cursor: Cursor,
+    live: bool,
+    agent: Agent | None = None,
+) -> Run:
+    """The log from the cursor on, to the run's end when `live`; the run as it is known then.
+
+    A lost link is taken up where it broke. The end of the run is never concluded from the end of a
+    stream, only from the host's word.
+    """
+    host = ctx.host_of(run)
+    agent = agent or ctx.connect(host)
+    try:
+        while True:
+            try:
+                return _once(ctx, ledger, run, agent, sink, cursor, live)
+            except TransportError as exc:
+                if not live or not is_lost_link(exc):
+                    raise
+                sink.notice(f"link to {host.name} lost ({exc.message}); the run is not affected")
+            agent.close()
+            agent = _again(ctx, host, sink)
+            sink.notice(f"connected to {host.name} again")
+    finally:
+        agent.close()
+
+
+def _again(ctx: Context, host: Host, sink: Sink) -> Agent:
+    return reconnecting(
+        lambda: ctx.connect(host),
+        lambda pause: sink.notice(f"{host.name} is not reachable; next try in {pause:.0f} s"),
+    )
+
+
+def _once(
+    ctx: Context,
+    ledger: Ledger,
+    run: Run,
+    agent: Agent,
+    sink: Sink,
+    cursor: Cursor,
+    live: bool,
+) -> Run:
+    body = cursor.request(run.run_id, live)
+    for frame in agent.exchange("stream", body, deadline=STREAM_DEADLINE):
+        if isinstance(frame, End):
+            if frame.body.get("phase") == "absent":
+                return _absent(ctx, ledger, run, frame.body)
+            return settle(ledger, ledger.get(run.run_id), frame.body, ctx.now())
+        if frame.kind == wire.DATA:
+            cursor.offset += len(frame.payload)
+            cursor.moved = True
+            sink.log(frame.payload)
+        else:
+            _item(ctx, ledger, run, frame.json(), sink, cursor)
+    raise AssertionError("exchange ends with End or raises")
+
+
+def _absent(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run:
+    known = settle(ledger, ledger.get(run.run_id), status, ctx.now())
+    if known.state is RunState.FINISHED:
+        return known
+    raise NotFound(
+        f"{run.run_id}: {run.host} has no such run; the ledger says {known.state.value}",
+        hint="its submit may still be going on, or was cut before it reached the host",
+    )
+
+
+def _item(ctx: Context, ledger: Ledger, run: Run, item: Any, sink: Sink, cursor: Cursor) -> None:
+    if not isinstance(item, dict):
+        return
+    if isinstance(item.get("file"), list):
+        cursor.file = item["file"]
+        if isinstance(item.get("offset"), int):
+            cursor.offset = item["offset"]
+            cursor.moved = True
+    if "marker" in item:
+        sink.marker(str(item["marker"])[:200])
+    if isinstance(item.get("progress"), str):
+        record = _record(item["progress"])
+        if record is not None:
+            sink.progress(record)
+    if isinstance(item.get("status"), dict):
+        settle_open(ctx, ledger, run, item["status"])
+
+
+def settle_open(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> None:
+    """A status in the middle of a stream; the end is written when the stream has ended."""
+    if status.get("phase") not in ("finished", "absent"):
+        settle(ledger, ledger.get(run.run_id), status, ctx.now())
+
+
+def _record(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def wait(
+    ctx: Context,
+    ledger: Ledger,
+    run: Run,
+    timeout: float | None,
+    notice: Callable[[str], None],
+) -> Run:
+    """The finished run; NotFinished after `timeout` seconds. A lost link does not end the wait."""
+    if run.state is RunState.FINISHED:
+        return run
+    host = ctx.host_of(run)
+    end = None if timeout is None else ctx.clock.monotonic() + timeout
+    agent = ctx.connect(host)
+    try:
+        while True:
+            left = None if end is None else max(0.0, end - ctx.clock.monotonic())
+            try:
+                status = agent.call(
+                    "wait", {"run_id": run.run_id, "timeout": left}, deadline=STREAM_DEADLINE
+                )
+            except TransportError as exc:
+                if not is_lost_link(exc):
+                    raise
+                notice(f"link to {host.name} lost ({exc.message}); the run is not affected")
+                agent.close()
+                patience = 900.0 if end is None else max(1.0, end - ctx.clock.monotonic())
+                agent = reconnecting(
+                    lambda: ctx.connect(host),
+                    lambda pause: notice(f"{host.name} is not reachable; again in {pause:.0f} s"),
+                    patience=patience,
+                )
+                continue
+            if status.get("phase") == "absent":
+                return _absent(ctx, ledger, run, status)
+            known = settle(ledger, ledger.get(run.run_id), status, ctx.now())
+            if known.state is RunState.FINISHED:
+                return known
+            if end is not None and ctx.clock.monotonic() >= end:
+                raise NotFinished(
+                    f"{run.run_id} is {known.state.value} on {run.host}; "
+                    f"it did not end within {timeout:g} s",
+                    hint="it goes on; `orch tail` shows its log",
+                )
+    finally:
+        agent.close()

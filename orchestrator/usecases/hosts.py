@@ -1,0 +1,166 @@
+"""Hosts: which there are, whether they can be trusted, whether they will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.clock import parse_iso
+from orchestrator.domain import Host
+from orchestrator.errors import OrchError, UsageError
+from orchestrator.paths import ssh_config
+from orchestrator.usecases.context import Context
+
+LOW_DISK = 5 << 30
+LOW_INODES = 10_000
+SKEW_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `orch doctor`. `level`: ok | warn | fail."""
+
+    level: str
+    name: str
+    text: str
+
+
+def known_hosts(ctx: Context) -> list[tuple[Host, str]]:
+    """(host, where it is named), `local` first; SSH aliases last."""
+    from orchestrator.projectfile import LOCAL, load_project
+
+    project = ctx.project_or_none()
+    found: dict[str, tuple[Host, str]] = {"local": (LOCAL, "embedded")}
+    if project is not None:
+        for name, host in load_project(project, ctx.env).hosts.items():
+            found[name] = (host, "orch.yaml")
+    if ssh_config(ctx.env).exists():
+        from orchestrator.transport.ssh import aliases
+
+        for name in aliases(ssh_config(ctx.env)):
+            found.setdefault(name, (Host(name=name), "ssh config"))
+    return list(found.values())
+
+
+def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple[str, bool]:
+    """(fingerprint, whether it is pinned now). `confirm(name, fingerprint)` decides."""
+    from orchestrator.transport.ssh import offered_key
+
+    host = _host(ctx, name)
+    if host.is_local:
+        raise UsageError(f"{name} is the embedded host; it has no host key")
+    pinned = ctx.layout.known_hosts
+    home = Path(ctx.env.get("HOME") or Path.home())
+    known_as, shown, line = offered_key(host, ssh_config(ctx.env), pinned, home)
+    before = pinned.read_text(encoding="utf-8").splitlines(True) if pinned.exists() else []
+    if line in before:
+        return shown, True
+    if not confirm(known_as, shown):
+        return shown, False
+    kept = [item for item in before if item.split(" ")[0] != known_as]
+    pinned.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tmp = pinned.with_suffix(".new")
+    tmp.write_text("".join([*kept, line]), encoding="utf-8")
+    tmp.chmod(0o600)
+    tmp.replace(pinned)
+    return shown, True
+
+
+def _host(ctx: Context, name: str) -> Host:
+    if ctx.project_or_none() is not None:
+        return ctx.host(name)
+    return Host(name="local", transport="local") if name == "local" else Host(name=name)
+
+
+def doctor(ctx: Context, name: str | None) -> tuple[Host, list[Check]]:
+    """What would bite later, found now. A host that cannot be reached is one failed check."""
+    host = _host(ctx, name or "local") if name or ctx.project_or_none() is None else ctx.host(None)
+    try:
+        with ctx.connect(host) as agent:
+            facts = agent.call("doctor", {}, deadline=90.0)
+    except OrchError as exc:
+        text = exc.message + (f"; {exc.hint}" if exc.hint else "")
+        return host, [Check("fail", "connection", text)]
+    return host, [Check("ok", "connection", _reached(host, facts)), *_judge(ctx, facts)]
+
+
+def _reached(host: Host, facts: Mapping[str, Any]) -> str:
+    way = "embedded, no SSH" if host.is_local else "SSH"
+    return f"{way}; user {facts.get('user')}, {facts.get('system')}"
+
+
+def _judge(ctx: Context, facts: Mapping[str, Any]) -> list[Check]:
+    python = facts.get("python") or {}
+    checks = [Check("ok", "python", f"{python.get('version')} at {python.get('path')}")]
+    checks += [_environments(facts), _session(facts), _logout(facts)]
+    checks += [_disk(facts), _filesystem(facts), _clock(ctx, facts), _gpus(facts)]
+    return checks
+
+
+def _environments(facts: Mapping[str, Any]) -> Check:
+    if facts.get("venv") and facts.get("pip"):
+        return Check("ok", "environments", "python can make virtual environments")
+    return Check(
+        "warn", "environments",
+        "python has no venv or no pip: jobs with `setup: requirements` need them "
+        "(Debian: python3-venv)",
+    )  # fmt: skip
+
+
+def _session(facts: Mapping[str, Any]) -> Check:
+    if facts.get("session") == "plain":
+        return Check("warn", "session", "no tmux and no screen: runs work, `attach` shows the log")
+    return Check("ok", "session", f"{facts.get('session')}")
+
+
+def _logout(facts: Mapping[str, Any]) -> Check:
+    if facts.get("kill_user_processes") and facts.get("linger") is False:
+        return Check(
+            "fail", "logout",
+            "logind kills this user's processes at logout (KillUserProcesses=yes, no linger); "
+            "run `loginctl enable-linger` there",
+        )  # fmt: skip
+    return Check("ok", "logout", "processes outlive the login")
+
+
+def _disk(facts: Mapping[str, Any]) -> Check:
+    free, inodes = facts.get("disk_free") or 0, facts.get("inodes_free")
+    text = f"{free / (1 << 30):.1f} GiB free under {facts.get('root')}"
+    if inodes is not None and inodes < LOW_INODES:
+        return Check("warn", "disk", f"{text}, only {inodes} inodes")
+    return Check("warn" if free < LOW_DISK else "ok", "disk", text)
+
+
+def _filesystem(facts: Mapping[str, Any]) -> Check:
+    kind = facts.get("filesystem")
+    if kind == "local":
+        return Check("ok", "file system", "local; kernel locks work")
+    return Check("warn", "file system", f"{kind}: locks are kept under /tmp on the host instead")
+
+
+def _clock(ctx: Context, facts: Mapping[str, Any]) -> Check:
+    try:
+        skew = (parse_iso(str(facts.get("host_time"))) - ctx.clock.now()).total_seconds()
+    except ValueError:
+        return Check("warn", "clock", "the host told no lawful time")
+    if abs(skew) > SKEW_MAX:
+        return Check("warn", "clock", f"{skew:+.0f} s off ours; order is kept, times look odd")
+    return Check("ok", "clock", f"{skew:+.1f} s off ours")
+
+
+def _gpus(facts: Mapping[str, Any]) -> Check:
+    cards = facts.get("gpus")
+    if isinstance(cards, dict):
+        return Check("warn", "gpu", str(cards.get("error")))
+    if not cards:
+        return Check("ok", "gpu", "none (no nvidia-smi)")
+    lines = []
+    for card in cards:
+        used, total = card.get("used"), card.get("total")
+        memory = "memory unknown"
+        if used is not None and total is not None:
+            memory = f"{(total - used) >> 20} of {total >> 20} MiB free now"
+        lines.append(f"{card.get('number')}: {card.get('name')}, {memory}")
+    return Check("ok", "gpu", "; ".join(lines))

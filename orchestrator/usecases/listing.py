@@ -1,0 +1,67 @@
+"""Reading the ledger: many runs, one run, all of it as a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.domain import Run
+from orchestrator.errors import UsageError
+from orchestrator.ledger.store import Ledger
+from orchestrator.usecases.context import Context
+
+SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    runs: list[Run]
+    total: int
+
+
+def listing(
+    ctx: Context, *, job: str | None, everywhere: bool, limit: int, unlimited: bool
+) -> Listing:
+    """The newest runs. Open ones are asked after on their hosts; silence changes nothing."""
+    project = None if everywhere else ctx.project_or_none()
+    scope = str(project) if project else None
+    if limit < 0:
+        limit = 0 if unlimited else SHOWN
+    with ctx.ledger(readonly=True) as ledger:
+        runs = ledger.runs(project=scope, job=job, limit=limit or None)
+        total = ledger.count(scope) if limit and len(runs) == limit else len(runs)
+    if any(run.state.is_open for run in runs):
+        runs = _refreshed(ctx, runs)
+    return Listing(runs, total)
+
+
+def _refreshed(ctx: Context, runs: list[Run]) -> list[Run]:
+    from orchestrator.usecases.reconcile import refresh_quietly
+
+    def silent(host: str, why: str) -> None:
+        ctx.say(f"{host}: {why}; what was last known is shown")
+
+    with ctx.ledger() as ledger:
+        return refresh_quietly(ctx, ledger, runs, silent)
+
+
+def one(ctx: Context, ledger: Ledger, selector: str | None) -> tuple[Run, str | None]:
+    """(the run by its host's latest word, why the host is silent)."""
+    run = ctx.run(ledger, selector)
+    if not run.state.is_open:
+        return run, None
+    from orchestrator.usecases.reconcile import refresh_quietly
+
+    told: list[str] = []
+    known = refresh_quietly(ctx, ledger, [run], lambda host, why: told.append(f"{host}: {why}"))
+    return known[0], told[0] if told else None
+
+
+def export(ctx: Context, format_: str, *, everywhere: bool) -> str:
+    from orchestrator import export as formats
+
+    if format_ not in ("csv", "json"):
+        raise UsageError(f"no export format {format_!r}; csv and json are")
+    project = None if everywhere else ctx.project_or_none()
+    with ctx.ledger(readonly=True) as ledger:
+        runs = ledger.runs(project=str(project) if project else None, newest_first=False)
+    return formats.csv_text(runs) if format_ == "csv" else formats.json_text(runs)

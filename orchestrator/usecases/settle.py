@@ -1,0 +1,112 @@
+"""From a host's account of a run to the ledger: the one place where evidence becomes a verdict.
+
+The host is not trusted to send lawful values: each is checked before it is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.checks.outcome import judge
+from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Session, Verdict
+from orchestrator.ledger.store import Ledger
+from orchestrator.spec import expect_of
+
+PHASES: Mapping[str, RunState] = {
+    "claimed": RunState.SYNCED,
+    "starting": RunState.QUEUED,
+    "queued": RunState.QUEUED,
+    "running": RunState.RUNNING,
+    "unowned": RunState.RUNNING,
+}
+TEXT_MAX = 2000
+
+
+def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
+    """Write down what the host's status proves; the run as it is known afterwards.
+
+    Nothing is concluded from what the host does not say. A run it has never seen stays as it is,
+    unless its start was left unknown: then it is now known not to have happened.
+    """
+    if run.state is RunState.FINISHED or status.get("run_id") != run.run_id:
+        return run
+    phase = status.get("phase")
+    if phase == "finished" and isinstance(status.get("exit"), dict):
+        record = exit_record(status["exit"])
+        if run.started_at is None and run.session is None:
+            _started(ledger, run, status, at, run.state)
+        ledger.finished(run.run_id, at, record, judge_record(run, record))
+    elif phase == "absent":
+        if run.state is RunState.UNKNOWN:
+            ledger.never_started(run.run_id, at, "the host knows nothing of it")
+    elif phase in PHASES:
+        state = PHASES[str(phase)]
+        if state is not run.state or run.session is None:
+            _started(ledger, run, status, at, state)
+        else:
+            ledger.seen(run.run_id, at, state)
+    return ledger.get(run.run_id)
+
+
+def _started(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str, state: RunState) -> None:
+    known = status.get("session")
+    session = None
+    if isinstance(known, dict) and known.get("kind") in ("tmux", "screen", "plain"):
+        session = Session(str(known["kind"]), _text(known.get("name")) or "")
+    ledger.started(run.run_id, at, _text(status.get("started_at")), session, state)
+
+
+def judge_record(run: Run, record: ExitRecord) -> Judged:
+    if record.metrics_error is not None:
+        reason = (record.metrics_error,)
+        succeeded = record.verdict is Verdict.SUCCEEDED
+        return Judged(Outcome.INVALID_RESULT if succeeded else Outcome.UNVERIFIED, reason)
+    kept = expect_of(run.spec)
+    return judge(
+        record.metrics,
+        metrics_declared=kept.metrics_declared,
+        expect=kept.expect,
+        primary=kept.metrics_primary,
+        succeeded=record.verdict is Verdict.SUCCEEDED,
+    )
+
+
+def exit_record(raw: Mapping[str, Any]) -> ExitRecord:
+    """The host's exit record, every field checked; an unlawful verdict counts as `lost`."""
+    reasons = raw.get("reasons")
+    told = [str(item)[:TEXT_MAX] for item in reasons[:20]] if isinstance(reasons, list) else []
+    try:
+        verdict = Verdict(str(raw.get("verdict")))
+    except ValueError:
+        verdict = Verdict.LOST
+        told.append("the host's exit record names no lawful verdict")
+    metrics = raw.get("metrics")
+    text = metrics.get("text") if isinstance(metrics, dict) else None
+    fault = metrics.get("error") if isinstance(metrics, dict) else None
+    return ExitRecord(
+        verdict=verdict,
+        exit_code=_number(raw.get("exit_code")),
+        signal=_number(raw.get("signal")),
+        started_at=_text(raw.get("started_at")),
+        ended_at=_text(raw.get("ended_at")),
+        reasons=tuple(told),
+        metrics=text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None,
+        metrics_error=str(fault)[:TEXT_MAX] if fault is not None else None,
+    )
+
+
+def _number(value: Any) -> int | None:
+    lawful = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 65536
+    return value if lawful else None
+
+
+def _text(value: Any) -> str | None:
+    return value[:TEXT_MAX] if isinstance(value, str) else None
+
+
+def exit_code_of(run: Run) -> int:
+    """0 fine, 1 ended badly, 7 succeeded with a result that does not pass."""
+    if run.verdict is not Verdict.SUCCEEDED:
+        return 1
+    return 0 if run.outcome is None or run.outcome.passes else 7

@@ -1,0 +1,393 @@
+"""Submit: preflight, intent in the ledger, content to the host, at most one start.
+
+Order matters. The run id and its intent are committed before anything touches the network, so that
+no run can exist that the ledger does not know. Once the start was sent, a lost answer leaves the
+run `unknown` and is never sent again under another id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import names
+from orchestrator.domain import DataSource, Finding, Host, JobSpec, Run, RunState
+from orchestrator.errors import (
+    HostUnfit,
+    NotFound,
+    OrchError,
+    OutcomeUnknown,
+    TransportError,
+    UsageError,
+)
+from orchestrator.ledger.store import Ledger
+from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_data, scan_project
+from orchestrator.spec import data_for, load_job, recorded
+from orchestrator.transport.base import Agent
+from orchestrator.usecases import sync
+from orchestrator.usecases.check import Preflight, preflight, refuse
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.settle import settle
+
+TOKEN = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    job: str
+    host: str | None = None
+    profile: str | None = None
+    overrides: Sequence[str] | Mapping[str, str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
+    force: bool = False
+    supersedes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a submit would do; `--dry-run` shows it and stops."""
+
+    project: Path
+    host: Host
+    found: Preflight
+    data: tuple[tuple[DataSource, Path | None], ...]  # with the local folder of what is sent
+    secrets: Mapping[str, str]
+    max_file: int
+    listing: GitListing
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.found.spec
+
+
+def make_plan(ctx: Context, request: Request) -> Plan:
+    """Everything that can go wrong before a run exists goes wrong here."""
+    project = ctx.project()
+    listing = GitListing(project)  # git works while the spec is read
+    config = ctx.config()
+    spec = load_job(project, request.job, profile=request.profile, overrides=request.overrides)
+    host = ctx.host(request.host)
+    if spec.requirements and not (project / spec.requirements).is_file():
+        raise UsageError(f"{spec.path.name}: setup.requirements: no file {spec.requirements}")
+    with ctx.ledger(readonly=True) as ledger:
+        found = preflight(project, spec, ledger)
+    return Plan(
+        project=project,
+        host=host,
+        found=found,
+        data=tuple((source, _data_folder(ctx, source)) for source in data_for(spec)),
+        secrets={name: ctx.secret(name) for name in spec.secrets},
+        max_file=config.max_file_size or MAX_FILE,
+        listing=listing,
+    )
+
+
+def _data_folder(ctx: Context, source: DataSource) -> Path | None:
+    """Where data to be sent lies, its variables expanded; None for data that is on the host."""
+    if source.source is None:
+        return None
+    text = source.source
+    for name in ("ORCH_DATA", "HOME"):
+        if f"${name}" in text or f"${{{name}}}" in text:
+            value = ctx.env.get(name)
+            if not value:
+                raise UsageError(
+                    f"data `{source.name}` lies at {text}, and {name} is not set",
+                    hint=f"set {name} to the folder that holds it",
+                )
+            text = text.replace(f"${{{name}}}", value).replace(f"${name}", value)
+    path = Path(text).expanduser()
+    path = path if path.is_absolute() else ctx.project() / path
+    if not path.exists():
+        raise NotFound(
+            f"data `{source.name}`: {path} does not exist",
+            hint="set ORCH_DATA to the folder that holds the datasets"
+            if "ORCH_DATA" in source.source
+            else None,
+        )
+    return path
+
+
+def submit(
+    ctx: Context,
+    plan: Plan,
+    request: Request,
+    announce: Callable[[Run], None] = lambda _run: None,
+) -> tuple[Run, Agent]:
+    """The run, started (or queued) on its host, and the open connection to go on with.
+
+    `announce` is called as soon as the run is recorded. Raises with nothing started (the run is
+    then `never_started`), or OutcomeUnknown when the start was sent and no answer came.
+    """
+    if not plan.found.ok and not request.force:
+        raise refuse(plan.found)
+    with ctx.ledger() as ledger:
+        run = _intent(ctx, plan, request, ledger)
+        ledger.intend(run)
+        announce(run)
+        sent = threading.Event()
+        try:
+            return _deliver(ctx, plan, ledger, run, sent)
+        except BaseException as exc:
+            _note_failure(ctx, ledger, run, exc, sent.is_set())
+            lost = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
+            if sent.is_set() and lost:
+                raise OutcomeUnknown(
+                    f"{run.run_id}: the start was sent to {plan.host.name}, its answer was lost "
+                    f"({exc})",
+                    hint=f"the run may be going; `orch wait {run.run_id}` asks the host; "
+                    "it is never started twice",
+                ) from None
+            raise
+
+
+def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
+    spec = plan.spec
+    supersedes = request.supersedes
+    if supersedes is None:
+        same = ledger.same_config(plan.found.config_hash, spec.name)
+        mine = [run for run in same if run.project == str(plan.project)]
+        supersedes = mine[-1].run_id if mine else None
+    token = "".join(secrets.choice(TOKEN) for _ in range(5))
+    git = plan.listing.state()
+    return Run(
+        run_id=names.new_run_id(ctx.clock.now(), token),
+        job=spec.name,
+        project=str(plan.project),
+        state=RunState.INTENT,
+        config_hash=plan.found.config_hash,
+        config=spec.config,
+        host=plan.host.name,
+        created_at=ctx.now(),
+        profile=spec.profile,
+        overrides=dict(spec.overrides),
+        findings=tuple(finding_json(finding) for finding in plan.found.findings),
+        forced=request.force and not plan.found.ok,
+        git_commit=git.commit,
+        git_dirty=git.dirty,
+        supersedes=supersedes,
+        tags=dict(request.tags),
+        note=request.note,
+        spec=recorded(spec),
+    )
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    return {**asdict(finding), "severity": finding.severity.value}
+
+
+def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, sent: bool) -> None:
+    """A run whose start was never sent did not start; one whose start was sent is unknown."""
+    reason = exc.message if isinstance(exc, OrchError) else type(exc).__name__
+    if isinstance(exc, KeyboardInterrupt):
+        reason = "interrupted before it was started"
+    current = ledger.get(run.run_id)
+    if current.state not in (RunState.INTENT, RunState.SYNCED):
+        return
+    refused = isinstance(exc, HostUnfit) or (
+        isinstance(exc, OrchError) and not isinstance(exc, TransportError)
+    )
+    if sent and not refused:
+        ledger.unknown(run.run_id, ctx.now(), reason)
+        return
+    ledger.never_started(run.run_id, ctx.now(), reason)
+
+
+def _deliver(
+    ctx: Context, plan: Plan, ledger: Ledger, run: Run, sent: threading.Event
+) -> tuple[Run, Agent]:
+    """Connect and read the tree at the same time; then content, then the start."""
+    connecting = Background(lambda: ctx.connect(plan.host))
+    try:
+        scan = scan_project(
+            plan.project,
+            plan.listing,
+            ctx.layout.hash_cache(plan.project),
+            results_dirs=("results", plan.spec.results_dir),
+            max_file=plan.max_file,
+        )
+        data = _scan_data(ctx, plan)
+    except BaseException:
+        connecting.discard(lambda agent: agent.close())
+        raise
+    for path, why in scan.skipped:
+        ctx.say(f"left out: {path} ({why})")
+    agent = connecting.result()
+    try:
+        return _start(ctx, plan, ledger, run, agent, scan, data, sent), agent
+    except BaseException:
+        agent.close()
+        raise
+
+
+def _scan_data(ctx: Context, plan: Plan) -> dict[str, Scan]:
+    return {
+        source.name: scan_data(folder, ctx.layout.hash_cache(folder))
+        for source, folder in plan.data
+        if folder is not None
+    }
+
+
+def _start(
+    ctx: Context,
+    plan: Plan,
+    ledger: Ledger,
+    run: Run,
+    agent: Agent,
+    scan: Scan,
+    data: Mapping[str, Scan],
+    sent: threading.Event,
+) -> Run:
+    remembered = ctx.layout.host_cache(plan.host.name, plan.project)
+    old = _read(remembered)
+    body = _start_body(plan, run, scan, data)
+    attached: list[bytes] = []
+    if old is None:
+        _push(ctx, agent, scan, "code")
+    elif old != scan.manifest:
+        change = sync.inline_change(scan, old)
+        if change is None:
+            _push(ctx, agent, scan, "code")
+        else:
+            delta, objects = change
+            body = {**body, "base": _tree(old), "delta": len(delta)}
+            attached = [delta, *objects]
+    reply = _start_call(agent, body, attached, sent)
+    for _ in range(3):
+        if not reply.get("need"):
+            break
+        sent.clear()
+        if reply["need"] == "tree":
+            _push(ctx, agent, scan, "code")
+        else:
+            for name in reply.get("names", ()):
+                _push(ctx, agent, data[str(name)], f"data {name}", dataset=True)
+        body = {key: value for key, value in body.items() if key not in ("base", "delta")}
+        reply = _start_call(agent, body, [], sent)
+    hashes = {name: item.tree for name, item in data.items()}
+    ledger.synced(run.run_id, ctx.now(), scan.tree, hashes)
+    started = settle(ledger, ledger.get(run.run_id), reply, ctx.now())
+    _remember(remembered, scan.manifest)
+    return started
+
+
+def _start_call(
+    agent: Agent, body: Mapping[str, Any], attached: list[bytes], sent: threading.Event
+) -> dict[str, Any]:
+    sent.set()
+    return agent.call("start", body, attached)
+
+
+def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> dict[str, Any]:
+    spec = plan.spec
+    needs = spec.resources
+    return {
+        "run_id": run.run_id,
+        "tree": scan.tree,
+        "tree_bytes": scan.size,
+        "config": json.dumps(spec.config, indent=1, ensure_ascii=False) + "\n",
+        "spec": {
+            "job": run.job,
+            "project": run.project,
+            "created_at": run.created_at,
+            "config_hash": run.config_hash,
+            "results_dir": spec.results_dir,
+            "results_exclude": list(spec.results_exclude),
+            "metrics_file": spec.metrics_file,
+            "recorded": dict(run.spec),
+            "supersedes": run.supersedes,
+            "tags": dict(run.tags),
+            "note": run.note,
+        },
+        "order": {
+            "stages": [{"name": s.name, "argv": list(s.argv)} for s in spec.stages],
+            "env": dict(spec.env),
+            "secrets": dict(plan.secrets),
+            "results_dir": spec.results_dir,
+            "requirements": spec.requirements,
+            "session": plan.host.session,
+            "gpus_min": needs.gpus_min,
+            "gpus_max": needs.gpus_max,
+            "gpu_memory": needs.gpu_memory,
+            "disk": needs.disk,
+            "time": needs.time,
+        },
+        "data": [
+            {"name": source.name, "tree": data[source.name].tree}
+            if folder is not None
+            else {"name": source.name, "at": source.at}
+            for source, folder in plan.data
+        ],
+    }
+
+
+def _push(ctx: Context, agent: Agent, scan: Scan, what: str, dataset: bool = False) -> None:
+    shown = 0
+
+    def progress(sent: int, total: int) -> None:
+        nonlocal shown
+        if total > (8 << 20) and sent * 10 // total > shown:
+            shown = sent * 10 // total
+            ctx.say(f"sending {what}: {sent >> 20} of {total >> 20} MB")
+
+    sync.push(agent, scan, dataset=dataset, progress=progress)
+
+
+def _tree(manifest: bytes) -> str:
+    from remote import wire
+
+    return wire.tree_hash(manifest)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _remember(path: Path, manifest: bytes) -> None:
+    """Best effort: without it the next submit only sends its manifest again."""
+    tmp = path.with_suffix(f".tmp{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tmp.write_bytes(manifest)
+        os.replace(tmp, path)
+    except OSError:
+        pass
+
+
+class Background:
+    """One call on a thread of its own; `result` waits and raises what it raised."""
+
+    def __init__(self, work: Callable[[], Agent]) -> None:
+        self._value: Agent | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[], Agent]) -> None:
+        try:
+            self._value = work()
+        except BaseException as exc:
+            self._error = exc
+
+    def result(self) -> Agent:
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # in steps: Ctrl-C must come through
+        if self._error is not None:
+            raise self._error
+        assert self._value is not None
+        return self._value
+
+    def discard(self, dispose: Callable[[Agent], None]) -> None:
+        self._thread.join(0.5)
+        if self._value is not None:
+            dispose(self._value)

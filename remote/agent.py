@@ -1,0 +1,82 @@
+"""The agent: requests on stdin, replies on stdout, until the controller hangs up. Not a daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Dict, Optional
+
+MINIMUM = (3, 8)
+
+
+def main() -> int:
+    if sys.version_info < MINIMUM:
+        sys.stderr.write("orch: python %d.%d is too old\n" % sys.version_info[:2])
+        return 3
+    os.umask(0o077)
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] == "supervise":
+        from remote import supervisor
+
+        return supervisor.supervise(arguments[1], arguments[2])
+    root = arguments[0] if arguments else ".orch"
+    return serve(os.path.abspath(os.path.expanduser(root)))
+
+
+def serve(root: str) -> int:
+    from remote import wire
+    from remote.channel import Channel
+    from remote.layout import Layout
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a controller that is gone ends the agent
+    channel = Channel(0, 1)
+    layout = Layout(root)
+    while True:
+        try:
+            request = channel.request()
+        except wire.LinkClosed:
+            return 0
+        except wire.WireError as exc:
+            channel.end({"ok": False, "error": {"kind": "FrameGarbled", "message": str(exc)}})
+            return 1
+        if request is None:
+            return 0
+        if not _answer(layout, channel, request):
+            return 1
+
+
+def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> bool:
+    """Answer one request; False when the stream cannot go on."""
+    from remote import files, verbs, wire
+    from remote.channel import Channel
+    from remote.layout import BadName, Layout
+    from remote.start import Refused
+
+    assert isinstance(layout, Layout) and isinstance(channel, Channel)
+    verb = verbs.VERBS.get(str(request.get("verb")))
+    problem: Optional[Dict[str, str]] = None
+    fatal = False
+    try:
+        if request.get("protocol") != wire.PROTOCOL or verb is None:
+            raise Refused("AgentMismatch", "this agent does not know %r" % request.get("verb"))
+        layout.ensure()
+        channel.end({"ok": True, **verb(layout, channel, request)})
+        return True
+    except Refused as exc:
+        problem, fatal = {"kind": exc.kind, "message": str(exc)}, exc.kind == "HostDiskFull"
+    except BadName as exc:
+        problem = {"kind": "UsageError", "message": str(exc)}
+    except wire.WireError as exc:
+        problem, fatal = {"kind": "FrameGarbled", "message": str(exc)}, True
+    except BrokenPipeError:
+        return False
+    except OSError as exc:
+        kind = "HostDiskFull" if files.is_full(exc) else "HostError"
+        where = "%s: " % exc.filename if exc.filename else ""
+        problem, fatal = {"kind": kind, "message": "%s%s" % (where, exc.strerror)}, True
+    except Exception as exc:  # the last net: the controller must learn of it in words
+        text = "%s: %s" % (type(exc).__name__, exc)
+        problem, fatal = {"kind": "HostError", "message": text}, True
+    channel.end({"ok": False, "error": problem})
+    return not fatal

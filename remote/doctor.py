@@ -1,0 +1,75 @@
+"""Facts about this host that decide whether runs will do well on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any, Dict
+
+from remote import files, gpu, procs, session, status
+from remote.layout import Layout
+
+
+def facts(layout: Layout) -> Dict[str, Any]:
+    """Plain values only; what could not be found out is None."""
+    info = os.statvfs(layout.root)
+    return {
+        "host_time": status.now(),
+        "system": platform.platform(),
+        "python": {"version": platform.python_version(), "path": sys.executable},
+        "root": layout.root,
+        "filesystem": files.filesystem(layout.root),
+        "disk_free": info.f_bavail * info.f_frsize,
+        "inodes_free": info.f_favail if info.f_files else None,
+        "tools": {name: procs.which(name) for name in ("tmux", "screen", "git", "nvidia-smi")},
+        "session": session.choose("auto"),
+        "linger": _linger(),
+        "kill_user_processes": _kill_user_processes(),
+        "gpus": _gpus(),
+        "user": os.environ.get("USER") or str(os.getuid()),
+        "shell": os.environ.get("SHELL"),
+        "cpus": os.cpu_count(),
+        "memory": _memory(),
+        "pip": procs.capture([sys.executable, "-m", "pip", "--version"], 10.0) is not None,
+        "venv": procs.capture([sys.executable, "-c", "import ensurepip"], 10.0) is not None,
+        "runs": len(os.listdir(layout.runs)),
+    }
+
+
+def _gpus() -> Any:
+    try:
+        return [card._asdict() for card in gpu.probe()]
+    except gpu.NoAnswer as exc:
+        return {"error": str(exc)}
+
+
+def _linger() -> Any:
+    """Whether the user's processes outlive their logins; None where there is no logind."""
+    if not os.path.isdir("/run/systemd/seats") and not os.path.isdir("/var/lib/systemd/linger"):
+        return None
+    return os.path.exists("/var/lib/systemd/linger/" + (os.environ.get("USER") or "?"))
+
+
+def _kill_user_processes() -> Any:
+    """logind's KillUserProcesses as configured; its default is no on most systems."""
+    try:
+        with open("/etc/systemd/logind.conf", "r") as file:
+            for line in file:
+                key, _, value = line.strip().partition("=")
+                if key == "KillUserProcesses":
+                    return value.strip().lower() in ("yes", "true", "1", "on")
+    except OSError:
+        return None
+    return False
+
+
+def _memory() -> Any:
+    try:
+        with open("/proc/meminfo", "r") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

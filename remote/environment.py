@@ -1,0 +1,108 @@
+"""The python environment a run asks for (`setup.requirements`), cached by content.
+
+If the host's own python already satisfies the file it is used as it is; else a virtual environment
+is made once under `envs/` and shared by every run that asks for the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from typing import Callable, Dict, List, Optional
+
+from remote import files, procs
+from remote.layout import Layout
+
+
+class SetupFailed(Exception):
+    """The environment could not be made; the run's log says why."""
+
+
+def prepare(
+    layout: Layout,
+    requirements: str,
+    log: int,
+    cwd: str,
+    say: Callable[[str], None],
+    waited: Callable[[int], int],
+) -> str:
+    """The folder to put first on PATH, in which `python` has what the file asks for.
+
+    `requirements` is a path inside `cwd`. `waited(pid)` waits for a process and returns its code.
+    """
+    with open(os.path.join(cwd, requirements), "rb") as file:
+        text = file.read()
+    env = _tool_env()
+    null = os.open("/dev/null", os.O_WRONLY)
+    try:
+        probe = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--quiet"]
+        if waited(procs.spawn([*probe, "-r", requirements], env, cwd, null)) == 0:
+            return shim(layout, sys.executable)
+    finally:
+        os.close(null)
+    seed = b"\0".join([sys.executable.encode(), sys.version.encode(), text])
+    place = os.path.join(layout.envs, hashlib.sha256(seed).hexdigest())
+    guard = files.lock(place + ".lock")
+    try:
+        if not os.path.exists(os.path.join(place, "complete")):
+            _make(place, requirements, log, cwd, env, say, waited)
+    finally:
+        os.close(guard)
+    return os.path.join(place, "bin")
+
+
+def _make(
+    place: str,
+    requirements: str,
+    log: int,
+    cwd: str,
+    env: Dict[str, str],
+    say: Callable[[str], None],
+    waited: Callable[[int], int],
+) -> None:
+    say("making the environment for %s (once for this content)" % requirements)
+    steps: List[List[str]] = [
+        [sys.executable, "-m", "venv", "--clear", place],
+        [place + "/bin/python", "-m", "pip", "install", "--quiet", "-r", requirements],
+    ]
+    for step in steps:
+        code = waited(procs.spawn(step, env, cwd, log))
+        if code != 0:
+            what = "python3 -m venv" if step is steps[0] else "pip install -r " + requirements
+            raise SetupFailed("%s ended with exit code %d; the log has its words" % (what, code))
+    files.write_atomic(os.path.join(place, "complete"), b"")
+    say("the environment is ready")
+
+
+def _tool_env() -> Dict[str, str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    env["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    env["PIP_NO_INPUT"] = "1"
+    return env
+
+
+def shim(layout: Layout, python: str) -> str:
+    """A folder whose `python` and `python3` are this very interpreter.
+
+    Many hosts have no `python`, and a link into a virtual environment would lose its packages.
+    """
+    folder = os.path.join(layout.envs, "shim-" + hashlib.sha256(python.encode()).hexdigest()[:16])
+    script = ('#!/bin/sh\nexec "%s" "$@"\n' % python).encode()
+    for name in ("python", "python3"):
+        path = os.path.join(folder, name)
+        if files.read_regular(path, 4096) != script:
+            os.makedirs(folder, 0o700, exist_ok=True)
+            files.write_atomic(path, script, durable=False)
+            os.chmod(path, 0o700)
+    return folder
+
+
+def search_path(folder: Optional[str], layout: Layout, python: str) -> str:
+    """PATH of a job: the prepared environment first; a `python` at the end if there was none."""
+    path = os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    if folder:
+        return folder + ":" + path
+    if procs.which("python", path) is None:
+        return path + ":" + shim(layout, python)
+    return path

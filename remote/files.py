@@ -1,0 +1,181 @@
+"""Files on the host: atomic writes, write-once records, kernel locks, free space."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat
+from typing import Any, Dict, Optional
+
+NETWORK_FS = ("nfs", "cifs", "smb", "fuse", "afs", "lustre", "gpfs", "beegfs", "9p")
+
+
+class HostFull(Exception):
+    """No space, no inodes or no quota left for what was asked."""
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_atomic(path: str, data: bytes, durable: bool = True) -> None:
+    """`path` holds all of `data` or what it held before, even across a crash when `durable`."""
+    tmp = "%s.tmp.%d" % (path, os.getpid())
+    try:
+        _write_synced(tmp, data, durable)
+        os.rename(tmp, path)
+    except OSError:
+        remove(tmp)
+        raise
+    if durable:
+        sync_dir(os.path.dirname(path))
+
+
+def write_once(path: str, data: bytes) -> bool:
+    """Write `path` whole and durably unless it exists already; True if this call wrote it.
+
+    link() decides a race: of two writers the first wins and the second learns that it did not.
+    """
+    tmp = "%s.once.%d" % (path, os.getpid())
+    try:
+        _write_synced(tmp, data, True)
+        os.link(tmp, path)
+    except FileExistsError:
+        return False
+    finally:
+        remove(tmp)
+    sync_dir(os.path.dirname(path))
+    return True
+
+
+def _write_synced(path: str, data: bytes, durable: bool) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, data)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_json(path: str, value: Any, durable: bool = True) -> None:
+    write_atomic(path, json.dumps(value, sort_keys=True).encode("ascii"), durable)
+
+
+def read_json(path: str) -> Optional[Dict[str, Any]]:
+    """The object in `path`; None when it is absent, torn or no object."""
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read().decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_regular(path: str, limit: int) -> Optional[bytes]:
+    """Up to `limit` + 1 bytes of a regular file; None when there is none. Never opens a fifo."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        parts = []
+        left = limit + 1
+        while left > 0:
+            chunk = os.read(fd, min(left, 1 << 20))
+            if not chunk:
+                break
+            parts.append(chunk)
+            left -= len(chunk)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def sync_dir(path: str) -> None:
+    fd = os.open(path or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def is_full(exc: OSError) -> bool:
+    return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def filesystem(path: str) -> str:
+    """The file system's name if it is a network one, else "local". Linux only; else "local"."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            mounts = file.read().decode("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return "local"
+    best, kind = "", "local"
+    real = os.path.realpath(path)
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        point = left.split(" ")[4].replace("\\040", " ")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split(" ")[0]
+    return kind if kind.startswith(NETWORK_FS) else "local"
+
+
+def try_lock(path: str) -> Optional[int]:
+    """An open descriptor that holds the lock on `path`, or None while another process holds it.
+
+    The kernel frees the lock when the last copy of the descriptor closes, SIGKILL included.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        if exc.errno in (errno.EAGAIN, errno.EACCES):
+            return None
+        raise
+    return fd
+
+
+def lock(path: str) -> int:
+    """Like `try_lock`, but waits. For short critical sections only."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def is_locked(path: str) -> bool:
+    """True while some process holds the lock. Does not create the file."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        # A shared probe: two probes at once must not take each other for the holder.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EAGAIN, errno.EACCES):
+            return True
+        raise
+    finally:
+        os.close(fd)
+    return False
+
+
+def free_bytes(path: str) -> int:
+    info = os.statvfs(path)
+    return info.f_bavail * info.f_frsize

@@ -1,0 +1,114 @@
+"""Every path under the host's root, in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+
+from remote import files
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{7,63}\Z")
+HEX = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class BadName(Exception):
+    """A name from the wire that may not become a path."""
+
+
+class Unsafe(Exception):
+    """A folder that another user owns or could have prepared."""
+
+
+class Layout:
+    """Paths under `root`; `ensure()` makes the folders, private to their owner."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.agents = os.path.join(root, "agent")
+        self.objects = os.path.join(root, "store", "objects")
+        self.parts = os.path.join(root, "store", "parts")
+        self.trees = os.path.join(root, "store", "trees")
+        self.spares = os.path.join(root, "store", "spares")
+        self.data = os.path.join(root, "data")
+        self.envs = os.path.join(root, "envs")
+        self.runs = os.path.join(root, "runs")
+        self.locks = os.path.join(root, "locks")
+
+    def ensure(self) -> None:
+        if os.path.isdir(self.spares):
+            return
+        made = (self.objects, self.parts, self.trees, self.data, self.envs, self.runs, self.locks)
+        for path in made:
+            os.makedirs(path, 0o700, exist_ok=True)
+        os.chmod(self.root, 0o700)
+        os.makedirs(self.spares, 0o700, exist_ok=True)
+
+    def object(self, sha256: str) -> str:
+        return os.path.join(self.objects, sha256[:2], sha256)
+
+    def part(self, sha256: str) -> str:
+        return os.path.join(self.parts, sha256)
+
+    def tree(self, tree: str) -> str:
+        return os.path.join(self.trees, tree_name(tree))
+
+    def spare(self, tree: str) -> str:
+        return os.path.join(self.spares, tree_name(tree))
+
+    def dataset(self, tree: str) -> str:
+        return os.path.join(self.data, tree_name(tree))
+
+    def lock(self, name: str) -> str:
+        """Where the kernel lock of that name lies: on a file system with dependable locks."""
+        if files.filesystem(self.root) == "local":
+            return os.path.join(self.locks, name)
+        digest = hashlib.sha256(self.root.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return os.path.join(local_dir(), digest + "-" + name)
+
+    def run(self, run_id: str) -> "RunFiles":
+        if not RUN_ID.match(run_id):
+            raise BadName("not a run id: %r" % run_id[:80])
+        return RunFiles(os.path.join(self.runs, run_id), run_id)
+
+
+def tree_name(tree: str) -> str:
+    prefix, _, digest = tree.partition(":")
+    if prefix != "s1" or not HEX.match(digest):
+        raise BadName("not a tree hash: %r" % tree[:80])
+    return digest
+
+
+class RunFiles:
+    """The files of one run directory. A run directory is made once and never reused."""
+
+    def __init__(self, path: str, run_id: str) -> None:
+        self.path = path
+        self.run_id = run_id
+        self.tree = os.path.join(path, "tree")
+        self.results = os.path.join(path, "results")
+        self.data = os.path.join(path, "data")
+        self.log = os.path.join(path, "log")
+        self.config = os.path.join(path, "config.json")
+        self.spec = os.path.join(path, "spec.json")
+        self.started = os.path.join(path, "started")  # made by O_EXCL: at most one start
+        self.identity = os.path.join(path, "supervisor.json")
+        self.job = os.path.join(path, "job.json")
+        self.session = os.path.join(path, "session.json")
+        self.cancel = os.path.join(path, "cancel")
+        self.exit = os.path.join(path, "exit.json")
+        self.reserve = os.path.join(path, "reserve")  # freed so that a full disk can hold `exit`
+
+
+def local_dir() -> str:
+    """A private folder on host-local disk, for locks when the root is on a network file system."""
+    path = "/tmp/orch-%d" % os.getuid()
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    info = os.lstat(path)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise Unsafe("%s is not a private folder of this user" % path)
+    return path

@@ -1,0 +1,228 @@
+"""Process identity, spawning, and ending a whole tree. Linux /proc; stdlib only.
+
+A pid alone is never trusted: pids are reused. (boot id, pid, start time) names a process for good,
+and `ORCH_RUN_ID` in its environment tells to which run it belongs, however it was started.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+RUN_TAG = "ORCH_RUN_ID"
+
+
+def boot_id() -> str:
+    path = os.environ.get("ORCH_BOOT_ID_FILE", "/proc/sys/kernel/random/boot_id")
+    try:
+        with open(path, "r") as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"
+
+
+def start_time(pid: int) -> Optional[int]:
+    """Start time in clock ticks since boot (proc(5), field 22); None for no such process."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def _stat(pid: int) -> Optional[List[bytes]]:
+    """The fields of /proc/PID/stat from the state (field 3) on."""
+    if pid <= 1:
+        return None
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    return text[text.rindex(b")") + 2 :].split()
+
+
+def is_same(pid: object, started: object) -> bool:
+    """True if `pid` still is the process that started at `started`, and no zombie."""
+    if not isinstance(pid, int) or not isinstance(started, int) or pid <= 1:
+        return False
+    fields = _stat(pid)
+    return fields is not None and int(fields[19]) == started and fields[0] not in (b"Z", b"X")
+
+
+def tagged(run_id: str, exclude: Sequence[int] = ()) -> List[int]:
+    """Living pids of this user whose environment carries the run's tag."""
+    wanted = ("%s=%s" % (RUN_TAG, run_id)).encode("ascii")
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) <= 1 or int(name) in exclude:
+            continue
+        try:
+            with open("/proc/%s/environ" % name, "rb") as file:
+                environ = file.read()
+        except OSError:
+            continue
+        if wanted in environ.split(b"\0"):
+            fields = _stat(int(name))
+            if fields and fields[0] not in (b"Z", b"X"):
+                found.append(int(name))
+    return found
+
+
+def which(name: str, path: Optional[str] = None) -> Optional[str]:
+    for folder in (path if path is not None else os.environ.get("PATH", "")).split(":"):
+        full = os.path.join(folder or ".", name)
+        if os.path.isfile(full) and os.access(full, os.X_OK):
+            return full
+    return None
+
+
+def spawn(
+    argv: Sequence[str],
+    env: Dict[str, str],
+    cwd: str,
+    output: int,
+    input: Optional[int] = None,
+) -> int:
+    """Start `argv` in a session of its own; returns its pid. stdin is /dev/null unless given.
+
+    stdout and stderr both go to `output`; nothing else is inherited. An exec that fails raises
+    OSError here.
+    """
+    read_end, write_end = os.pipe()  # close-on-exec: an empty read means that exec succeeded
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(argv, env, cwd, output, input)
+        except OSError as exc:
+            os.write(write_end, b"%d" % (exc.errno or 0))
+        finally:
+            os._exit(127)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        failure = pipe.read()
+    if failure:
+        os.waitpid(pid, 0)
+        code = int(failure)
+        raise OSError(code, os.strerror(code), argv[0])
+    return pid
+
+
+def _become(
+    argv: Sequence[str], env: Dict[str, str], cwd: str, output: int, input: Optional[int]
+) -> None:
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.dup2(os.open("/dev/null", os.O_RDONLY) if input is None else input, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(cwd)
+    os.execvpe(argv[0], list(argv), env)
+
+
+def run_quiet(argv: Sequence[str], env: Dict[str, str], deadline: float) -> Optional[int]:
+    """Run a small tool with no output; its exit code, or None when it did not end in `deadline` s.
+
+    A tool that hangs is killed but not waited for: one in uninterruptible sleep must not hold us.
+    """
+    null = os.open("/dev/null", os.O_WRONLY)
+    try:
+        pid = spawn(argv, env, "/", null)
+    except OSError:
+        return 127
+    finally:
+        os.close(null)
+    return wait_for(pid, deadline)
+
+
+def capture(argv: Sequence[str], deadline: float, limit: int = 1 << 20) -> Optional[bytes]:
+    """What a small tool printed; None if it is absent, failed, or took longer than `deadline` s."""
+    read_end, write_end = os.pipe()
+    try:
+        pid = spawn(argv, dict(os.environ), "/", write_end)
+    except OSError:
+        os.close(read_end)
+        return None
+    finally:
+        os.close(write_end)
+    end = time.monotonic() + deadline
+    parts: List[bytes] = []
+    try:
+        while sum(map(len, parts)) < limit:
+            ready, _, _ = select.select([read_end], [], [], max(0.0, end - time.monotonic()))
+            chunk = os.read(read_end, 65536) if ready else None
+            if chunk == b"":
+                break
+            if chunk is None:
+                send(pid, signal.SIGKILL)
+                return None
+            parts.append(chunk)
+    finally:
+        os.close(read_end)
+    code = wait_for(pid, max(0.1, end - time.monotonic()))
+    return b"".join(parts) if code == 0 else None
+
+
+def wait_for(pid: int, deadline: float) -> Optional[int]:
+    end = time.monotonic() + deadline
+    pause = 0.001
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        if time.monotonic() >= end:
+            send(pid, signal.SIGKILL)
+            return None
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def send(pid: int, number: int) -> None:
+    """Signal one process; a pid of 0, 1 or below is refused, one that is gone is fine."""
+    if pid <= 1:
+        return
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def end_tree(
+    run_id: str,
+    grace: float,
+    exclude: Sequence[int] = (),
+    reap: Callable[[], None] = lambda: None,
+) -> Tuple[bool, List[int]]:
+    """TERM, then KILL every process of the run, setsid'ed and double-forked ones included.
+
+    Returns (whether KILL was needed, pids that would not go within 5 s of KILL).
+    """
+    for pid in tagged(run_id, exclude):
+        send(pid, signal.SIGTERM)
+        send(pid, signal.SIGCONT)  # a stopped process does not act on TERM
+    if _gone(run_id, exclude, grace, reap):
+        return False, []
+    end = time.monotonic() + 5.0
+    while True:
+        left = tagged(run_id, exclude)
+        if not left or time.monotonic() >= end:
+            return True, left
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        reap()
+        time.sleep(0.02)
+
+
+def _gone(run_id: str, exclude: Sequence[int], seconds: float, reap: Callable[[], None]) -> bool:
+    end = time.monotonic() + seconds
+    pause = 0.01
+    while True:
+        reap()
+        if not tagged(run_id, exclude):
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.2)

@@ -1,0 +1,208 @@
+"""Claim a run id, lay out its directory, start its supervisor: at most once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import shutil
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+from remote import files, gpu, procs, session, status, store, wire
+from remote.channel import Channel
+from remote.layout import Layout, RunFiles
+from remote.supervisor import RESERVE
+
+REPORT_DEADLINE = 20.0
+HEADROOM = 8 * 1024 * 1024
+
+
+class Refused(Exception):
+    """The host will not start this run: (error class, message). Nothing was claimed."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Start the run unless its id was started before; the reply is its status.
+
+    `{"need": "tree"}` or `{"need": "data", "names": [...]}` instead when content is missing; then
+    nothing was claimed and the same request may come again after a sync.
+    """
+    run = layout.run(str(request["run_id"]))
+    delta = _receive_delta(layout, channel, request)
+    if os.path.exists(run.started):
+        return {**status.status(layout, run.run_id), "already": True}
+    try:
+        store.manifest_of(layout, str(request["tree"]))
+    except FileNotFoundError:
+        return {"need": "tree"}
+    lacking = _lacking_data(layout, request)
+    if lacking:
+        return {"need": "data", "names": lacking}
+    _check_host(layout, request)
+    try:
+        claimed = _claim(layout, run, request, delta)
+    except OSError as exc:
+        if not files.is_full(exc):
+            raise
+        _withdraw(run)
+        raise Refused("HostDiskFull", _full(layout)) from None
+    if not claimed:
+        return {"need": "tree"}
+    return _launch(layout, run, request)
+
+
+def _receive_delta(layout: Layout, channel: Channel, request: Dict[str, Any]) -> bytes:
+    """A small change rides along with the request: its lines, then the new objects' bytes."""
+    size = int(request.get("delta") or 0)
+    if not size:
+        return b""
+    stream = store.ByteStream(channel.payloads())
+    delta = stream.take(size)
+    added = [wire.parse_line(line[1:]) for line in wire.split_manifest(delta) if line[:1] == b"+"]
+    sent = {}
+    for entry in added:
+        if entry.sha256 not in sent:
+            sent[entry.sha256] = stream.take(entry.size)
+    try:
+        old = store.manifest_of(layout, str(request["base"]))
+    except FileNotFoundError:
+        return b""
+    indexes = [(index, 0) for index, entry in enumerate(added) if entry.sha256 in sent]
+    for index, _ in indexes:
+        content = sent.pop(added[index].sha256, None)
+        if content is not None:
+            replay = store.ByteStream(iter([content]))
+            store.receive(layout, added, [(index, 0)], replay)
+    store.commit_tree(layout, wire.apply_delta(old, delta), str(request["tree"]))
+    return delta
+
+
+def _lacking_data(layout: Layout, request: Dict[str, Any]) -> List[str]:
+    lacking = []
+    for item in request.get("data") or []:
+        if item.get("tree") and not os.path.isdir(layout.dataset(item["tree"])):
+            lacking.append(item["name"])
+        elif item.get("at") and not os.path.exists(os.path.expanduser(item["at"])):
+            message = "data %r: %s does not exist on the host" % (item["name"], item["at"])
+            raise Refused("NotFound", message)
+    return lacking
+
+
+def _check_host(layout: Layout, request: Dict[str, Any]) -> None:
+    order = request["order"]
+    needed = int(request.get("tree_bytes") or 0) + int(order.get("disk") or 0) + HEADROOM
+    free = files.free_bytes(layout.root)
+    if free < needed:
+        text = "%d MB are free under %s on the host, the run needs %d MB"
+        raise Refused("HostDiskFull", text % (free >> 20, layout.root, needed >> 20))
+    least = int(order.get("gpus_min") or 0)
+    if least:
+        try:
+            cards = gpu.probe()
+        except gpu.NoAnswer as exc:
+            raise Refused("GpuBusy", "%s: its GPUs cannot be judged free" % exc) from None
+        if len(cards) < least:
+            text = "the run needs %d GPU(s), nvidia-smi on the host shows %d"
+            raise Refused("GpuBusy", text % (least, len(cards)))
+
+
+def _full(layout: Layout) -> str:
+    free = files.free_bytes(layout.root)
+    return "the disk (or quota) under %s on the host is full: %d kB free" % (
+        layout.root,
+        free >> 10,
+    )
+
+
+def _claim(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes) -> bool:
+    """The run directory with its tree, config and empty log; False when the store was damaged."""
+    try:
+        os.mkdir(run.path, 0o700)
+    except FileExistsError:
+        shutil.rmtree(run.tree, ignore_errors=True)  # claimed before, never started: begin again
+    try:
+        store.take_tree(
+            layout, str(request["tree"]), str(request.get("base") or ""), delta, run.tree
+        )
+    except store.Damaged:
+        shutil.rmtree(run.tree, ignore_errors=True)
+        files.remove(layout.tree(str(request["tree"])))
+        _withdraw(run)
+        return False
+    _lay_results(run, str(request["order"]["results_dir"]))
+    _lay_data(layout, run, request)
+    files.write_atomic(run.config, request["config"].encode("utf-8"), durable=False)
+    files.write_json(run.spec, request["spec"], durable=False)
+    with open(run.reserve, "wb") as file:
+        file.write(b"\0" * RESERVE)
+    return True
+
+
+def _lay_results(run: RunFiles, results_dir: str) -> None:
+    """The run's results folder, seen from the job's working directory under the spec's name."""
+    os.makedirs(run.results, 0o700, exist_ok=True)
+    seen = os.path.join(run.tree, results_dir)
+    os.makedirs(os.path.dirname(seen), 0o700, exist_ok=True)
+    if not os.path.lexists(seen):
+        os.symlink(os.path.relpath(run.results, os.path.dirname(seen)), seen)
+
+
+def _lay_data(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> None:
+    os.makedirs(run.data, 0o700, exist_ok=True)
+    for item in request.get("data") or []:
+        target = layout.dataset(item["tree"]) if item.get("tree") else item["at"]
+        link = os.path.join(run.data, item["name"])
+        if not os.path.lexists(link):
+            os.symlink(os.path.expanduser(target), link)
+
+
+def _withdraw(run: RunFiles) -> None:
+    """Undo a claim of ours that never reached the start marker."""
+    if not os.path.exists(run.started):
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _launch(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> Dict[str, Any]:
+    marker = {"boot_id": procs.boot_id(), "at": status.now()}
+    if not files.write_once(run.started, json.dumps(marker).encode("ascii")):
+        return {**status.status(layout, run.run_id), "already": True}
+    order = {**request["order"], "snapshot": request["tree"]}
+    report_read, report_write = os.pipe()
+    order_read, order_write = os.pipe()
+    agent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    argv = [sys.executable, "-IS", agent, "supervise", layout.root, run.run_id]
+    env = session.plain_env()
+    procs.spawn(argv, env, "/", report_write, order_read)
+    os.close(report_write)
+    os.close(order_read)
+    with os.fdopen(order_write, "wb") as pipe:
+        pipe.write(json.dumps(order).encode("ascii"))
+    _first_report(report_read)
+    return status.status(layout, run.run_id)
+
+
+def _first_report(pipe: int) -> Optional[Dict[str, Any]]:
+    """What the supervisor says first; None if it ended or stayed silent (its files tell then)."""
+    end = time.monotonic() + REPORT_DEADLINE
+    text = b""
+    try:
+        while b"\n" not in text:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
+            chunk = os.read(pipe, 65536) if ready else b""
+            if not chunk:
+                return None
+            text += chunk
+    except OSError as exc:
+        if exc.errno != errno.EINTR:
+            raise
+    finally:
+        os.close(pipe)
+    value = json.loads(text.split(b"\n")[0].decode("utf-8"))
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,184 @@
+"""What is known of a run, from evidence only.
+
+A run has ended when its exit record exists. Without one it has ended only if that can be proved:
+another boot, or a free lock and no process that carries its tag. The proof is then written down as
+the exit record, so that it is found once and never argued again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any, Dict, List, Optional
+
+from remote import files, procs, session
+from remote.layout import Layout, RunFiles
+
+EXIT_MAX = 8 * 1024 * 1024
+START_GRACE = 15.0  # seconds between the start marker and a supervisor that holds its lock
+
+
+def now() -> str:
+    """ISO 8601, UTC, microseconds. For display; nothing is decided by it."""
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%06dZ" % (
+        int(seconds * 1e6) % 1000000
+    )
+
+
+def status(layout: Layout, run_id: str) -> Dict[str, Any]:
+    """`phase` is absent | claimed | starting | queued | running | unowned | finished."""
+    run = layout.run(run_id)
+    report: Dict[str, Any] = {"run_id": run_id, "phase": "absent", "host_time": now()}
+    if not os.path.isdir(run.path):
+        return report
+    report["phase"] = _phase(layout, run)
+    job = files.read_json(run.job) or {}
+    report["started_at"] = job.get("started_at")
+    report["gpus"] = job.get("gpus")
+    report["session"] = files.read_json(run.session)
+    try:
+        report["log_size"] = os.stat(run.log).st_size
+    except OSError:
+        report["log_size"] = 0
+    if report["phase"] == "finished":
+        report["exit"] = exit_record(run)
+    return report
+
+
+def exit_record(run: RunFiles) -> Optional[Dict[str, Any]]:
+    raw = files.read_regular(run.exit, EXIT_MAX)
+    if raw is None or len(raw) > EXIT_MAX:
+        return None
+    try:
+        record = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _phase(layout: Layout, run: RunFiles) -> str:
+    if os.path.exists(run.exit):
+        return "finished"
+    lock = layout.lock(run.run_id + ".lock")
+    if files.is_locked(lock):
+        job = files.read_json(run.job)
+        return "running" if job and job.get("phase") == "running" else "queued"
+    if not os.path.exists(run.started):
+        return "claimed"
+    return _unlocked(layout, run, lock)
+
+
+def _unlocked(layout: Layout, run: RunFiles, lock: str) -> str:
+    """Started, yet nobody holds the lock and no exit record was there a moment ago."""
+    started = files.read_json(run.started) or {}
+    same_boot = started.get("boot_id") == procs.boot_id()
+    identity = files.read_json(run.identity)
+    if same_boot:
+        if identity and procs.is_same(identity.get("pid"), identity.get("start_time")):
+            return "running"  # the lock is gone, its holder is not: a lock file was swept away
+        if identity is None and _age(run.started) < START_GRACE:
+            return "starting"
+        if procs.tagged(run.run_id):
+            return "unowned"
+    if os.path.exists(run.exit) or files.is_locked(lock):
+        return _phase(layout, run)  # it ended, or came up, while this looked
+    _record_loss(run, same_boot)
+    return "finished"
+
+
+def _age(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _record_loss(run: RunFiles, same_boot: bool) -> None:
+    job = files.read_json(run.job)
+    ran = bool(job and job.get("phase") == "running")
+    if not ran:
+        verdict, reason = "never_started", "the host accepted the run but its job was not started"
+    elif not same_boot:
+        verdict, reason = "lost", "the host was restarted while the run was going"
+    else:
+        verdict = "lost"
+        reason = "its supervisor and all of its processes are gone, and left no exit record"
+    write_exit(run, verdict, None, None, [reason], metrics_of(run))
+
+
+def write_exit(
+    run: RunFiles,
+    verdict: str,
+    exit_code: Optional[int],
+    signal_number: Optional[int],
+    reasons: List[str],
+    metrics: Optional[Dict[str, Any]],
+) -> bool:
+    """Write the exit record unless there is one; True if this one stands. Survives a full disk."""
+    job = files.read_json(run.job) or {}
+    record = {
+        "run_id": run.run_id,
+        "verdict": verdict,
+        "exit_code": exit_code,
+        "signal": signal_number,
+        "reasons": reasons,
+        "started_at": job.get("started_at"),
+        "ended_at": now(),
+        "boot_id": procs.boot_id(),
+        "metrics": metrics,
+    }
+    try:
+        return files.write_once(run.exit, _encode(record))
+    except OSError as exc:
+        if not files.is_full(exc):
+            raise
+    files.remove(run.reserve)
+    try:
+        return files.write_once(run.exit, _encode(record))
+    except OSError as exc:
+        if not files.is_full(exc):
+            raise
+    record["metrics"] = None
+    record["reasons"] = [*reasons, "the disk is full: metrics were not recorded"]
+    return files.write_once(run.exit, _encode(record))
+
+
+def _encode(record: Dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True).encode("ascii")
+
+
+METRICS_MAX = 4 * 1024 * 1024
+
+
+def results_root(run: RunFiles, results_dir: str) -> str:
+    """Where the results are: the run's own folder, or one the job put in its place in the tree."""
+    inside = os.path.join(run.tree, results_dir)
+    if os.path.isdir(inside) and not os.path.islink(inside):
+        return inside
+    return run.results
+
+
+def metrics_of(run: RunFiles) -> Optional[Dict[str, Any]]:
+    """{"text": ...} of the job's metrics file, or {"error": ...}; None when there is none."""
+    spec = files.read_json(run.spec) or {}
+    name = str(spec.get("metrics_file") or "results/metrics.json")
+    folder = str(spec.get("results_dir") or "results")
+    relative = os.path.relpath(name, folder)
+    raw = files.read_regular(os.path.join(results_root(run, folder), relative), METRICS_MAX)
+    if raw is None:
+        return None
+    if len(raw) > METRICS_MAX:
+        return {"error": "%s is larger than %d bytes" % (name, METRICS_MAX)}
+    try:
+        return {"text": raw.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"error": "%s is not UTF-8" % name}
+
+
+def view_state(run: RunFiles) -> Dict[str, Any]:
+    """The session as recorded, and whether it stands now."""
+    known = files.read_json(run.session) or {"kind": "plain", "name": session.name_of(run.run_id)}
+    env = session.plain_env()
+    return {**known, "open": session.is_open(str(known["kind"]), run, env)}

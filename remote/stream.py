@@ -1,0 +1,218 @@
+"""Following a run's log by byte offset. The kernel says when it grew; polling is the net."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import Any, Dict, List, Optional
+
+from remote import files, status
+from remote.channel import Channel
+from remote.layout import Layout, RunFiles
+
+CHUNK = 512 * 1024
+HEARTBEAT = 10.0
+EVIDENCE_EVERY = 2.0
+PROGRESS_EVERY = 0.5
+
+IN_MODIFY, IN_ATTRIB, IN_MOVED_TO, IN_CREATE = 0x2, 0x4, 0x80, 0x100
+IN_DELETE_SELF, IN_MOVE_SELF, IN_NONBLOCK = 0x400, 0x800, 0o4000
+
+
+class Watch:
+    """Wakes when the log or the run directory changes, or when the controller speaks."""
+
+    def __init__(self, run: RunFiles, control: int) -> None:
+        self._control = control
+        self._fd = -1
+        try:
+            import ctypes  # 10 ms and 1 MB that only a follower pays
+
+            libc = ctypes.CDLL(None, use_errno=True)
+            self._fd = libc.inotify_init1(IN_NONBLOCK)
+            self._add = libc.inotify_add_watch
+        except (ImportError, AttributeError, OSError):  # no inotify here: polling alone
+            return
+        self.add(run.path, IN_CREATE | IN_MOVED_TO)
+        self.add(run.log, IN_MODIFY | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF)
+
+    def add(self, path: str, mask: int) -> None:
+        if self._fd >= 0:
+            self._add(self._fd, os.fsencode(path), mask)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until something happened; True if the controller spoke or went away."""
+        watched = [self._control] + ([self._fd] if self._fd >= 0 else [])
+        ready, _, _ = select.select(watched, [], [], seconds if self._fd >= 0 else 0.02)
+        if self._fd in ready:
+            os.read(self._fd, 65536)
+        return self._control in ready
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+class LogReader:
+    """Reads one log from an offset; notices truncation and replacement."""
+
+    def __init__(self, run: RunFiles, offset: int, identity: Optional[List[int]]) -> None:
+        self.run = run
+        self.offset = offset
+        self.identity = identity
+        self._fd = -1
+
+    def read(self, channel: Channel) -> bool:
+        """Send what is new; True if there was something."""
+        if not self._open(channel):
+            return False
+        chunk = os.pread(self._fd, CHUNK, self.offset)
+        if not chunk:
+            return False
+        channel.data(chunk)
+        self.offset += len(chunk)
+        return True
+
+    def _open(self, channel: Channel) -> bool:
+        try:
+            info = os.stat(self.run.log)
+        except FileNotFoundError:
+            return False
+        identity = [info.st_dev, info.st_ino]
+        if self.identity is not None and identity != self.identity:
+            self._restart(channel, "replaced")
+        elif info.st_size < self.offset:
+            self._restart(channel, "truncated")
+        if self._fd < 0 or identity != self.identity:
+            self.close()
+            self._fd = os.open(self.run.log, os.O_RDONLY | os.O_CLOEXEC)
+            self.identity = identity
+            channel.item({"file": identity, "offset": self.offset})
+        return True
+
+    def _restart(self, channel: Channel, what: str) -> None:
+        self.offset = 0
+        channel.item({"marker": "the log was %s on the host; it goes on from its start" % what})
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def last_lines(path: str, count: int) -> int:
+    """The offset at which the last `count` lines begin; reads from the end."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        end = os.fstat(fd).st_size
+        if count <= 0:
+            return end
+        if end and os.pread(fd, 1, end - 1) == b"\n":
+            end -= 1
+        while end > 0:
+            start = max(0, end - 65536)
+            block = os.pread(fd, end - start, start)
+            at = len(block)
+            while True:
+                at = block.rfind(b"\n", 0, at)
+                if at < 0:
+                    break
+                count -= 1
+                if count == 0:
+                    return start + at + 1
+            end = start
+        return 0
+    finally:
+        os.close(fd)
+
+
+def stream(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Send the log from `offset` (or its last `lines`); with `follow` until the run has ended.
+
+    Any word from the controller ends it too. The reply tells the offset reached and what is known
+    of the run; only `phase: finished` in it means that the log is complete.
+    """
+    run = layout.run(str(request["run_id"]))
+    known = status.status(layout, run.run_id)
+    if known["phase"] == "absent":
+        return known
+    offset = int(request.get("offset") or 0)
+    if request.get("lines") is not None:
+        offset = last_lines(run.log, int(request["lines"]))
+    identity = request.get("file")
+    reader = LogReader(run, offset, identity if isinstance(identity, list) else None)
+    try:
+        known = _follow(layout, channel, reader, bool(request.get("follow")))
+    finally:
+        reader.close()
+    return {**known, "offset": reader.offset}
+
+
+def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -> Dict[str, Any]:
+    run = reader.run
+    watch = Watch(run, channel.input) if follow else None
+    progress = Progress(run)
+    known = status.status(layout, run.run_id)
+    channel.item({"status": known})
+    checked = spoke = time.monotonic()
+    try:
+        while True:
+            finished = known["phase"] == "finished"
+            if reader.read(channel):
+                spoke = time.monotonic()
+                continue
+            if finished or watch is None:
+                return status.status(layout, run.run_id)
+            if progress.send(channel):
+                spoke = time.monotonic()
+            if watch.wait(PROGRESS_EVERY):
+                return {**known, "detached": True}
+            moment = time.monotonic()
+            if os.path.exists(run.exit) or moment - checked > EVIDENCE_EVERY:
+                before, known = known["phase"], status.status(layout, run.run_id)
+                checked = moment
+                if known["phase"] != before:
+                    channel.item({"status": known})
+            if moment - spoke > HEARTBEAT:
+                channel.item({})
+                spoke = moment
+    finally:
+        if watch is not None:
+            watch.close()
+
+
+class Progress:
+    """The newest line of results/metrics.jsonl, for a progress bar."""
+
+    LINE_MAX = 4096
+
+    def __init__(self, run: RunFiles) -> None:
+        spec = files.read_json(run.spec) or {}
+        folder = str(spec.get("results_dir") or "results")
+        self._path = os.path.join(status.results_root(run, folder), "metrics.jsonl")
+        self._size = -1
+        self._next = 0.0
+
+    def send(self, channel: Channel) -> bool:
+        moment = time.monotonic()
+        if moment < self._next:
+            return False
+        self._next = moment + PROGRESS_EVERY
+        try:
+            size = os.stat(self._path).st_size
+            if size == self._size:
+                return False
+            self._size = size
+            with open(self._path, "rb") as file:
+                file.seek(max(0, size - self.LINE_MAX))
+                lines = file.read(self.LINE_MAX).split(b"\n")
+        except OSError:
+            return False
+        if len(lines) < 2 or not lines[-2]:
+            return False
+        channel.item({"progress": lines[-2].decode("utf-8", "replace")})
+        return True

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.textdiff import config
+from jobs.textdiff.errors import ConfigError
+from orchestrator import spec
+from orchestrator.checks import reference
+from tests.jobs.conftest import JOB, ROOT
+
+PROFILES = [None, "cpu", "cpu-smoke", "gpu"]
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_of_the_job_is_a_config(profile: str | None) -> None:
+    job = spec.load_job(ROOT, JOB, profile=profile)
+    built = config.from_tree(job.config)
+    assert built.training.sampling_eps_min == 1e-3
+    assert built.eval.split == "test"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_agrees_with_the_reference_but_for_what_it_waives(
+    profile: str | None,
+) -> None:
+    job = spec.load_job(ROOT, JOB, profile=profile)
+    findings = reference.check(job.config, job.reference, ROOT)
+    assert [f.message for f in findings if f.refuses] == []
+
+
+@pytest.mark.parametrize("key", ["sampling_eps_min", "sampling_eps_max", "antithetic_sampling"])
+def test_a_key_that_the_reference_has_and_the_config_lacks_is_refused_by_both(
+    tree: dict[str, Any], key: str
+) -> None:
+    del tree["training"][key]
+    job = spec.load_job(ROOT, JOB)
+    findings = reference.check(tree, job.reference, ROOT)
+    assert [f.key for f in findings if f.refuses] == [f"training.{key}"]
+    with pytest.raises(ConfigError, match=rf"training\.{key}: missing"):
+        config.from_tree(tree)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["training"].update(emma=1), "training.emma: unknown key; did you mean"),
+        (lambda t: t.update(sed=1), "sed: unknown key; did you mean seed"),
+        (lambda t: t.update(model=3), "model: expected a mapping, got int"),
+        (lambda t: t.update(seed=True), "seed: expected int, got a boolean (true)"),
+        (lambda t: t.update(seed=1.0), "seed: expected int, got float"),
+        (lambda t: t["optim"].update(lr="1e-3"), "optim.lr: expected float, got text"),
+        (lambda t: t["optim"].update(lr=None), "optim.lr: expected float, got null"),
+        (lambda t: t["optim"].update(lr=0), "optim.lr: must be above 0"),
+        (lambda t: t["optim"].update(lr=math.nan), "optim.lr: expected a finite number"),
+        (lambda t: t["training"].update(ema=1.0), "training.ema: must be in [0, 1)"),
+        (lambda t: t["model"].update(n_heads=0), "model.n_heads: must be at least 1"),
+        (lambda t: t["data"].update(name="mr"), 'data.name: "mr" is not one of "selfmade"'),
+        (lambda t: t.update(time_conditioning=True), "time_conditioning: true is not one of"),
+        (lambda t: t["training"].update(sampling_eps_max=1e-4), "need 0 < min < max <= 1"),
+        (
+            lambda t: t["lr_scheduler"].update(num_warmup_steps=40),
+            "num_warmup_steps: 40 is not below training.max_steps 40",
+        ),
+        (
+            lambda t: t["pretrain"].update(num_warmup_steps=60),
+            "pretrain.num_warmup_steps: 60 is not below pretrain.steps 60",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line_that_names_the_key(
+    tree: dict[str, Any], change: Change, message: str
+) -> None:
+    change(tree)
+    with pytest.raises(ConfigError) as caught:
+        config.from_tree(tree)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_an_integer_is_taken_where_a_float_is_wanted(tree: dict[str, Any]) -> None:
+    tree["training"]["sampling_eps_max"] = 1
+    assert type(config.from_tree(tree).training.sampling_eps_max) is float
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '"text"'])
+def test_a_file_that_holds_no_config_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError):
+        config.load(tmp_path / "config.json")
+
+
+def test_a_config_survives_the_file(tmp_path: Path, tree: dict[str, Any]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    assert config.load(tmp_path / "config.json") == config.from_tree(tree)
+
+
+def test_a_shortened_config_keeps_the_model_and_the_recipe(tree: dict[str, Any]) -> None:
+    full = config.from_tree(tree)
+    short = config.shortened(full, steps=5, batch=16, examples=8, draws=2)
+    assert (short.model, short.optim, short.noise) == (full.model, full.optim, full.noise)
+    assert (short.training.max_steps, short.pretrain.steps, short.eval.draws) == (5, 5, 2)

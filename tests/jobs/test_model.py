@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch", reason="the jobs extra is not installed")
+
+import torch
+
+from jobs.textdiff.errors import ConfigError
+from jobs.textdiff.model import SIZES, Denoiser, Shape, shape_of
+
+pytestmark = pytest.mark.torch
+
+SHAPE = Shape(hidden=16, cond=8, blocks=2, heads=2)
+
+
+def model(seed: int = 0, *, random_gates: bool = True) -> Denoiser:
+    """Small; with `random_gates` no layer is left at zero, so that every path matters."""
+    torch.manual_seed(seed)
+    made = Denoiser(SHAPE, 11, 0.0).eval()
+    if random_gates:
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def test_the_small_model_has_the_names_and_shapes_of_the_published_checkpoints() -> None:
+    with torch.device("meta"):
+        weights = Denoiser(SIZES["small"], 50_258, 0.1).state_dict()
+    block = {
+        "norm1.weight": (768,),
+        "attn_qkv.weight": (2304, 768),
+        "attn_out.weight": (768, 768),
+        "norm2.weight": (768,),
+        "mlp.0.weight": (3072, 768),
+        "mlp.0.bias": (3072,),
+        "mlp.2.weight": (768, 3072),
+        "mlp.2.bias": (768,),
+        "adaLN_modulation.weight": (4608, 128),
+        "adaLN_modulation.bias": (4608,),
+    }
+    expected = {
+        "vocab_embed.embedding": (50_258, 768),
+        "sigma_map.mlp.0.weight": (128, 256),
+        "sigma_map.mlp.0.bias": (128,),
+        "sigma_map.mlp.2.weight": (128, 128),
+        "sigma_map.mlp.2.bias": (128,),
+        "rotary_emb.inv_freq": (32,),
+        "output_layer.norm_final.weight": (768,),
+        "output_layer.linear.weight": (50_258, 768),
+        "output_layer.linear.bias": (50_258,),
+        "output_layer.adaLN_modulation.weight": (1536, 128),
+        "output_layer.adaLN_modulation.bias": (1536,),
+    } | {f"blocks.{i}.{name}": shape for i in range(12) for name, shape in block.items()}
+    found = {name.removeprefix("backbone."): tuple(w.shape) for name, w in weights.items()}
+    assert found == expected
+    assert all(name.startswith("backbone.") for name in weights)
+
+
+def test_a_fresh_model_is_undecided_and_its_blocks_pass_everything_through() -> None:
+    fresh = model(random_gates=False)
+    tokens = torch.tensor([[1, 2, 3, 4]])
+    features = fresh.features(tokens)
+    assert torch.equal(features, fresh.backbone.vocab_embed(tokens))
+    assert torch.equal(fresh.logits(features[0]), torch.zeros(4, 11))
+
+
+def test_every_position_sees_both_ways() -> None:
+    some = model()
+    tokens = torch.tensor([[1, 2, 3, 4, 5]])
+    before = some.features(tokens)[0, 2]
+    for place in (0, 4):
+        changed = tokens.clone()
+        changed[0, place] = 9
+        assert not torch.allclose(some.features(changed)[0, 2], before, atol=1e-4)
+
+
+def test_padding_changes_nothing() -> None:
+    some = model()
+    text = torch.tensor([[1, 2, 3]])
+    padded = torch.tensor([[1, 2, 3, 7, 7]])
+    valid = torch.tensor([[True, True, True, False, False]])
+    torch.testing.assert_close(some.features(padded, valid)[:, :3], some.features(text))
+
+
+def test_attention_knows_the_order_of_words() -> None:
+    some = model()
+    one = some.features(torch.tensor([[1, 2, 3]]))[0, 0]
+    other = some.features(torch.tensor([[1, 3, 2]]))[0, 0]
+    assert not torch.allclose(one, other, atol=1e-4)
+
+
+def test_every_parameter_learns() -> None:
+    some = model()
+    some.logits(some.features(torch.tensor([[1, 2, 3]]))[0]).square().sum().backward()
+    idle = [name for name, p in some.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+def test_heads_that_do_not_divide_the_width_are_a_config_error(tree: dict) -> None:
+    from jobs.textdiff import config
+
+    tree["model"] |= {"hidden_size": 30, "n_heads": 4}
+    with pytest.raises(ConfigError, match=r"model\.hidden_size: 30"):
+        shape_of(config.from_tree(tree).model)

@@ -1,0 +1,64 @@
+"""A config that ran before is told with what became of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.checks import history
+from orchestrator.domain import Outcome, Run, RunState, Severity, Verdict
+
+
+def run(number: int, **given: Any) -> Run:
+    values: dict[str, Any] = {
+        "state": RunState.FINISHED,
+        "config_hash": "c1:a",
+        "verdict": Verdict.SUCCEEDED,
+        "outcome": Outcome.OK,
+        "created_at": f"2026-11-23T09:00:{number:02d}Z",
+        **given,
+    }
+    return Run(run_id=f"run-{number}", job="j", project="/p", config={}, host="nigel", **values)
+
+
+def test_the_incident_would_have_been_told() -> None:
+    earlier = run(1, outcome=Outcome.DEGENERATE, accuracy=0.578)
+    findings = history.check("c1:a", [earlier, run(2, config_hash="c1:b")])
+    assert [f.message for f in findings] == [
+        "this exact config already ran: run-1, 57.8 %, degenerate"
+    ]
+    assert findings[0].severity is Severity.WARNING
+    assert not findings[0].refuses
+
+
+@pytest.mark.parametrize(
+    ("given", "severity", "told"),
+    [
+        ({"accuracy": 0.9}, Severity.INFO, "ran: run-1, 90.0 %, ok"),
+        ({"outcome": Outcome.UNVERIFIED}, Severity.INFO, "ran: run-1, unverified"),
+        ({"outcome": Outcome.BELOW_TARGET}, Severity.WARNING, "below_target"),
+        ({"outcome": Outcome.INVALID_RESULT}, Severity.WARNING, "invalid_result"),
+        ({"verdict": Verdict.FAILED, "outcome": None}, Severity.WARNING, "run-1, failed"),
+        ({"verdict": Verdict.OOM, "outcome": Outcome.UNVERIFIED}, Severity.WARNING, "run-1, oom"),
+        ({"verdict": Verdict.CANCELLED, "outcome": None}, Severity.INFO, "run-1, cancelled"),
+        (
+            {"state": RunState.RUNNING, "verdict": None, "outcome": None},
+            Severity.INFO,
+            "has an open run: run-1 on nigel, running",
+        ),
+    ],
+)
+def test_each_end_has_its_weight(given: dict[str, Any], severity: Severity, told: str) -> None:
+    (finding,) = history.check("c1:a", [run(1, **given)])
+    assert finding.severity is severity
+    assert told in finding.message
+
+
+def test_latest_come_first_and_the_rest_are_counted() -> None:
+    runs = [run(n) for n in range(9)] + [run(0, outcome=Outcome.DEGENERATE)]
+    findings = history.check("c1:a", runs)
+    assert [f.message.split()[5] for f in findings[:5]] == [f"run-{n}," for n in (8, 7, 6, 5, 4)]
+    assert findings[5].message == "and 5 earlier runs of this config"
+    assert findings[5].severity is Severity.WARNING
+    assert history.check("c1:none", runs) == []
