@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from orchestrator import complete
-from orchestrator.console import context, fail_softly, run_main
+from orchestrator.console import INTERRUPTED, context, fail_softly, run_main
 
 if TYPE_CHECKING:
     from orchestrator.domain import Run
     from orchestrator.ledger.store import Ledger
     from orchestrator.transport.base import Agent
     from orchestrator.usecases.context import Context
+    from orchestrator.usecases.submit import Request
 
 app = typer.Typer(
     name="orch",
@@ -87,22 +87,29 @@ def init(
 @fail_softly
 def jobs(json: Json = False) -> None:
     """List the jobs of this project."""
-    from orchestrator import render
+    from orchestrator import output, render
     from orchestrator.usecases.jobs import list_jobs
 
-    found = list_jobs(context())
-    render.out(render.jobs_json(found) if json else render.jobs_table(found))
+    ctx = context()
+    found = list_jobs(ctx)
+    if json:
+        output.document(output.jobs_document(found))
+    else:
+        render.emit(output.jobs_text(found, ctx.clock.now()))
 
 
 @app.command()
 @fail_softly
 def check(job: Job, profile: Profile = None, set_: Sets = None, json: Json = False) -> None:
     """Preflight without starting: spec, config against reference, history."""
-    from orchestrator import render
+    from orchestrator import output, render
     from orchestrator.usecases.check import check as run_check
 
     found = run_check(context(), job, profile, set_ or [])
-    render.out(render.preflight_json(found) if json else render.preflight_text(found))
+    if json:
+        output.document(output.preflight_document(found))
+    else:
+        render.emit(output.preflight_text(found))
     if not found.ok:
         raise typer.Exit(5)
 
@@ -131,22 +138,23 @@ def submit(
     _submit(context(), request, follow, dry_run)
 
 
-def _submit(ctx: Context, request: object, follow: bool, dry_run: bool) -> None:
-    from orchestrator import render
-    from orchestrator.usecases.submit import Request, make_plan, submit
+def _submit(ctx: Context, request: Request, follow: bool, dry_run: bool) -> None:
+    from orchestrator import output, render
+    from orchestrator.domain import Severity
+    from orchestrator.usecases.submit import make_plan, submit
 
-    assert isinstance(request, Request)
     plan = make_plan(ctx, request)
-    for line in render.findings_lines(plan.found.findings):
-        ctx.say(line)
+    notable = [item for item in plan.found.findings if item.severity is not Severity.INFO]
+    if notable:
+        ctx.say(render.findings(notable).rstrip("\n"))
     if dry_run:
-        render.out(render.plan_text(plan))
+        render.emit(output.plan_text(plan))
         if not plan.found.ok and not request.force:
             raise typer.Exit(5)
         return
     run, agent = submit(ctx, plan, request)
-    render.out(run.run_id + "\n")
-    ctx.say(render.started_line(run))
+    render.emit(run.run_id + "\n")
+    ctx.say(output.started_line(run))
     if not follow:
         agent.close()
         return
@@ -165,20 +173,20 @@ def _follow_to_end(
     raw: bool = False,
 ) -> None:
     """Follow, then leave with the code that tells how the run ended."""
-    from orchestrator import render
+    from orchestrator import output
     from orchestrator.usecases.follow import Cursor, follow
     from orchestrator.usecases.settle import exit_code_of
 
-    with render.log_sink(sys.stdout.buffer, raw=raw, live=live, say=ctx.say) as sink:
-        try:
+    try:
+        with output.log_sink(raw) as sink:
             known = follow(
                 ctx, ledger, run, sink, cursor=Cursor(lines=lines), live=live, agent=agent
             )
-        except KeyboardInterrupt:
-            sink.detached(run.run_id)
-            raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        ctx.say(output.detached_line(run.run_id))
+        raise typer.Exit(INTERRUPTED) from None
     if live and not known.state.is_open:
-        ctx.say(render.ended_line(known))
+        ctx.say(output.ended_line(known))
         raise typer.Exit(exit_code_of(known))
 
 
@@ -210,7 +218,7 @@ def wait(
     json: Json = False,
 ) -> None:
     """Wait until a run ends; the exit code tells how it did."""
-    from orchestrator import render, units
+    from orchestrator import output, units
     from orchestrator.usecases import follow
     from orchestrator.usecases.settle import exit_code_of
 
@@ -220,8 +228,8 @@ def wait(
         chosen = ctx.run(ledger, run)
         ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)
         if json:
-            render.out(render.run_json(ended, ledger.events(ended.run_id)))
-    ctx.say(render.ended_line(ended))
+            output.run_document(ended, ledger.events(ended.run_id))
+    ctx.say(output.ended_line(ended))
     raise typer.Exit(exit_code_of(ended))
 
 
@@ -231,20 +239,23 @@ def list_runs(
     job: Annotated[Text, typer.Option("--job", help="Only this job's runs.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
     limit: Annotated[
-        int, typer.Option("-n", "--limit", min=0, help="Newest N; 0: all. JSON: all by default.")
-    ] = -1,
+        Optional[int],  # noqa: UP045
+        typer.Option("-n", "--limit", min=0, help="Newest N; 0: all. Default 50; JSON: all."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """The ledger as a table, newest first."""
-    from orchestrator import render
-    from orchestrator.usecases.listing import listing
+    from orchestrator import output, render
+    from orchestrator.usecases.listing import SHOWN, listing
 
     ctx = context()
-    shown = listing(ctx, job=job, everywhere=all_, limit=limit, unlimited=json)
+    if limit is None:
+        limit = 0 if json else SHOWN
+    shown = listing(ctx, job=job, everywhere=all_, limit=limit)
     if json:
-        render.out(render.runs_json(shown.runs))
+        output.runs_document(shown.runs)
         return
-    render.out(render.ls_table(shown.runs, ctx.clock.now()))
+    render.emit(render.ls_table(shown.runs, ctx.clock.now(), output.STDOUT))
     if shown.total > len(shown.runs):
         ctx.say(f"{len(shown.runs)} of {shown.total} runs; `-n 0` shows all")
 
@@ -253,7 +264,7 @@ def list_runs(
 @fail_softly
 def show(run: RunArg = None, json: Json = False) -> None:
     """One run whole; an open one is asked after on its host."""
-    from orchestrator import render
+    from orchestrator import output, render, runtext
     from orchestrator.usecases.listing import one
 
     ctx = context()
@@ -263,24 +274,25 @@ def show(run: RunArg = None, json: Json = False) -> None:
     if silent:
         ctx.say(silent)
     if json:
-        render.out(render.run_json(known, events))
+        output.run_document(known, events)
     else:
-        render.out(render.show_text(known, events, ctx.clock.now(), unreachable=bool(silent)))
+        now, style = ctx.clock.now(), output.STDOUT
+        render.emit(runtext.show_text(known, events, now, style, unreachable=bool(silent)))
 
 
 @app.command()
 @fail_softly
 def cancel(run: RunNeeded, json: Json = False) -> None:
     """End a run: TERM, grace, KILL, down to the last grandchild."""
-    from orchestrator import render
+    from orchestrator import output
     from orchestrator.usecases.cancel import cancel as run_cancel
 
     ctx = context()
     with ctx.ledger() as ledger:
         ended, already = run_cancel(ctx, ledger, ctx.run(ledger, run))
         if json:
-            render.out(render.run_json(ended, ledger.events(ended.run_id)))
-    ctx.say(("it had ended before: " if already else "") + render.ended_line(ended))
+            output.run_document(ended, ledger.events(ended.run_id))
+    ctx.say(("it had ended before: " if already else "") + output.ended_line(ended))
 
 
 @app.command()
@@ -309,19 +321,24 @@ def retry(
 @fail_softly
 def fetch_results(runs: RunList = None, json: Json = False) -> None:
     """Pull result folders, verified and resumable; record the accuracy."""
-    from orchestrator import render
+    from orchestrator import output, render, runtext
     from orchestrator.usecases.fetch import fetch
     from orchestrator.usecases.settle import exit_code_of
 
     ctx = context()
+    selectors: list[str | None] = list(runs) if runs else [None]
     fetched = []
     with ctx.ledger() as ledger:
-        for chosen in [ctx.run(ledger, selector) for selector in runs or [None]]:
-            with render.fetch_progress(ctx.say) as progress:
+        for chosen in [ctx.run(ledger, selector) for selector in selectors]:
+            with output.fetch_progress() as progress:
                 known, report = fetch(ctx, ledger, chosen, progress)
-            ctx.say(render.fetched_line(known, report))
+            ctx.say(output.fetched_line(known, report))
             fetched.append(known)
-    render.out(render.runs_json(fetched) if json else render.rows_text(fetched))
+    if json:
+        output.runs_document(fetched)
+    else:
+        rows = [runtext.ledger_row(known, output.STDOUT) for known in fetched]
+        render.emit("\n".join(rows))
     if any(exit_code_of(known) == 7 for known in fetched):
         raise typer.Exit(7)
 
@@ -356,11 +373,15 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Test what will bite later: ssh, python, tmux, logout, disk, GPUs, clock."""
-    from orchestrator import render
+    from orchestrator import output, render
     from orchestrator.usecases.hosts import doctor as run_doctor
 
     found, checks = run_doctor(context(), host)
-    render.out(render.doctor_json(found, checks) if json else render.doctor_text(found, checks))
+    if json:
+        output.document(output.doctor_document(found, checks))
+    else:
+        report = [(item.level, item.name, item.text) for item in checks]
+        render.emit(f"{found.name}\n" + render.doctor_report(report, output.STDOUT))
     if any(item.level == "fail" for item in checks):
         raise typer.Exit(6)
 
@@ -369,11 +390,15 @@ def doctor(
 @fail_softly
 def host_list(json: Json = False) -> None:
     """The hosts that can be named: `local`, orch.yaml's, the ssh config's aliases."""
-    from orchestrator import render
+    from orchestrator import output, render
     from orchestrator.usecases.hosts import known_hosts
 
     found = known_hosts(context())
-    render.out(render.hosts_json(found) if json else render.hosts_table(found))
+    if json:
+        output.document(output.hosts_document(found))
+    else:
+        lines = [render.HostLine(host, source) for host, source in found]
+        render.emit(render.hosts_table(lines, output.STDOUT))
 
 
 @host_app.command("trust")
@@ -413,7 +438,7 @@ def ledger_export(
     ctx = context()
     text = export(ctx, "json" if json else format_, everywhere=all_)
     if output is None:
-        render.out(text)
+        render.emit(text)
         return
     path = ctx.cwd / output
     path.write_text(text, encoding="utf-8")

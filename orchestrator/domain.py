@@ -133,7 +133,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Data a job reads: sent by content (`source`, variables unexpanded) or there already (`at`)."""
+    """Data a job reads: sent by content (`source`, unexpanded) or already on the host (`at`)."""
 
     name: str
     source: str | None = None

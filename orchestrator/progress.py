@@ -72,6 +72,10 @@ class FollowProgress:
             self._bar.write(_words(self._told) + "\n")
             self._bar.flush()
 
+    def interrupt(self) -> None:
+        """Make room for a line of somebody else's below the log."""
+        self._erase()
+
     def close(self) -> None:
         """The bar is gone and the log whole."""
         self._erase()

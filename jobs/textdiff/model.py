@@ -12,6 +12,7 @@ the mask, N masked tokens of a batch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -120,7 +121,7 @@ class SigmaMap(nn.Module):
     def forward(self, sigma_B: Tensor) -> Tensor:
         half = FREQUENCIES // 2
         steps = torch.arange(half, device=sigma_B.device, dtype=torch.float32)
-        angles = sigma_B[:, None] * torch.exp(-steps * torch.log(torch.tensor(1e4)) / half)[None]
+        angles = sigma_B[:, None] * torch.exp(-steps * (math.log(1e4) / half))[None]
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.clock import parse_iso
 from orchestrator.domain import Host
@@ -22,7 +22,7 @@ SKEW_MAX = 60.0
 class Check:
     """One line of `orch doctor`. `level`: ok | warn | fail."""
 
-    level: str
+    level: Literal["ok", "warn", "fail"]
     name: str
     text: str
 

@@ -18,14 +18,10 @@ class Listing:
     total: int
 
 
-def listing(
-    ctx: Context, *, job: str | None, everywhere: bool, limit: int, unlimited: bool
-) -> Listing:
-    """The newest runs. Open ones are asked after on their hosts; silence changes nothing."""
+def listing(ctx: Context, *, job: str | None, everywhere: bool, limit: int) -> Listing:
+    """The newest `limit` runs (0: all), open ones by their hosts' latest word if there is one."""
     project = None if everywhere else ctx.project_or_none()
     scope = str(project) if project else None
-    if limit < 0:
-        limit = 0 if unlimited else SHOWN
     with ctx.ledger(readonly=True) as ledger:
         runs = ledger.runs(project=scope, job=job, limit=limit or None)
         total = ledger.count(scope) if limit and len(runs) == limit else len(runs)
@@ -64,4 +60,4 @@ def export(ctx: Context, format_: str, *, everywhere: bool) -> str:
     project = None if everywhere else ctx.project_or_none()
     with ctx.ledger(readonly=True) as ledger:
         runs = ledger.runs(project=str(project) if project else None, newest_first=False)
-    return formats.csv_text(runs) if format_ == "csv" else formats.json_text(runs)
+    return formats.to_csv(runs) if format_ == "csv" else formats.to_json_text(runs)

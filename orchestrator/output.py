@@ -1,0 +1,263 @@
+"""What commands say: documents and sentences made of results, and the log on its way out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import render, runjson, runtext, sanitize
+from orchestrator.domain import Event, Finding, Host, Run, RunState
+from orchestrator.progress import FollowProgress
+from orchestrator.tables import style_of
+
+if TYPE_CHECKING:
+    from orchestrator.usecases.check import Preflight
+    from orchestrator.usecases.fetch import Report
+    from orchestrator.usecases.hosts import Check
+    from orchestrator.usecases.jobs import JobLine
+    from orchestrator.usecases.submit import Plan
+
+STDOUT = style_of(sys.stdout, os.environ)
+STDERR = style_of(sys.stderr, os.environ)
+
+
+# --- documents for --json -------------------------------------------------------------------------
+
+
+def document(value: Any) -> None:
+    """One JSON document, the only thing on stdout."""
+    render.emit(runjson.json_text(value))
+
+
+def runs_document(runs: Sequence[Run]) -> None:
+    document([runjson.to_json(run) for run in runs])
+
+
+def run_document(run: Run, events: Sequence[Event]) -> None:
+    document(runjson.to_json(run, events))
+
+
+def preflight_document(found: Preflight) -> dict[str, Any]:
+    return {
+        "job": found.spec.name,
+        "ok": found.ok,
+        "config_hash": found.config_hash,
+        "findings": [finding_json(finding) for finding in found.findings],
+    }
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "severity": finding.severity.value,
+        "rule": finding.rule,
+        "key": finding.key,
+        "ours": runjson.plain(finding.ours),
+        "reference": runjson.plain(finding.reference),
+        "message": finding.message,
+        "waived": finding.waived,
+    }
+
+
+def jobs_document(found: Sequence[JobLine]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": line.name,
+            "description": line.description,
+            "profiles": list(line.profiles),
+            "latest": line.latest.run_id if line.latest else None,
+            "error": line.error,
+        }
+        for line in found
+    ]
+
+
+def jobs_text(found: Sequence[JobLine], now: datetime) -> str:
+    lines = [
+        render.JobLine(line.name, line.description, line.profiles, line.latest, line.error)
+        for line in found
+    ]
+    return render.jobs_table(lines, now, STDOUT)
+
+
+def hosts_document(found: Sequence[tuple[Host, str]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": host.name,
+            "ssh": host.ssh,
+            "transport": host.transport,
+            "python": host.python,
+            "root": host.root,
+            "session": host.session,
+            "source": source,
+        }
+        for host, source in found
+    ]
+
+
+def doctor_document(host: Host, checks: Sequence[Check]) -> dict[str, Any]:
+    return {
+        "host": host.name,
+        "ok": all(check.level != "fail" for check in checks),
+        "checks": [{"level": c.level, "name": c.name, "text": c.text} for c in checks],
+    }
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+def preflight_text(found: Preflight) -> str:
+    verdict = "ok" if found.ok else "refused"
+    head = f"{found.spec.name}: {verdict}\nconfig {found.config_hash}\n"
+    return head + render.findings(found.findings, STDOUT)
+
+
+def plan_text(plan: Plan) -> str:
+    """What a submit would do, for --dry-run."""
+    from orchestrator import manifest
+    from orchestrator.paths import LocalLayout
+
+    layout = LocalLayout.from_environment(os.environ)
+    scan = manifest.scan_project(
+        plan.project,
+        plan.listing,
+        layout.hash_cache(plan.project),
+        results_dirs=("results", plan.spec.results_dir),
+        max_file=plan.max_file,
+    )
+    lines = [
+        f"job      {plan.spec.name}" + (f" ({plan.spec.profile})" if plan.spec.profile else ""),
+        f"host     {plan.host.name}",
+        f"config   {plan.found.config_hash}",
+        f"code     {scan.count} files, {scan.size / 1e6:.1f} MB, {scan.tree}",
+        *(f"left out {path} ({why})" for path, why in scan.skipped),
+        *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
+        *(f"command  {' '.join(stage.argv)}" for stage in plan.spec.stages),
+        "nothing was sent, nothing was started",
+    ]
+    return "".join(sanitize.line(line) + "\n" for line in lines)
+
+
+def started_line(run: Run) -> str:
+    where = ""
+    if run.session is not None:
+        where = f" in {run.session.kind} session {run.session.name}"
+        if run.session.kind == "plain":
+            where = " without a session (no tmux or screen there, or none wanted)"
+    word = {RunState.RUNNING: "started", RunState.QUEUED: "queued"}.get(run.state, run.state.value)
+    return (
+        f"{word} on {run.host}{where}\n"
+        f"  orch tail {run.run_id} · orch wait {run.run_id} · orch cancel {run.run_id}"
+    )
+
+
+def ended_line(run: Run) -> str:
+    words = f"{run.run_id}: {runtext.state_words(run)}"
+    if run.accuracy is not None:
+        words += f", accuracy {runtext.accuracy_words(run)}"
+    if run.outcome is not None:
+        words += f", outcome {run.outcome.value}"
+    return words + "".join(f"\n  {reason}" for reason in run.outcome_reasons)
+
+
+def fetched_line(run: Run, report: Report) -> str:
+    words = f"{report.new} files ({report.bytes / 1e6:.1f} MB) fetched and verified"
+    if report.same:
+        words += f", {report.same} were here already"
+    if report.excluded:
+        words += f", {report.excluded} excluded by the spec"
+    if run.state is not RunState.FINISHED:
+        words += "; the run goes on, so this is partial"
+    lines = [f"{words}: {report.path}"]
+    lines += [f"  left on the host: {path} ({why})" for path, why in report.left[:20]]
+    return "\n".join(lines)
+
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+class LogSink:
+    """Where a followed log goes: the log on stdout, progress and notices on stderr."""
+
+    def __init__(self, raw: bool) -> None:
+        self._raw = raw
+        self._progress: FollowProgress | None = None
+        self._sanitizer = sanitize.LogSanitizer()
+
+    def open(self) -> None:
+        self._progress = FollowProgress(sys.stdout, sys.stderr, STDERR, time.monotonic)
+
+    def log(self, data: bytes) -> None:
+        if self._raw:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        else:
+            self._text(self._sanitizer.feed(data))
+
+    def _text(self, text: str) -> None:
+        assert self._progress is not None
+        self._progress.log(text)
+
+    def marker(self, text: str) -> None:
+        if self._raw:
+            self.notice(text)
+        else:
+            self._text(f"\n[orch] {sanitize.line(text)}\n")
+
+    def progress(self, record: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl: `progress` in [0, 1] and what else is worth a glance."""
+        fraction, eta = record.get("progress"), record.get("eta_s")
+        if self._raw or not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
+            return
+        phase = sanitize.line(str(record.get("phase") or ""))[:40]
+        for name in ("step", "loss", "accuracy"):
+            value = record.get(name)
+            if _is_number(value):
+                phase += f" {name} {value:.4g}"
+        assert self._progress is not None
+        self._progress.update(fraction, phase.strip(), eta if _is_number(eta) else None)
+
+    def notice(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.interrupt()
+        render.say(f"orch: {text}")
+
+    def close(self) -> None:
+        if not self._raw:
+            self._text(self._sanitizer.finish())
+        if self._progress is not None:
+            self._progress.close()
+
+
+@contextmanager
+def fetch_progress() -> Iterator[Callable[[Report], None]]:
+    """Bytes as they come, on a terminal; the total is not known before the end."""
+    with FollowProgress(sys.stdout, sys.stderr, STDERR, time.monotonic) as bar:
+
+        def show(report: Report) -> None:
+            if STDERR.width is not None and report.bytes > 4_000_000:
+                bar.update(None, f"{report.new} files, {report.bytes / 1e6:.1f} MB fetched")
+
+        yield show
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+@contextmanager
+def log_sink(raw: bool) -> Iterator[LogSink]:
+    sink = LogSink(raw)
+    sink.open()
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+def detached_line(run_id: str) -> str:
+    return f"detached; the run goes on. `orch tail {run_id}` comes back, `orch cancel` ends it"

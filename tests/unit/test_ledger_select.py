@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.domain import Run, RunState
+from orchestrator.errors import NotFound
+from orchestrator.ledger import Ledger
+from orchestrator.ledger.select import resolve
+
+HERE, THERE = "/projects/here", "/projects/there"
+FIRST = "20261123-091929-123aaaaa"
+SECOND = "20261123-091930-456bbbbb"
+THIRD = "20261124-101010-789ccccc"
+FOREIGN = "20261125-101010-789ddddd"
+
+
+def run(run_id: str, job: str, project: str = HERE) -> Run:
+    at = "2026-11-23T09:19:29.000000Z"
+    return Run(run_id, job, project, RunState.INTENT, "c1:0", {}, "nigel", at)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(tmp_path / "ledger.db") as opened:
+        opened.intend(run(THIRD, "train"))  # written out of order: the id tells the time
+        opened.intend(run(FIRST, "train"))
+        opened.intend(run(SECOND, "other"))
+        opened.intend(run(FOREIGN, "train", THERE))
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("selector", "found"),
+    [
+        (None, THIRD),
+        (FIRST, FIRST),
+        (FOREIGN, FOREIGN),
+        ("train", THIRD),
+        ("other", SECOND),
+        ("20261123-091930", SECOND),
+        ("20261125", FOREIGN),
+        ("bbbbb", SECOND),
+        ("ddd", FOREIGN),
+        ("20261124", THIRD),
+    ],
+)
+def test_a_run_is_meant_by_id_job_start_or_end(
+    ledger: Ledger, selector: str | None, found: str
+) -> None:
+    assert resolve(ledger, selector, HERE).run_id == found
+
+
+def test_without_a_project_nothing_means_the_latest_of_all(ledger: Ledger) -> None:
+    assert resolve(ledger, None, None).run_id == FOREIGN
+
+
+def test_a_piece_of_several_ids_is_refused_with_the_candidates(ledger: Ledger) -> None:
+    with pytest.raises(NotFound, match="more than one") as refused:
+        resolve(ledger, "20261123", HERE)
+    assert FIRST in refused.value.message
+    assert SECOND in refused.value.message
+    assert THIRD not in refused.value.message
+
+
+def test_at_most_ten_candidates_are_listed(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        for second in range(12):
+            ledger.intend(run(f"20261123-0919{second:02d}-123aaaaa", "train"))
+        with pytest.raises(NotFound) as refused:
+            resolve(ledger, "2026", HERE)
+    assert refused.value.message.count("-123aaaaa") == 10
+    assert "..." in refused.value.message
+
+
+def test_the_projects_own_runs_come_before_those_of_others(ledger: Ledger) -> None:
+    ledger.intend(run("20261126-101010-789ccccc", "x", THERE))
+    assert resolve(ledger, "ccccc", HERE).run_id == THIRD
+
+
+def test_a_jobs_name_comes_before_the_start_of_an_id(ledger: Ledger) -> None:
+    ledger.intend(run("20261127-101010-789eeeee", "20261123"))
+    assert resolve(ledger, "20261123", HERE).run_id == "20261127-101010-789eeeee"
+
+
+@pytest.mark.parametrize("selector", ["", "b", "bb", "nothing", "%", "_____", "\udc80", "2026'--"])
+def test_what_matches_nothing_is_not_found_and_says_where_to_look(
+    ledger: Ledger, selector: str
+) -> None:
+    with pytest.raises(NotFound) as refused:
+        resolve(ledger, selector, HERE)
+    assert refused.value.exit_code == 3
+    assert "orch ls" in (refused.value.hint or "")
+
+
+def test_a_misspelt_job_gets_the_nearest_name(ledger: Ledger) -> None:
+    with pytest.raises(NotFound, match="did you mean `train`"):
+        resolve(ledger, "trian", HERE)
+
+
+def test_an_empty_ledger_says_how_a_run_is_started(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "none.db", readonly=True) as ledger:
+        with pytest.raises(NotFound) as refused:
+            resolve(ledger, None, HERE)
+    assert "orch submit" in (refused.value.hint or "")
+    assert not (tmp_path / "none.db").exists()
