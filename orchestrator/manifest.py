@@ -11,6 +11,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 import stat
 import subprocess
 import time
@@ -33,6 +34,7 @@ SECRETS = (
     "*.p12", "*.pfx", ".netrc", ".pypirc", ".npmrc", "*.kdbx", "credentials.json",
 )  # fmt: skip
 SECRET_EXAMPLES = (".env.example", ".env.sample", ".env.template")
+_SECRET = re.compile("|".join(fnmatch.translate(pattern) for pattern in SECRETS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +248,7 @@ def _refusal(path: bytes, info: os.stat_result, max_file: int | None, secrets: b
 
 
 def _looks_secret(name: str) -> bool:
-    if name in SECRET_EXAMPLES:
-        return False
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in SECRETS)
+    return _SECRET.match(name) is not None and name not in SECRET_EXAMPLES
 
 
 def _entry(base: bytes, path: bytes, info: os.stat_result) -> wire.Entry | None:
@@ -325,7 +325,14 @@ def _read_cache(path: Path) -> dict[str, list[object]]:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    return {name: entry for name, entry in value.items() if _is_cached(entry)}
+
+
+def _is_cached(entry: object) -> bool:
+    """Five numbers of a stat and the head of a manifest line; anything else is as if absent."""
+    return isinstance(entry, list) and len(entry) == 6 and isinstance(entry[5], str)
 
 
 def _write_cache(path: Path, entries: Mapping[str, list[object]]) -> None:

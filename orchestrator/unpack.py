@@ -118,9 +118,11 @@ class Folder:
             return
         with os.fdopen(fd, "rb") as file:
             for line in file.read().split(b"\n"):
-                with contextlib.suppress(ValueError, TypeError):  # the last line may be torn
+                with contextlib.suppress(ValueError, TypeError, RecursionError):  # torn by a kill
                     path, size, sha, mtime = json.loads(line)
-                    self.known[path] = Known(size, sha, mtime)
+                    lawful = isinstance(path, str) and isinstance(sha, str)
+                    if lawful and isinstance(size, int) and isinstance(mtime, int):
+                        self.known[path] = Known(size, sha, mtime)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -147,7 +149,8 @@ class Folder:
         for name, path, _ in placed:
             self._place(name, path)
 
-    def begin_large(self, path: str, mode: int, offset: int) -> LargeFile:
+    def begin_large(self, path: str, mode: int, size: int, offset: int) -> LargeFile:
+        """A file of `size` bytes of which the first `offset` are here already."""
         check(path)
         name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         with full_disk(self.path):
@@ -159,7 +162,7 @@ class Folder:
             os.close(label)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(name, flags, 0o600, dir_fd=self._parts)
-        return LargeFile(self, fd, name, path, mode, offset)
+        return LargeFile(self, fd, name, path, mode, size, offset)
 
     def finish_large(self, large: LargeFile, sha256: str, size: int, mtime_ns: int) -> None:
         if self._may_place(large.path, size, sha256):
@@ -252,14 +255,20 @@ class LargeFile:
     """One file that arrives in pieces; what is here survives a cut and is gone on with."""
 
     def __init__(
-        self, folder: Folder, fd: int, name: str, path: str, mode: int, offset: int
+        self, folder: Folder, fd: int, name: str, path: str, mode: int, size: int, offset: int
     ) -> None:
         self._folder = folder
         self._fd = fd
         self.name = name
         self.path = path
+        self._announced = size
         self._digest = hashlib.sha256()
         self._size = 0
+        if not 0 <= offset <= min(size, os.fstat(fd).st_size):
+            os.close(fd)
+            raise ManifestMismatch(
+                f"{path}: the host goes on from byte {offset}, which is not here; stopped"
+            )
         with full_disk(folder.path):
             os.fchmod(fd, 0o755 if mode & 0o100 else 0o644)
             os.ftruncate(fd, offset)
@@ -271,6 +280,10 @@ class LargeFile:
             self._size += len(chunk)
 
     def write(self, chunk: bytes) -> None:
+        if self._size + len(chunk) > self._announced:
+            raise ManifestMismatch(
+                f"{self.path}: the host sends more than the {self._announced} bytes it named"
+            )
         self._digest.update(chunk)
         self._size += len(chunk)
         with full_disk(self._folder.path):

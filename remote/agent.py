@@ -15,12 +15,7 @@ def main() -> int:
         sys.stderr.write("orch: python %d.%d is too old\n" % sys.version_info[:2])
         return 3
     os.umask(0o077)
-    arguments = sys.argv[1:]
-    if arguments and arguments[0] == "supervise":
-        from remote import supervisor
-
-        return supervisor.supervise(arguments[1], arguments[2])
-    root = arguments[0] if arguments else ".orch"
+    root = sys.argv[1] if len(sys.argv) > 1 else "~/.orch"
     return serve(os.path.abspath(os.path.expanduser(root)))
 
 
@@ -50,11 +45,11 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
     """Answer one request; False when the stream cannot go on."""
     from remote import files, verbs, wire
     from remote.channel import Channel
+    from remote.errors import Refused
     from remote.layout import BadName, Layout
-    from remote.start import Refused
 
     assert isinstance(layout, Layout) and isinstance(channel, Channel)
-    verb = verbs.VERBS.get(str(request.get("verb")))
+    verb = verbs.find(str(request.get("verb")))
     problem: Optional[Dict[str, str]] = None
     fatal = False
     try:

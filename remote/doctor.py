@@ -8,14 +8,14 @@ import sys
 from typing import Any, Dict
 
 from remote import files, gpu, procs, session, status
+from remote.channel import Channel
 from remote.layout import Layout
 
 
-def facts(layout: Layout) -> Dict[str, Any]:
+def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
     """Plain values only; what could not be found out is None."""
     info = os.statvfs(layout.root)
     return {
-        "host_time": status.now(),
         "system": platform.platform(),
         "python": {"version": platform.python_version(), "path": sys.executable},
         "root": layout.root,
@@ -34,6 +34,7 @@ def facts(layout: Layout) -> Dict[str, Any]:
         "pip": procs.capture([sys.executable, "-m", "pip", "--version"], 10.0) is not None,
         "venv": procs.capture([sys.executable, "-c", "import ensurepip"], 10.0) is not None,
         "runs": len(os.listdir(layout.runs)),
+        "host_time": status.now(),  # last: the controller compares it with its own clock
     }
 
 

@@ -69,6 +69,12 @@ def tagged(run_id: str, exclude: Sequence[int] = ()) -> List[int]:
     return found
 
 
+def still_tagged(run_id: str, exclude: Sequence[int] = ()) -> List[int]:
+    """Like `tagged`; empty only if two scans in a row were: one alone can miss a process whose
+    parent forked it behind the scan and ended before the scan came by."""
+    return tagged(run_id, exclude) or tagged(run_id, exclude)
+
+
 def which(name: str, path: Optional[str] = None) -> Optional[str]:
     for folder in (path if path is not None else os.environ.get("PATH", "")).split(":"):
         full = os.path.join(folder or ".", name)
@@ -206,7 +212,7 @@ def end_tree(
         return False, []
     end = time.monotonic() + 5.0
     while True:
-        left = tagged(run_id, exclude)
+        left = still_tagged(run_id, exclude)
         if not left or time.monotonic() >= end:
             return True, left
         for pid in left:
@@ -220,7 +226,7 @@ def _gone(run_id: str, exclude: Sequence[int], seconds: float, reap: Callable[[]
     pause = 0.01
     while True:
         reap()
-        if not tagged(run_id, exclude):
+        if not still_tagged(run_id, exclude):
             return True
         if time.monotonic() >= end:
             return False

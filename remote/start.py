@@ -7,25 +7,16 @@ import json
 import os
 import select
 import shutil
-import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from remote import files, gpu, procs, session, status, store, wire
+from remote import files, gpu, procs, status, store, supervisor, wire
 from remote.channel import Channel
+from remote.errors import HEADROOM, Refused
 from remote.layout import Layout, RunFiles
-from remote.supervisor import RESERVE
 
 REPORT_DEADLINE = 20.0
-HEADROOM = 8 * 1024 * 1024
-
-
-class Refused(Exception):
-    """The host will not start this run: (error class, message). Nothing was claimed."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+RESERVE = 64 * 1024  # bytes freed when the disk is full, so that the exit record has room
 
 
 def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -175,17 +166,19 @@ def _launch(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> Dict[str,
         return {**status.status(layout, run.run_id), "already": True}
     order = {**request["order"], "snapshot": request["tree"]}
     report_read, report_write = os.pipe()
-    order_read, order_write = os.pipe()
-    agent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    argv = [sys.executable, "-IS", agent, "supervise", layout.root, run.run_id]
-    env = session.plain_env()
-    procs.spawn(argv, env, "/", report_write, order_read)
+    if os.fork() == 0:
+        # Forked, not executed anew: an interpreter's start-up is time the job would wait.
+        try:
+            supervisor.supervise(layout, run, order, report_write)
+        finally:
+            os._exit(1)
     os.close(report_write)
-    os.close(order_read)
-    with os.fdopen(order_write, "wb") as pipe:
-        pipe.write(json.dumps(order).encode("ascii"))
-    _first_report(report_read)
-    return status.status(layout, run.run_id)
+    report = _first_report(report_read)
+    known = status.status(layout, run.run_id)
+    if report and known["phase"] in ("queued", "starting"):
+        # The job was spawned a moment ago; its record is still on its way to the disk.
+        known.update({key: report[key] for key in ("phase", "started_at") if key in report})
+    return known
 
 
 def _first_report(pipe: int) -> Optional[Dict[str, Any]]:

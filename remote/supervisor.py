@@ -19,7 +19,6 @@ from remote.layout import Layout, RunFiles
 
 GRACE = 10.0
 QUEUE_POLL = 3.0
-RESERVE = 64 * 1024
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -146,8 +145,8 @@ class Supervisor:
             "started_at": status.now(),
             "gpus": [card._asdict() for card in self.gpus],
         }
-        files.write_json(self.run.job, record)
         self.report(record)
+        files.write_json(self.run.job, record)
 
     def _choose_view(self) -> None:
         self.view = session.choose(str(self.order.get("session") or "auto"))
@@ -358,28 +357,37 @@ def causes_in(log: str) -> List[str]:
     return found
 
 
-def supervise(root: str, run_id: str) -> int:
-    """Entry point of the supervisor process: order as JSON on stdin, one report line on stdout."""
-    layout = Layout(root)
-    run = layout.run(run_id)
-    order = json.loads(sys.stdin.buffer.read().decode("utf-8"))
-    report = os.dup(1)
+def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int) -> None:
+    """The life of the supervisor process; `report` is written one line and closed. Never returns.
+
+    Called in a fork of the agent: it leaves the agent's session and descriptors first.
+    """
+    os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
+    os.closerange(3, report)
+    os.closerange(report + 1, 1024)
+    os.chdir("/")
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    held = files.try_lock(layout.lock(run_id + ".lock"))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the agent may leave before our report
+    held = files.try_lock(layout.lock(run.run_id + ".lock"))
     if held is None:
-        return 1
+        os._exit(1)
     identity = {
         "pid": os.getpid(),
         "start_time": procs.start_time(os.getpid()),
         "boot_id": procs.boot_id(),
         "agent": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
     }
-    files.write_json(run.identity, identity)
+    files.write_json(run.identity, identity, durable=False)  # means nothing after a reboot
     if os.path.exists(run.cancel):
         status.write_exit(run, "cancelled", None, None, ["cancelled before it started"], None)
-        return 0
-    Supervisor(layout, run, order, report).main()
-    return 0
+        os._exit(0)
+    owner = Supervisor(layout, run, order, report)
+    try:
+        owner.main()
+    except Exception as exc:  # the job goes on unowned; its log says what became of its owner
+        owner.say("the supervisor failed: %s: %s" % (type(exc).__name__, exc))
+        os._exit(1)
+    os._exit(0)

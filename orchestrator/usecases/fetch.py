@@ -120,8 +120,9 @@ class _Receiver:
             if sum(size for _, _, size, _ in self._batch) == 0:
                 self._data(b"")
         elif "large" in item:
-            offset = int(item["offset"])
-            self._large = self._folder.begin_large(str(item["large"]), int(item["mode"]), offset)
+            path, mode = str(item["large"]), int(item["mode"])
+            size, offset = int(item["size"]), int(item["offset"])
+            self._large = self._folder.begin_large(path, mode, size, offset)
         elif "sha256" in item and self._large is not None:
             large, self._large = self._large, None
             large.finish(str(item["sha256"]))

@@ -27,7 +27,7 @@ LAYER_OF = {
     "orchestrator.usecases": USECASE,
     **{
         f"orchestrator.{name}": SURFACE
-        for name in ("__main__", "cli", "complete", "console", "progress", "render")
+        for name in ("__main__", "cli", "complete", "console", "output", "progress", "render")
     },
 }
 

@@ -62,7 +62,7 @@ def test_a_run_comes_back_as_it_was_intended(ledger: Ledger) -> None:
 
 
 def test_every_field_of_a_run_has_its_column() -> None:
-    assert rows.COLUMNS == tuple(field.name for field in dataclasses.fields(Run))
+    assert tuple(field.name for field in dataclasses.fields(Run)) == rows.COLUMNS
 
 
 def test_an_id_is_intended_once(ledger: Ledger) -> None:

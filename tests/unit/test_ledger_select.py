@@ -101,8 +101,8 @@ def test_a_misspelt_job_gets_the_nearest_name(ledger: Ledger) -> None:
 
 
 def test_an_empty_ledger_says_how_a_run_is_started(tmp_path: Path) -> None:
-    with Ledger.open(tmp_path / "none.db", readonly=True) as ledger:
-        with pytest.raises(NotFound) as refused:
-            resolve(ledger, None, HERE)
+    empty = Ledger.open(tmp_path / "none.db", readonly=True)
+    with empty, pytest.raises(NotFound) as refused:
+        resolve(empty, None, HERE)
     assert "orch submit" in (refused.value.hint or "")
     assert not (tmp_path / "none.db").exists()

@@ -1,0 +1,35 @@
+"""Taking in a tree: a manifest, then exactly the objects this host lacks."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from remote import files, store, wire
+from remote.channel import Channel
+from remote.errors import HEADROOM, Refused
+from remote.layout import Layout
+
+Body = Dict[str, Any]
+
+
+def sync(layout: Layout, channel: Channel, request: Body) -> Body:
+    """The tree is committed after its last object, and is a dataset's folder if so asked."""
+    payloads = channel.payloads()
+    data = store.ByteStream(payloads)
+    manifest = data.take(int(request["size"]))
+    tree = str(request["tree"])
+    if wire.tree_hash(manifest) != tree:
+        raise wire.WireError("the manifest does not match its hash")
+    entries = wire.parse_manifest(manifest)
+    wanted = store.missing(layout, entries)
+    needed = sum(entries[index].size - have for index, have in wanted)
+    if files.free_bytes(layout.root) < needed + HEADROOM:
+        free = files.free_bytes(layout.root) >> 20
+        text = "%d MB are free under %s on the host, %d MB are to be sent"
+        raise Refused("HostDiskFull", text % (free, layout.root, needed >> 20))
+    channel.item({"wanted": wanted})
+    store.receive(layout, entries, wanted, data)
+    store.commit_tree(layout, manifest, tree)
+    if request.get("dataset"):
+        store.place_dataset(layout, manifest, tree)
+    return {"objects": len(wanted), "bytes": needed}

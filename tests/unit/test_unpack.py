@@ -1,0 +1,283 @@
+"""The one writer of fetched files, against a host that lies in every way it can."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ManifestMismatch, OrchError, TransferError, UnsafePath
+from orchestrator.unpack import DEPTH_MAX, JOURNAL, PARTS, Folder
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def small(path: str, content: bytes = b"x", mode: int = 0o644) -> tuple[str, int, bytes, str]:
+    return (path, mode, content, sha(content))
+
+
+def write(destination: Path, *items: tuple[str, int, bytes, str]) -> Folder:
+    with Folder(destination) as folder:
+        folder.write_batch(list(items))
+        return folder
+
+
+def outside(tmp_path: Path) -> dict[str, bytes]:
+    """Everything beside the destination, by name and content."""
+    found = {}
+    for path in sorted(tmp_path.rglob("*")):
+        if "d" not in path.relative_to(tmp_path).parts[:1]:
+            found[str(path)] = path.read_bytes() if path.is_file() else b""
+    return found
+
+
+def final_files(destination: Path) -> list[str]:
+    """What lies under final names: not our journal, not our parts."""
+    found = []
+    for path in destination.rglob("*"):
+        name = str(path.relative_to(destination))
+        if name != JOURNAL and not name.startswith(PARTS) and not path.is_dir():
+            found.append(name)
+    return sorted(found)
+
+
+@pytest.fixture
+def d(tmp_path: Path) -> Path:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "precious").write_bytes(b"precious")
+    return tmp_path / "d"
+
+
+UNSAFE = [
+    "../beside/precious", "a/../../beside/precious", "/etc/orch-was-here", "", ".", "..", "a/",
+    "a//b", "./a", "a/.", "a\0b", "a" * 256, "/".join("a" * 3000), "x/" * (DEPTH_MAX + 1) + "x",
+    JOURNAL, PARTS + "/0.new", JOURNAL + "/x", "\ud800x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", UNSAFE, ids=lambda path: ascii(path)[:30])
+@pytest.mark.parametrize("large", [False, True])
+def test_an_unsafe_path_is_refused_and_nothing_is_written_anywhere(
+    d: Path, path: str, large: bool
+) -> None:
+    before = outside(d.parent)
+    with pytest.raises(UnsafePath):
+        if large:
+            with Folder(d) as folder:
+                folder.begin_large(path, 0o644, 0)
+        else:
+            write(d, (path, 0o644, b"evil", sha(b"evil")))
+    assert outside(d.parent) == before
+    assert final_files(d) == []
+    assert not os.path.exists("/etc/orch-was-here")
+
+
+def test_lawful_names_of_every_kind_are_written_as_they_are(d: Path) -> None:
+    names = ["a", "sub/b", "sp ace", "new\nline", "-rf", "ü/é", "\udcff\udcfe", "a" * 255, "~", "$x"]
+    write(d, *[small(name, name.encode("utf-8", "surrogateescape")) for name in names])
+    assert final_files(d) == sorted(names)
+    for name in names:
+        assert (d / name).read_bytes() == name.encode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o777, 0o6777, 0o100755, 1 << 40 | 0o100])
+def test_no_special_bit_and_no_foreign_right_is_taken_over(d: Path, mode: int) -> None:
+    write(d, small("tool", mode=mode), small("plain", mode=mode & ~0o100))
+    assert (d / "tool").stat().st_mode & 0o7777 & ~0o755 == 0
+    assert (d / "plain").stat().st_mode & 0o7777 & ~0o644 == 0
+
+
+def test_one_file_with_wrong_bytes_keeps_its_whole_batch_from_being_placed(d: Path) -> None:
+    with pytest.raises(ManifestMismatch, match="bad"):
+        write(d, small("good"), ("bad", 0o644, b"other", sha(b"promised")))
+    assert final_files(d) == []
+    write(d, small("good"), small("bad"))
+    assert final_files(d) == ["bad", "good"]
+
+
+@pytest.mark.parametrize("where", ["", "sub"])
+def test_a_link_in_place_of_a_folder_is_not_walked_through(d: Path, where: str) -> None:
+    inner = d / where
+    inner.mkdir(parents=True)
+    (inner / "link").symlink_to(d.parent / "beside")
+    before = outside(d.parent)
+    with pytest.raises(UnsafePath, match="link"):
+        write(d, small(f"{where}/link/precious".lstrip("/")))
+    assert outside(d.parent) == before
+
+
+def test_a_link_in_place_of_a_file_is_neither_followed_nor_replaced(d: Path) -> None:
+    d.mkdir()
+    (d / "log").symlink_to(d.parent / "beside" / "precious")
+    folder = write(d, small("log", b"precious"))
+    assert folder.changed == ["log"]
+    assert (d.parent / "beside" / "precious").read_bytes() == b"precious"
+    assert (d / "log").is_symlink()
+
+
+def test_a_destination_that_is_a_link_or_a_file_is_refused(d: Path) -> None:
+    d.symlink_to(d.parent / "beside")
+    before = outside(d.parent)
+    with pytest.raises(UnsafePath):
+        write(d, small("x"))
+    assert outside(d.parent) == before
+    d.unlink()
+    d.write_text("a file")
+    with pytest.raises(OrchError):
+        write(d, small("x"))
+    assert d.read_text() == "a file"
+
+
+def test_a_folder_swapped_for_a_link_during_the_fetch_is_not_followed(d: Path) -> None:
+    with Folder(d) as folder:
+        folder.write_batch([small("sub/a")])
+        (d / "sub").rename(d / "moved")
+        (d / "sub").symlink_to(d.parent / "beside")
+        folder.write_batch([small("sub/precious", b"evil")])
+    assert (d.parent / "beside" / "precious").read_bytes() == b"precious"
+
+
+def test_our_own_folder_of_parts_swapped_for_a_link_is_not_followed(d: Path) -> None:
+    d.mkdir()
+    (d / PARTS).symlink_to(d.parent / "beside")
+    before = outside(d.parent)
+    with pytest.raises((OrchError, OSError)):
+        write(d, small("x"))
+    assert outside(d.parent) == before
+
+
+def test_a_file_used_as_a_folder_and_a_folder_as_a_file_are_errors(d: Path) -> None:
+    write(d, small("a"), small("b/c"))
+    with pytest.raises(UnsafePath):
+        write(d, small("a/b"))
+    with Folder(d) as folder:
+        try:
+            folder.write_batch([small("b", b"new")])
+        except TransferError:
+            pass
+        else:
+            assert folder.changed == ["b"]
+    assert (d / "a").read_bytes() == b"x"
+    assert (d / "b" / "c").read_bytes() == b"x"
+
+
+def test_what_was_fetched_is_renewed_and_what_was_edited_here_is_kept(d: Path) -> None:
+    write(d, small("log", b"one"), small("mine", b"one"))
+    time.sleep(0.02)
+    (d / "mine").write_bytes(b"edited by hand")
+    folder = write(d, small("log", b"one two"), small("mine", b"one two"))
+    assert (d / "log").read_bytes() == b"one two"
+    assert (d / "mine").read_bytes() == b"edited by hand"
+    assert folder.changed == ["mine"]
+
+
+def test_a_file_nobody_fetched_is_never_overwritten(d: Path) -> None:
+    d.mkdir()
+    (d / "notes.md").write_bytes(b"my own")
+    (d / "same").write_bytes(b"x")
+    folder = write(d, small("notes.md", b"the host's"), small("same", b"x"))
+    assert (d / "notes.md").read_bytes() == b"my own"
+    assert folder.changed == ["notes.md"]
+
+
+def test_have_names_exactly_what_is_still_as_it_was_fetched(d: Path) -> None:
+    write(d, small("a"), small("b"), small("c"))
+    (d / "b").unlink()
+    (d / "c").write_bytes(b"y")
+    os.utime(d / "c", ns=(1, 1))
+    with Folder(d) as folder:
+        assert folder.have() == {"a": [1, sha(b"x")]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{", b"[]", b'["a"]', b'[1,2,3,4]', b'[["a"],1,"x",1]', b"\xff", b"[" * 5000, b'"abcd"'],
+    ids=repr,
+)  # fmt: skip
+def test_a_torn_journal_line_costs_only_that_file(d: Path, line: bytes) -> None:
+    write(d, small("a"))
+    with (d / JOURNAL).open("ab") as journal:
+        journal.write(line)
+    with Folder(d) as folder:
+        folder.write_batch([small("b")])
+        assert "a" in folder.have()
+    with Folder(d) as folder:
+        assert "a" in folder.have()
+        folder.write_batch([small("b")])
+        assert folder.changed == []
+
+
+# --- large files ----------------------------------------------------------------------------------
+
+CONTENT = bytes(range(256)) * 1000
+
+
+def test_a_large_file_cut_half_way_is_gone_on_with_and_is_never_under_its_name_before(
+    d: Path,
+) -> None:
+    with Folder(d) as folder:
+        large = folder.begin_large("sub/model.pt", 0o644, 0)
+        large.write(CONTENT[:1000])
+        large.close()
+    assert final_files(d) == []
+    with Folder(d) as folder:
+        assert folder.parts() == {"sub/model.pt": [1000, sha(CONTENT[:1000])]}
+        large = folder.begin_large("sub/model.pt", 0o644, 1000)
+        large.write(CONTENT[1000:])
+        large.finish(sha(CONTENT))
+    assert (d / "sub" / "model.pt").read_bytes() == CONTENT
+    assert not (d / PARTS).exists()
+
+
+def test_a_large_file_with_another_hash_than_promised_is_not_kept(d: Path) -> None:
+    with Folder(d) as folder:
+        large = folder.begin_large("m", 0o644, 0)
+        large.write(CONTENT)
+        with pytest.raises(ManifestMismatch):
+            large.finish(sha(b"other"))
+        assert folder.parts() == {}
+    assert final_files(d) == []
+
+
+@pytest.mark.parametrize("offset", [-1, 1, 10**9, 2**45, 2**70])
+def test_an_offset_beyond_what_is_here_is_refused_at_once(d: Path, offset: int) -> None:
+    started = time.monotonic()
+    with Folder(d) as folder, pytest.raises(OrchError):
+        folder.begin_large("m", 0o644, offset)
+    assert time.monotonic() - started < 2
+    used = sum(path.lstat().st_blocks for path in d.rglob("*"))
+    assert used < 64
+    assert final_files(d) == []
+
+
+def test_a_large_file_that_was_edited_here_is_kept_and_named(d: Path) -> None:
+    d.mkdir()
+    (d / "m").write_bytes(b"mine")
+    with Folder(d) as folder:
+        large = folder.begin_large("m", 0o644, 0)
+        large.write(CONTENT)
+        large.finish(sha(CONTENT))
+        assert folder.changed == ["m"]
+    assert (d / "m").read_bytes() == b"mine"
+
+
+def test_descriptors_stay_bounded_over_many_folders(d: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with Folder(d) as folder:
+        for number in range(1500):
+            folder.write_batch([small(f"f{number}/deep/x")])
+        assert len(os.listdir("/proc/self/fd")) < before + 600
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(final_files(d)) == 1500
+
+
+def test_the_journal_holds_what_is_needed_and_no_more(d: Path) -> None:
+    write(d, small("a", b"abc"))
+    (line,) = (d / JOURNAL).read_text().splitlines()
+    assert json.loads(line)[:3] == ["a", 3, sha(b"abc")]
