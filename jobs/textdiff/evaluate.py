@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from jobs.textdiff import batches, nelbo
 from jobs.textdiff.config import Config
 from jobs.textdiff.diffusion import LogLinear
 from jobs.textdiff.errors import TrainingError
+from jobs.textdiff.model import Denoiser
 from jobs.textdiff.train import precision
 
 
@@ -55,7 +56,7 @@ class Decision:
 
 
 def score(
-    models: Sequence[nn.Module],
+    models: Sequence[Denoiser],
     ids: Sequence[list[int]],
     config: Config,
     *,
@@ -171,9 +172,9 @@ def _by(labels: Sequence[str], values: Sequence[float]) -> Mapping[str, float]:
 
 def _nelbo_table(
     scored: Sequence[Scored], truth: Sequence[int], labels: Sequence[str]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Mapping[str, float]]:
     """true label -> model -> nats per token."""
-    table = {}
+    table: dict[str, Mapping[str, float]] = {}
     for true, name in enumerate(labels):
         texts = [text for text, own in zip(scored, truth, strict=True) if own == true]
         tokens = sum(text.tokens for text in texts)

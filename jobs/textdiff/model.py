@@ -126,6 +126,8 @@ class SigmaMap(nn.Module):
 
 
 class Rotary(nn.Module):
+    inv_freq: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         powers = torch.arange(0, width, 2, dtype=torch.float32) / width

@@ -15,20 +15,19 @@ _SHOWN = 10
 def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
     """The run that `selector` means; the latest of the project (or of all) for None.
 
-    In this order: a run id, a job's name (its latest run), the start of one id, the end of one id
-    (3 characters or more). What the project has comes before what others have. NotFound when
-    nothing matches, or more than one id does.
+    In this order: a run id, the name of a job of the project (its latest run), the start of one id,
+    the end of one id (3 characters or more). An id of the project comes before those of others.
+    NotFound when nothing matches, or more than one id does.
     """
     if selector is None:
         return _latest(ledger, project)
     by_id = ledger.find(selector)
     if by_id is not None:
         return by_id
+    by_job = ledger.latest(project, selector)
+    if by_job is not None:
+        return by_job
     scopes = (project, None) if project is not None else (None,)
-    for scope in scopes:
-        by_job = ledger.latest(scope, selector)
-        if by_job is not None:
-            return by_job
     for piece in _pieces(selector):
         for scope in scopes:
             ids = ledger.ids(**piece, project=scope, limit=_SHOWN + 1)

@@ -60,10 +60,8 @@ def _fill(ledger: Path, run_id: str, count: int) -> None:
         names = [row[1] for row in db.execute("PRAGMA table_info(runs)")]
         rest = ", ".join(names[1:])
         new = [(f"{run_id}-{number:06}",) for number in range(have, count)]
-        db.executemany(
-            f"INSERT INTO runs (run_id, {rest}) SELECT ?1, {rest} FROM runs WHERE run_id = '{run_id}'",
-            new,
-        )
+        copy = f"SELECT ?1, {rest} FROM runs WHERE run_id = '{run_id}'"
+        db.executemany(f"INSERT INTO runs (run_id, {rest}) {copy}", new)
         db.executemany(
             "INSERT INTO events SELECT ?1, seq, at, kind, data FROM events "
             f"WHERE run_id = '{run_id}'",

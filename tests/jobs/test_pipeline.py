@@ -28,6 +28,7 @@ def command(folder: Path, tree: dict[str, Any], *arguments: str) -> dict[str, An
     """Arguments of subprocess.run for the job with this config."""
     (folder / "config.json").write_text(json.dumps(tree))
     env = {name: value for name, value in os.environ.items() if not name.startswith("ORCH_")}
+    env |= spec.load_job(ROOT, JOB).env
     env |= {
         "ORCH_RUN_ID": "r1",
         "ORCH_RUN_DIR": str(folder),

@@ -422,6 +422,42 @@ with Ledger.open(Path(sys.argv[1])) as ledger:
         assert [event.kind for event in ledger.events(an_id(0))] == ["intent", "finished"]
 
 
+BEGIN = """
+import sys
+from pathlib import Path
+from orchestrator.ledger import Ledger
+from tests.helpers.runs import a_run, an_id
+base = int(sys.argv[2])
+sys.stdin.readline()
+for number in range(30):
+    with Ledger.open(Path(sys.argv[1]) / str(number) / "ledger.db") as ledger:
+        ledger.intend(a_run(an_id(base)))
+"""
+
+
+def test_processes_that_make_one_ledger_at_the_same_time_lose_no_run(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BEGIN, str(tmp_path), str(base)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            text=True,
+        )
+        for base in range(4)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [0, 0, 0, 0]
+    for number in range(30):
+        with Ledger.open(tmp_path / str(number) / "ledger.db", readonly=True) as ledger:
+            assert ledger.count() == 4
+        assert not list((tmp_path / str(number)).glob("*.new-*"))
+
+
 def test_a_failed_event_changes_neither_row_nor_timeline(path: Path) -> None:
     with Ledger.open(path) as ledger:
         with pytest.raises(LedgerError, match="nothing was recorded"):

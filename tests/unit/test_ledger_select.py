@@ -80,6 +80,13 @@ def test_the_projects_own_runs_come_before_those_of_others(ledger: Ledger) -> No
     assert resolve(ledger, "ccccc", HERE).run_id == THIRD
 
 
+def test_a_job_of_another_project_is_not_meant(ledger: Ledger) -> None:
+    ledger.intend(run("20261126-101010-789eeeee", "theirs", THERE))
+    with pytest.raises(NotFound):
+        resolve(ledger, "theirs", HERE)
+    assert resolve(ledger, "theirs", None).run_id == "20261126-101010-789eeeee"
+
+
 def test_a_jobs_name_comes_before_the_start_of_an_id(ledger: Ledger) -> None:
     ledger.intend(run("20261127-101010-789eeeee", "20261123"))
     assert resolve(ledger, "20261123", HERE).run_id == "20261127-101010-789eeeee"

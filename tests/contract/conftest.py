@@ -1,0 +1,47 @@
+"""Desks for the contract tests: one private home and project each; their processes end with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.desk import Desk, end_all, make_desk
+from tests.helpers.sshd import PrivateSshd
+
+MakeDesk = Callable[..., Desk]
+
+
+@pytest.fixture
+def new_desk(tmp_path: Path) -> Iterator[MakeDesk]:
+    """Makes desks with the arguments of `make_desk`, in a folder of their own."""
+    made: list[Desk] = []
+
+    def make(*args: Any, **options: Any) -> Desk:
+        folder = tmp_path / f"desk{len(made)}"
+        folder.mkdir()
+        made.append(make_desk(folder, *args, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        end_all(each.home)
+
+
+@pytest.fixture
+def desk(new_desk: MakeDesk) -> Desk:
+    """A desk whose host is this machine, without tmux or screen."""
+    return new_desk()
+
+
+@pytest.fixture
+def far_desk(new_desk: MakeDesk, sshd: PrivateSshd) -> Desk:
+    """A desk whose host is reached over SSH: the module's server."""
+    return new_desk(host=box(sshd), ssh_config=sshd.client_config)
+
+
+def box(server: PrivateSshd, **more: Any) -> dict[str, Any]:
+    """The host entry for a private server, known to the ssh config under its alias."""
+    return {"ssh": server.alias, "root": str(server.root_dir), "session": "plain", **more}

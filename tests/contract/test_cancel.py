@@ -1,0 +1,156 @@
+"""Cancel: whatever the job started is gone, and what it had done is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from tests.contract.conftest import MakeDesk, box
+from tests.contract.desk import Desk, of_run, supervisor_of, until
+from tests.helpers import processes
+from tests.helpers.sshd import PrivateSshd
+
+STUBBORN = r"""
+import os, signal, subprocess, sys, time
+open("results/partial.txt", "w").write("so far")
+def deaf(*_): pass
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, deaf)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setpgid(0, 0)
+    while True: time.sleep(60)
+subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 600 & wait; sleep 600"])
+subprocess.Popen(["nohup", "sleep", "600"], start_new_session=True)
+print("up", flush=True)
+while True: time.sleep(60)
+"""
+POLITE = r"""
+import os, signal, sys, time
+def leave(*_):
+    open("results/checkpoint", "w").write("saved")
+    print("saved", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+print("up", flush=True)
+while True: time.sleep(60)
+"""
+
+
+def started(desk: Desk, job: str, word: str = "up") -> str:
+    run_id = desk.submit(job)
+    until(lambda: word in desk.orch("tail", "--no-follow").stdout)
+    return run_id
+
+
+@pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
+def test_not_one_process_is_left(
+    where: str, new_desk: MakeDesk, request: pytest.FixtureRequest
+) -> None:
+    options = {}
+    if where == "ssh":
+        server: PrivateSshd = request.getfixturevalue("sshd")
+        options = {"host": box(server), "ssh_config": server.client_config}
+    desk = new_desk(
+        {"stubborn": "python3 stubborn.py"}, files={"stubborn.py": STUBBORN}, **options
+    )
+    run_id = started(desk, "stubborn")
+    until(lambda: len(of_run(run_id)) >= 6)
+    began = time.monotonic()
+    desk.orch("cancel", run_id)
+    assert time.monotonic() - began < 30
+    assert of_run(run_id) == []
+    shown = desk.show(run_id)
+    assert (shown["state"], shown["verdict"], shown["exit_code"]) == ("finished", "cancelled", None)
+    desk.orch("fetch-results", run_id)
+    assert (desk.results("stubborn", run_id) / "partial.txt").read_text() == "so far"
+    assert desk.orch("wait", run_id, code=1).stderr
+
+
+def test_a_child_that_dropped_its_environment_is_ended_too(new_desk: MakeDesk) -> None:
+    desk = new_desk({"clean": "env -i sleep 4242 & echo up; wait"})
+    run_id = started(desk, "clean")
+    (sleeper,) = [pid for pid in processes.all_pids() if _command(pid) == ["sleep", "4242"]]
+    try:
+        desk.orch("cancel", run_id)
+        assert not processes.is_alive(sleeper)
+    finally:
+        processes.end([sleeper])
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return file.read().split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def test_a_job_may_save_its_work_at_term(new_desk: MakeDesk) -> None:
+    desk = new_desk({"polite": "exec python3 polite.py"}, files={"polite.py": POLITE})
+    run_id = started(desk, "polite")
+    began = time.monotonic()
+    desk.orch("cancel", run_id)
+    assert time.monotonic() - began < 8
+    assert desk.show()["verdict"] == "cancelled"
+    assert "saved" in desk.orch("tail", run_id, "--no-follow").stdout
+    desk.orch("fetch-results", run_id)
+    assert (desk.results("polite", run_id) / "checkpoint").read_text() == "saved"
+
+
+def test_cancel_twice_and_cancel_after_the_end_change_nothing(new_desk: MakeDesk) -> None:
+    desk = new_desk({"sleep": "echo up; sleep 600", "quick": "true"})
+    run_id = started(desk, "sleep")
+    desk.orch("cancel", run_id)
+    before = desk.show(run_id)
+    desk.orch("cancel", run_id)
+    assert desk.show(run_id) == before
+    quick = desk.submit("quick")
+    desk.orch("wait")
+    said = desk.orch("cancel", quick).stderr
+    assert "succeeded" in said
+    assert desk.show(quick)["verdict"] == "succeeded"
+
+
+def test_two_cancels_at_once_agree(new_desk: MakeDesk) -> None:
+    desk = new_desk({"sleep": "echo up; sleep 600"})
+    run_id = started(desk, "sleep")
+    both = [desk.start("cancel", run_id, "--json") for _ in range(2)]
+    told = [json.loads(each.communicate(timeout=30)[0])["verdict"] for each in both]
+    assert told == ["cancelled", "cancelled"]
+    assert [each.returncode for each in both] == [0, 0]
+
+
+def test_cancel_ends_a_run_whose_supervisor_is_gone(new_desk: MakeDesk) -> None:
+    desk = new_desk({"sleep": "echo up; sleep 600 & wait"})
+    run_id = started(desk, "sleep")
+    os.kill(supervisor_of(desk.home / ".orch" / "runs" / run_id), signal.SIGKILL)
+    assert desk.show()["state"] == "running"
+    desk.orch("cancel", run_id)
+    assert of_run(run_id) == []
+    assert desk.show()["verdict"] == "cancelled"
+
+
+def test_cancel_needs_a_run(desk: Desk) -> None:
+    assert "nosuch" in desk.orch("cancel", "nosuch", code=3).stderr
+    desk.orch("cancel", code=2)
+
+
+def test_cancel_on_a_silent_host_changes_nothing_here(new_desk: MakeDesk) -> None:
+    desk = new_desk({"sleep": "echo up; sleep 600"})
+    run_id = started(desk, "sleep")
+    good = (desk.project / "orch.yaml").read_text()
+    (desk.project / "orch.yaml").write_text(
+        '{"hosts": {"box": {"ssh": "nobody@127.0.0.1:9"}}, "default_host": "box"}'
+    )
+    done = desk.orch("cancel", run_id, code=6)
+    assert "box" in done.stderr
+    assert desk.show(run_id)["state"] == "running"
+    assert of_run(run_id)
+    (desk.project / "orch.yaml").write_text(good)
+    desk.orch("cancel", run_id)

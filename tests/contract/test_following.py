@@ -1,0 +1,204 @@
+"""Following a run: what is shown, how it is left, and what the leaving does not do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.contract.conftest import MakeDesk
+from tests.contract.desk import TRAIN, Desk, of_run, until
+from tests.helpers.cli import TRACEBACK, assert_no_traceback, orch_argv, orch_env
+
+COUNT = "i=0; while test $i -lt 400; do i=$((i+1)); echo line $i; done"
+SLOW = "echo begun; until test -e ../go; do sleep 0.05; done; echo ended; exit 3"
+HOSTILE = r"printf 'a\033]52;c;ZXZpbA==\007b\033[31mred\033[0m [red]x[/red]\n'"
+
+
+def go(desk: Desk, run_id: str) -> None:
+    """The job SLOW of this run ends now."""
+    (desk.home / ".orch" / "runs" / run_id / "go").touch()
+
+
+@pytest.fixture
+def counted(new_desk: MakeDesk) -> Desk:
+    desk = new_desk({"count": COUNT})
+    desk.submit("count")
+    desk.orch("wait")
+    return desk
+
+
+@pytest.fixture
+def slow(new_desk: MakeDesk) -> Desk:
+    return new_desk({"slow": SLOW})
+
+
+def test_the_last_lines_alone_or_none(counted: Desk) -> None:
+    said = counted.orch("tail", "-n", "2", "--no-follow").stdout
+    assert said == "line 399\nline 400\n"
+    assert counted.orch("tail", "-n", "0", "--no-follow").stdout == ""
+    assert len(counted.orch("tail", "-n", "9999", "--raw").stdout.splitlines()) == 400
+    assert counted.orch("tail", "-n", "-1", code=2).stdout == ""
+
+
+def test_a_closed_stdout_ends_it_quietly(counted: Desk) -> None:
+    argv = [*orch_argv(["tail"]), "--no-follow"]
+    read, write = os.pipe()
+    tail = subprocess.Popen(
+        argv, cwd=counted.project, env=orch_env(counted.home), stdout=write, stderr=-1, text=True
+    )
+    os.close(write)
+    assert os.read(read, 5) == b"line "
+    os.close(read)
+    _, said = tail.communicate(timeout=20)
+    assert tail.returncode in (0, 141)
+    assert said == ""
+
+
+def test_a_reader_that_leaves_a_live_log_leaves_the_run_alone(new_desk: MakeDesk) -> None:
+    desk = new_desk({"chatty": "while :; do echo hello; sleep 0.02; done"})
+    run_id = desk.submit("chatty")
+    tail = desk.start("tail")
+    assert tail.stdout
+    assert tail.stdout.readline() == "hello\n"
+    tail.stdout.close()
+    assert tail.wait(timeout=20) in (0, 141)
+    assert tail.stderr
+    assert TRACEBACK not in tail.stderr.read()
+    tail.stderr.close()
+    assert desk.show()["state"] == "running"
+    desk.orch("cancel", run_id)
+
+
+@pytest.mark.parametrize("command", [["tail"], ["submit", "slow", "-f"], ["wait"]])
+def test_ctrl_c_leaves_with_130_and_the_run_goes_on(slow: Desk, command: list[str]) -> None:
+    if command[0] != "submit":
+        slow.submit("slow")
+    following = slow.start(*command)
+    until(lambda: [row for row in slow.rows() if row[1] == "running"])
+    if command[0] == "wait":
+        time.sleep(0.7)
+    else:
+        assert following.stdout
+        while following.stdout.readline() != "begun\n":
+            assert following.poll() is None
+    os.killpg(following.pid, signal.SIGINT)
+    out, said = following.communicate(timeout=10)
+    assert following.returncode == 130, said
+    assert TRACEBACK not in out + said
+    ((run_id, _, _),) = slow.rows()
+    assert run_id in said, f"how to come back is not said: {said!r}"
+    assert of_run(run_id)
+    assert slow.show()["state"] == "running"
+    go(slow, run_id)
+    done = slow.orch("tail", code=1)
+    assert done.stdout == "begun\nended\n"
+
+
+def test_a_second_look_begins_at_byte_0_again(counted: Desk) -> None:
+    once = counted.orch("tail", "--raw").stdout
+    assert once == counted.orch("tail", "--raw", "--no-follow").stdout
+    assert once.startswith("line 1\n")
+
+
+FLOOD = """
+import os, time
+for _ in range(15000):
+    os.write(1, b"y" * 79 + b"\\n" * 500)
+    time.sleep(0.001)
+"""
+
+
+def test_no_follow_shows_what_is_there_and_ends_also_while_the_job_writes(
+    new_desk: MakeDesk,
+) -> None:
+    desk = new_desk({"flood": "python3 flood.py"}, files={"flood.py": FLOOD})
+    run_id = desk.submit("flood")
+    time.sleep(1)
+    began = time.monotonic()
+    done = desk.orch("tail", "--no-follow", timeout=20)
+    took = time.monotonic() - began
+    state = desk.show()["state"]
+    desk.orch("cancel", run_id)
+    assert state == "running"
+    assert done.stdout.startswith("yyyy")
+    assert took < 6
+
+
+def test_what_would_steer_the_terminal_is_shown_and_raw_is_raw(new_desk: MakeDesk) -> None:
+    desk = new_desk({"hostile": ["printf", HOSTILE[8:-1]]})
+    desk.submit("hostile")
+    desk.orch("wait")
+    shown = desk.orch("tail")
+    assert "\x1b" not in shown.stdout + shown.stderr
+    assert "\x07" not in shown.stdout
+    assert "[red]x[/red]" in shown.stdout
+    raw = desk.orch("tail", "--raw").stdout
+    assert "\x1b]52;c;ZXZpbA==\x07b\x1b[31mred\x1b[0m" in raw
+
+
+def test_bytes_that_are_no_text_arrive_whole(new_desk: MakeDesk, tmp_path: Path) -> None:
+    blob = bytes(range(256)) * 700
+    desk = new_desk({"blob": "cat blob"}, files={"blob": blob})
+    desk.submit("blob")
+    desk.orch("wait")
+    with (tmp_path / "out").open("wb") as out:
+        argv, env = orch_argv(["tail", "--raw"]), orch_env(desk.home)
+        done = subprocess.run(argv, cwd=desk.project, env=env, stdout=out, stderr=-1, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_bytes() == blob
+    shown = desk.orch("tail").stdout
+    assert all(sign.isprintable() or sign in "\n\t" for sign in shown)
+
+
+def test_a_run_is_named_by_id_prefix_suffix_job_or_nothing(new_desk: MakeDesk) -> None:
+    desk = new_desk({"one": "true", "two": "true"})
+    first, second, third = desk.submit("one"), desk.submit("two"), desk.submit("one")
+    desk.orch("wait", third)
+
+    def named(*args: str) -> str:
+        return desk.show(*args)["run_id"]
+
+    assert named() == named("one") == named(third) == named(third[-6:]) == third
+    assert named("two") == named(second) == second
+    assert named(first) == named(first[-5:]) == first
+    shared = os.path.commonprefix([first, second])
+    done = desk.orch("show", shared, code=3)
+    assert first in done.stderr
+    assert second in done.stderr
+    assert "orch ls" in desk.orch("show", "nosuch", code=3).stderr
+
+
+def test_retry_takes_over_what_the_run_was_given(new_desk: MakeDesk) -> None:
+    desk = new_desk({"train": {**TRAIN, "profiles": {"small": {"config": {"lr": 0.5}}}}})
+    first = desk.submit(
+        "train", "--profile", "small", "--set", "right=46", "--tag", "a=b", "--note", "n"
+    )
+    desk.orch("wait")
+    second = desk.orch("retry", first, "-f").stdout.splitlines()[0]
+    old, new = desk.show(first), desk.show(second)
+    assert new["supersedes"] == first
+    for key in ("config", "config_hash", "job", "tags", "note", "host", "accuracy"):
+        assert new[key] == old[key], key
+    assert new["config"] == {"right": 46, "lr": 0.5}
+
+
+def test_wait_says_in_time_that_it_is_not_over(slow: Desk) -> None:
+    run_id = slow.submit("slow")
+    began = time.monotonic()
+    done = slow.orch("wait", "--timeout", "1s", code=4)
+    assert 0.9 < time.monotonic() - began < 6
+    assert run_id in done.stderr
+    go(slow, run_id)
+    document = json.loads(slow.orch("wait", "--json", code=1).stdout)
+    assert (document["verdict"], document["exit_code"]) == ("failed", 3)
+
+
+def test_a_run_that_is_over_can_be_followed_and_waited_for_at_once(counted: Desk) -> None:
+    for command in (["wait"], ["tail"], ["wait", "--timeout", "0"]):
+        assert_no_traceback(counted.orch(*command))
