@@ -226,7 +226,11 @@ def wait(
     seconds = None if timeout is None else units.timeout(timeout)
     with ctx.ledger() as ledger:
         chosen = ctx.run(ledger, run)
-        ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)
+        try:
+            ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)
+        except KeyboardInterrupt:
+            ctx.say(output.detached_line(chosen.run_id))
+            raise typer.Exit(INTERRUPTED) from None
         if json:
             output.run_document(ended, ledger.events(ended.run_id))
     ctx.say(output.ended_line(ended))

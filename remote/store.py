@@ -336,7 +336,10 @@ def _prune(base: bytes, folder: bytes) -> None:
 
 
 def place_dataset(layout: Layout, manifest: bytes, tree: str) -> str:
-    """The folder that holds the dataset, read-only, shared by all runs; made if it is not there."""
+    """The folder that holds the dataset, read-only, shared by all runs; made if it is not there.
+
+    Damaged: an object's bytes are not what its name says; it was put aside and no folder was made.
+    """
     final = layout.dataset(tree)
     if os.path.isdir(final):
         return final
@@ -344,7 +347,12 @@ def place_dataset(layout: Layout, manifest: bytes, tree: str) -> str:
     shutil.rmtree(making, ignore_errors=True)
     os.mkdir(making, 0o700)
     base = os.fsencode(making)
-    for entry in wire.parse_manifest(manifest):
+    entries = wire.parse_manifest(manifest)
+    bad = sum(not _is_sound(layout, entry) for entry in entries)
+    if bad:
+        shutil.rmtree(making, ignore_errors=True)
+        raise Damaged(bad)
+    for entry in entries:
         target = base + b"/" + entry.path
         os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
         source = layout.object(entry.sha256)
@@ -360,6 +368,22 @@ def place_dataset(layout: Layout, manifest: bytes, tree: str) -> str:
         if not os.path.isdir(final):
             raise
     return final
+
+
+def _is_sound(layout: Layout, entry: wire.Entry) -> bool:
+    """Whether the object's bytes are what its name says; if not it is put aside."""
+    path = layout.object(entry.sha256)
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                digest.update(chunk)
+    except FileNotFoundError:
+        return False
+    if digest.hexdigest() == entry.sha256:
+        return True
+    os.rename(path, path + ".damaged")
+    return False
 
 
 def _link_or_copy(source: str, target: bytes) -> None:

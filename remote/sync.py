@@ -31,5 +31,8 @@ def sync(layout: Layout, channel: Channel, request: Body) -> Body:
     store.receive(layout, entries, wanted, data)
     store.commit_tree(layout, manifest, tree)
     if request.get("dataset"):
-        store.place_dataset(layout, manifest, tree)
+        try:
+            store.place_dataset(layout, manifest, tree)
+        except store.Damaged as exc:  # the start finds the data lacking, and it is sent anew
+            return {"objects": len(wanted), "bytes": needed, "damaged": str(exc)}
     return {"objects": len(wanted), "bytes": needed}
