@@ -1,0 +1,199 @@
+"""What a result is worth: the file's forms, the outcomes, the exit codes, and what preflight refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import MakeDesk
+from tests.contract.desk import TRAIN, Desk, assert_clear
+
+GOOD = {"accuracy": 0.9, "confusion_matrix": [[45, 5], [5, 45]], "labels": ["a", "b"], "n": 100}
+
+
+def text(**changes: Any) -> str:
+    return json.dumps({**GOOD, **changes})
+
+
+# content of metrics.json (None: no file) -> (outcome, exit code of `wait`, accuracy)
+RESULTS: dict[str, tuple[str | bytes | None, str, int, float | None]] = {
+    "good": (text(), "ok", 0, 0.9),
+    "accuracy alone": ('{"accuracy": 0.9}', "ok", 0, 0.9),
+    "an integer of 1": ('{"accuracy": 1}', "ok", 0, 1.0),
+    "missing": (None, "invalid_result", 7, None),
+    "empty": ("", "invalid_result", 7, None),
+    "torn": (text()[:-5], "invalid_result", 7, None),
+    "a list": ("[0.9]", "invalid_result", 7, None),
+    "nan": ('{"accuracy": NaN}', "invalid_result", 7, None),
+    "infinity": ('{"accuracy": 0.9, "loss": -Infinity}', "invalid_result", 7, None),
+    "overflow": ('{"accuracy": 1e999}', "invalid_result", 7, None),
+    "text": ('{"accuracy": "0.9"}', "invalid_result", 7, None),
+    "flag": ('{"accuracy": true}', "invalid_result", 7, None),
+    "null": ('{"accuracy": null}', "invalid_result", 7, None),
+    "per cent": ('{"accuracy": 97}', "invalid_result", 7, None),
+    "negative": ('{"accuracy": -1}', "invalid_result", 7, None),
+    "duplicate key": ('{"accuracy": 0.1, "accuracy": 0.9}', "invalid_result", 7, None),
+    "endless integer": ('{"accuracy": 0.9, "x": ' + "9" * 5000 + "}", "invalid_result", 7, None),
+    "deep": ('{"accuracy": 0.9, "x": ' + "[" * 9000 + "]" * 9000 + "}", "invalid_result", 7, None),
+    "not utf-8": (b'{"accuracy": 0.9, "x": "\xff"}', "invalid_result", 7, None),
+    "huge": ('{"accuracy": 0.9, "x": "' + "x" * (5 << 20) + '"}', "invalid_result", 7, None),
+    "contradicted": (text(accuracy=0.95), "invalid_result", 7, None),
+    "ragged matrix": (text(confusion_matrix=[[45, 5], [50]]), "invalid_result", 7, None),
+    "negative count": (text(confusion_matrix=[[95, -5], [5, 5]]), "invalid_result", 7, None),
+    "below": (text(accuracy=0.8, confusion_matrix=[[40, 10], [10, 40]]), "below_target", 7, 0.8),
+    "all of one class": (
+        text(accuracy=0.9, confusion_matrix=[[90, 0], [10, 0]]), "degenerate", 7, 0.9,
+    ),
+    "the story": (text(accuracy=0.578, confusion_matrix=[[578, 0], [422, 0]], n=1000),
+                  "degenerate", 7, 0.578),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    from tests.contract.desk import make_desk
+
+    judge = {**TRAIN, "command": "test -e absent || cp given results/metrics.json"}
+    return make_desk(tmp_path_factory.mktemp("shared"), {"judge": judge})
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_the_outcome_of_a_result_file(kind: str, shared: Desk) -> None:
+    content, outcome, code, accuracy = RESULTS[kind]
+    given, absent = shared.project / "given", shared.project / "absent"
+    absent.unlink(missing_ok=True)
+    if content is None:
+        absent.touch()
+    else:
+        given.write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = shared.orch("submit", "judge", "-f", code=code)
+    shown = shared.show()
+    assert (shown["verdict"], shown["outcome"], shown["accuracy"]) == (
+        "succeeded", outcome, accuracy,
+    )  # fmt: skip
+    assert outcome in done.stderr
+    assert bool(shown["outcome_reasons"]) is (outcome != "ok")
+    if kind in ("missing", "the story"):
+        for command in (["wait"], ["tail"], ["fetch-results"]):
+            shared.orch(*command, code=7)
+
+
+def test_a_fifo_in_place_of_the_result_hangs_nobody(new_desk: MakeDesk) -> None:
+    desk = new_desk({"pipe": {**TRAIN, "command": "mkfifo results/metrics.json"}})
+    desk.orch("submit", "pipe", "-f", code=7, timeout=30)
+    done = desk.orch("fetch-results", code=7, timeout=30)
+    assert "metrics.json" in done.stderr
+    assert desk.show()["outcome"] == "invalid_result"
+
+
+def test_a_job_that_fails_after_a_good_result_keeps_it_but_counts_no_accuracy(
+    new_desk: MakeDesk,
+) -> None:
+    fails = {**TRAIN, "command": "python3 work.py; exit 9"}
+    desk = new_desk({"fails": fails, "dies": {**TRAIN, "command": "kill -SEGV $$"}})
+    desk.orch("submit", "fails", "-f", code=1)
+    shown = desk.show()
+    assert (shown["verdict"], shown["exit_code"], shown["accuracy"]) == ("failed", 9, None)
+    run_id = shown["run_id"]
+    desk.orch("fetch-results")
+    assert (desk.results("fails", run_id) / "metrics.json").exists()
+    assert desk.show()["accuracy"] is None
+    desk.orch("submit", "dies", "-f", code=1)
+    shown = desk.show()
+    assert (shown["verdict"], shown["signal"], shown["exit_code"]) == ("killed", 11, None)
+
+
+@pytest.mark.parametrize(
+    ("command", "verdict", "exit_code"),
+    [("exit 0", "succeeded", 0), ("exit 1", "failed", 1), ("exit 255", "failed", 255),
+     (["/no/such/program"], "failed", 127), ("kill -KILL $$", "killed", None)],
+)  # fmt: skip
+def test_how_a_process_ended_is_told_exactly(
+    command: Any, verdict: str, exit_code: int | None, new_desk: MakeDesk
+) -> None:
+    desk = new_desk({"ends": {"command": command}})
+    desk.orch("submit", "ends", "-f", code=0 if verdict == "succeeded" else 1)
+    shown = desk.show()
+    assert (shown["verdict"], shown["exit_code"], shown["outcome"]) == (
+        verdict, exit_code, "unverified",
+    )  # fmt: skip
+
+
+def test_a_run_over_its_time_is_killed_and_says_so(new_desk: MakeDesk) -> None:
+    desk = new_desk({"long": {"command": "sleep 60", "resources": {"time": "1s"}}})
+    desk.orch("submit", "long", "-f", code=1)
+    shown = desk.show()
+    assert shown["verdict"] == "killed"
+    assert any("time" in reason for reason in shown["outcome_reasons"])
+
+
+def test_results_that_are_not_there_are_not_found(new_desk: MakeDesk) -> None:
+    desk = new_desk({"none": "rm -rf results; rm -rf $ORCH_RESULTS_DIR"})
+    run_id = desk.submit("none")
+    desk.orch("wait")
+    done = desk.orch("fetch-results", code=3)
+    assert "results" in done.stderr
+    assert not desk.results("none", run_id).exists() or not list(
+        desk.results("none", run_id).iterdir()
+    )
+
+
+def test_preflight_refuses_names_the_keys_and_force_is_recorded(new_desk: MakeDesk) -> None:
+    spec = {**TRAIN, "reference": {"config": "ref.yaml"}, "config": {"right": 45, "warmup": 500}}
+    desk = new_desk({"short": spec}, files={"ref.yaml": "right: 45\nwarmup: 2500\nema: 0.9999\n"})
+    done = desk.orch("submit", "short", code=5)
+    assert_clear(done, "warmup", "ema", "500", "2500")
+    assert done.stdout == ""
+    assert desk.rows() == []
+    report = json.loads(desk.orch("check", "short", "--json", code=5).stdout)
+    assert report["ok"] is False
+    found = {f["key"]: f for f in report["findings"] if f["severity"] == "error"}
+    assert set(found) == {"warmup", "ema"}
+    assert (found["warmup"]["ours"], found["warmup"]["reference"]) == (500, 2500)
+    assert {"severity", "rule", "key", "ours", "reference", "message", "waived"} <= set(
+        found["ema"]
+    )
+    run_id = desk.submit("short", "--force")
+    desk.orch("wait", run_id)
+    shown = desk.show(run_id)
+    assert shown["forced"] is True
+    assert {f["key"] for f in shown["findings"]} >= {"warmup", "ema"}
+    waived = {"config": "ref.yaml", "waive": {"warmup": "short run", "ema": "off"}}
+    desk.spec("short", {**spec, "reference": waived})
+    report = json.loads(desk.orch("check", "short", "--json").stdout)
+    assert {f["waived"] for f in report["findings"] if f["key"]} == {"short run", "off"}
+
+
+def test_a_config_that_ran_before_is_told_with_what_came_of_it(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    run_id = desk.submit("train")
+    desk.orch("wait")
+    said = desk.orch("check", "train").stdout
+    assert run_id in said
+    assert "90" in said
+
+
+CORRUPT = {"noise": os.urandom(8192), "empty": b"", "text": b"not a database", "torn": None}
+
+
+@pytest.mark.parametrize("kind", CORRUPT)
+def test_a_damaged_ledger_is_refused_and_kept_as_it_is(kind: str, desk: Desk) -> None:
+    path = desk.home / "state" / "orch" / "ledger.db"
+    content = CORRUPT[kind]
+    if content is None:
+        desk.submit("train")
+        desk.orch("wait")
+        content = path.read_bytes()
+        content = content[:4096] + os.urandom(len(content) - 4096)
+        for beside in path.parent.glob("ledger.db-*"):
+            beside.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    for command in (["submit", "train"], ["ls"], ["show"], ["ledger", "export"]):
+        done = desk.orch(*command, code=11)
+        assert_clear(done, str(path))
+        assert done.stdout == ""
+    assert path.read_bytes() == content
