@@ -32,7 +32,10 @@ def cancel(layout: Layout, channel: Channel, request: Body) -> Body:
     if procs.is_same(pid, identity.get("start_time")):
         procs.send(int(pid), 15)  # type: ignore[arg-type]
     elif known["phase"] == "unowned":
-        _, left = procs.end_tree(run.run_id, float(request.get("grace") or 10.0), [os.getpid()])
+        job = files.read_json(run.job) or {}
+        alive = procs.is_same(job.get("pid"), job.get("start_time"))
+        tree = procs.Tree(run.run_id, job["pid"] if alive else None, [os.getpid()])
+        left = procs.end_tree(tree, float(request.get("grace") or 10.0))
         if not left:
             reason = ["cancelled by its user; its supervisor was gone already"]
             status.write_exit(run, "cancelled", None, None, reason, status.metrics_of(run))

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence
 
 RUN_TAG = "ORCH_RUN_ID"
 
@@ -50,29 +50,74 @@ def is_same(pid: object, started: object) -> bool:
     return fields is not None and int(fields[19]) == started and fields[0] not in (b"Z", b"X")
 
 
-def tagged(run_id: str, exclude: Sequence[int] = ()) -> List[int]:
+class Tree:
+    """The living processes of one run, however they were started.
+
+    One belongs to it if its environment carries the run's tag, if it is in the session that the
+    job's first process, `leader`, leads, if it descends from it, or if it once did: what was
+    seen is remembered with its start time. `leader` must not have been reaped, or its pid could be
+    another's by now. A process that left the session, dropped its environment and lost its parent
+    before anyone looked is not found.
+    """
+
+    def __init__(
+        self, run_id: str, leader: Optional[int] = None, exclude: Sequence[int] = ()
+    ) -> None:
+        self._tag = ("%s=%s" % (RUN_TAG, run_id)).encode("ascii")
+        self._leader = leader
+        self._exclude = set(exclude)
+        self._seen: Dict[int, int] = {}
+
+    def living(self) -> List[int]:
+        """Their pids. Empty only if two scans in a row were: one alone can miss a process whose
+        parent forked it behind the scan and ended before the scan came by."""
+        return self._scan() or self._scan()
+
+    def _scan(self) -> List[int]:
+        table = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit() and int(name) > 1 and int(name) not in self._exclude:
+                fields = _stat(int(name))
+                if fields is not None and fields[0] not in (b"Z", b"X"):
+                    table[int(name)] = fields
+        return [pid for pid, fields in table.items() if self._belongs(pid, fields, table)]
+
+    def _belongs(self, pid: int, fields: List[bytes], table: Dict[int, List[bytes]]) -> bool:
+        started = int(fields[19])
+        if self._seen.get(pid) == started:
+            return True
+        if self._is_below_leader(pid, fields, table) or self._tag in _environ(pid):
+            self._seen[pid] = started
+            return True
+        return False
+
+    def _is_below_leader(
+        self, pid: int, fields: List[bytes], table: Dict[int, List[bytes]]
+    ) -> bool:
+        if self._leader is None:
+            return False
+        if int(fields[3]) == self._leader:
+            return True
+        for _ in range(64):
+            if pid == self._leader:
+                return True
+            if pid not in table:
+                return False
+            pid = int(table[pid][1])
+        return False
+
+
+def _environ(pid: int) -> List[bytes]:
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def tagged(run_id: str) -> List[int]:
     """Living pids of this user whose environment carries the run's tag."""
-    wanted = ("%s=%s" % (RUN_TAG, run_id)).encode("ascii")
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) <= 1 or int(name) in exclude:
-            continue
-        try:
-            with open("/proc/%s/environ" % name, "rb") as file:
-                environ = file.read()
-        except OSError:
-            continue
-        if wanted in environ.split(b"\0"):
-            fields = _stat(int(name))
-            if fields and fields[0] not in (b"Z", b"X"):
-                found.append(int(name))
-    return found
-
-
-def still_tagged(run_id: str, exclude: Sequence[int] = ()) -> List[int]:
-    """Like `tagged`; empty only if two scans in a row were: one alone can miss a process whose
-    parent forked it behind the scan and ended before the scan came by."""
-    return tagged(run_id, exclude) or tagged(run_id, exclude)
+    return Tree(run_id).living()
 
 
 def which(name: str, path: Optional[str] = None) -> Optional[str]:
@@ -195,40 +240,25 @@ def send(pid: int, number: int) -> None:
         pass
 
 
-def end_tree(
-    run_id: str,
-    grace: float,
-    exclude: Sequence[int] = (),
-    reap: Callable[[], None] = lambda: None,
-) -> Tuple[bool, List[int]]:
-    """TERM, then KILL every process of the run, setsid'ed and double-forked ones included.
-
-    Returns (whether KILL was needed, pids that would not go within 5 s of KILL).
-    """
-    for pid in tagged(run_id, exclude):
+def end_tree(tree: Tree, grace: float, reap: Callable[[], None] = lambda: None) -> List[int]:
+    """TERM, `grace` seconds, then KILL; the pids that would not go within 5 s of KILL."""
+    for pid in tree.living():
         send(pid, signal.SIGTERM)
         send(pid, signal.SIGCONT)  # a stopped process does not act on TERM
-    if _gone(run_id, exclude, grace, reap):
-        return False, []
+    end = time.monotonic() + grace
+    pause = 0.01
+    while time.monotonic() < end:
+        reap()
+        if not tree.living():
+            return []
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.2)
     end = time.monotonic() + 5.0
     while True:
-        left = still_tagged(run_id, exclude)
+        left = tree.living()
         if not left or time.monotonic() >= end:
-            return True, left
+            return left
         for pid in left:
             send(pid, signal.SIGKILL)
         reap()
         time.sleep(0.02)
-
-
-def _gone(run_id: str, exclude: Sequence[int], seconds: float, reap: Callable[[], None]) -> bool:
-    end = time.monotonic() + seconds
-    pause = 0.01
-    while True:
-        reap()
-        if not still_tagged(run_id, exclude):
-            return True
-        if time.monotonic() >= end:
-            return False
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.2)

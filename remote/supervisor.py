@@ -12,9 +12,9 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from remote import environment, files, gpu, procs, session, status, store
+from remote import causes, environment, files, gpu, procs, session, status, store
 from remote.layout import Layout, RunFiles
 
 GRACE = 10.0
@@ -31,6 +31,13 @@ class Ended(Exception):
         self.reason = reason
 
 
+class Ending(NamedTuple):
+    """How a process ended; with a signal the code is 128 + its number, as shells have it."""
+
+    code: int
+    signal: Optional[int]
+
+
 class Supervisor:
     def __init__(self, layout: Layout, run: RunFiles, order: Dict[str, Any], report: int) -> None:
         self.layout = layout
@@ -42,7 +49,9 @@ class Supervisor:
         self.leases: List[int] = []
         self.ending: Optional[Ended] = None
         self.view = "plain"
-        self.oom_before = oom_kills()
+        self.helpers: List[int] = []
+        self.leader: Optional[int] = None  # the job's first process, not reaped before its tree is
+        self.oom_before = causes.oom_kills()
         self.log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def main(self) -> None:
@@ -128,13 +137,16 @@ class Supervisor:
         for index, stage in enumerate(stages):
             if len(stages) > 1:
                 self.say("stage %s" % stage["name"])
-            pid = procs.spawn(stage["argv"], env, self.run.tree, self.log)
+            pid = self.leader = procs.spawn(stage["argv"], env, self.run.tree, self.log)
             if index == 0:
                 self._started(pid)
                 self._leave_spare()
-            code, number = self._wait_status(pid)
-            if code != 0 or number is not None:
+            ended = self._wait(pid, None)
+            assert ended is not None
+            code, number = ended
+            if code != 0 or number is not None or index + 1 == len(stages):
                 break
+            self._clear_tree()
         return code, number
 
     def _started(self, pid: int) -> None:
@@ -155,7 +167,7 @@ class Supervisor:
 
     def _open_view(self) -> None:
         """Built in a child and after the first report: a slow tmux must not delay the job."""
-        if self.view == "plain" or os.fork() != 0:
+        if self.view == "plain" or self._fork_helper():
             return
         try:
             _quiet_child()
@@ -167,26 +179,35 @@ class Supervisor:
             os._exit(0)
 
     def _leave_spare(self) -> None:
-        if os.fork() == 0:
-            try:
-                _quiet_child()
-                os.nice(10)
-                store.make_spare(self.layout, str(self.order["snapshot"]))
-            finally:
-                os._exit(0)
+        if self._fork_helper():
+            return
+        try:
+            _quiet_child()
+            os.nice(10)
+            store.make_spare(self.layout, str(self.order["snapshot"]))
+        finally:
+            os._exit(0)
+
+    def _fork_helper(self) -> bool:
+        """True in the supervisor, False in the child that does the work."""
+        pid = os.fork()
+        if pid:
+            self.helpers.append(pid)
+        return bool(pid)
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    def _wait(self, pid: Optional[int], seconds: Optional[float]) -> Optional[int]:
-        """Wait for `pid` to end (its wait status) or for `seconds` to pass (None).
+    def _wait(self, pid: Optional[int], seconds: Optional[float]) -> Optional[Ending]:
+        """Wait for `pid` to end, without reaping it, or for `seconds` to pass (None).
 
         Raises Ended when the run is cancelled, asked to end, or past its time.
         """
         end = None if seconds is None else time.monotonic() + seconds
         while True:
-            status_word = _reap(pid)
-            if status_word is not None:
-                return status_word
+            self._reap_helpers()
+            ended = _ended(pid) if pid is not None else None
+            if ended is not None:
+                return ended
             pause = 3600.0
             for limit in (end, self.deadline):
                 if limit is not None:
@@ -205,21 +226,29 @@ class Supervisor:
             return Ended("cancelled", "cancelled by its user")
         return Ended("killed", "its supervisor was asked to end (shutdown or logout?)")
 
-    def _wait_status(self, pid: int) -> Tuple[int, Optional[int]]:
-        word = self._wait(pid, None)
-        assert word is not None
-        if os.WIFSIGNALED(word):
-            return 128 + os.WTERMSIG(word), os.WTERMSIG(word)
-        return os.WEXITSTATUS(word), None
-
     def _wait_code(self, pid: int) -> int:
-        return self._wait_status(pid)[0]
+        """For the tools that make the environment: their exit code, and nothing of them left."""
+        self.leader = pid
+        ended = self._wait(pid, None)
+        assert ended is not None
+        self._clear_tree()
+        return ended.code
+
+    def _reap_helpers(self) -> None:
+        for pid in list(self.helpers):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self.helpers.remove(pid)
 
     # --- after the job ----------------------------------------------------------------------------
 
     def _clear_tree(self) -> List[int]:
-        grace = GRACE if self.ending is None else float(self.order.get("grace") or GRACE)
-        _, left = procs.end_tree(self.run.run_id, grace, [os.getpid()], _reap_all)
+        """End what is left of the job, then let its first process go; pids that would not end."""
+        grace = float(self.order.get("grace") or GRACE)
+        tree = procs.Tree(self.run.run_id, self.leader, [os.getpid(), *self.helpers])
+        left = procs.end_tree(tree, grace, self._reap_helpers)
+        if self.leader is not None:
+            os.waitpid(self.leader, os.WNOHANG)
+            self.leader = None
         return left
 
     def _verdict(self, code: Optional[int], number: Optional[int]) -> Tuple[str, List[str]]:
@@ -227,9 +256,9 @@ class Supervisor:
             return self.ending.verdict, [self.ending.reason]
         if code == 0:
             return "succeeded", []
-        if (number == signal.SIGKILL or code == 137) and oom_kills() > self.oom_before:
+        if (number == signal.SIGKILL or code == 137) and causes.oom_kills() > self.oom_before:
             return "oom", ["the kernel killed it: its memory limit was reached"]
-        reasons = causes_in(self.run.log)
+        reasons = causes.in_log(self.run.log)
         if number is not None:
             return "killed", ["signal %d ended it" % number, *reasons]
         return "failed", ["exit code %s" % code, *reasons]
@@ -285,76 +314,14 @@ def _quiet_child() -> None:
     os.closerange(3, 1024)
 
 
-def _reap(wanted: Optional[int]) -> Optional[int]:
-    """Collect ended children; the wait status of `wanted` if it was among them."""
-    found = None
-    while True:
-        try:
-            pid, word = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
-        if pid == 0:
-            return found
-        if pid == wanted:
-            found = word
-
-
-def _reap_all() -> None:
-    _reap(None)
-
-
-def oom_kills() -> int:
-    """How often the kernel killed for memory in this cgroup (v2 memory.events, v1 oom_control)."""
-    try:
-        with open("/proc/self/cgroup", "r") as file:
-            lines = [line.rstrip("\n").split(":", 2) for line in file]
-    except OSError:
-        return 0
-    for _, controllers, path in lines:
-        if controllers == "":
-            name = "/sys/fs/cgroup%s/memory.events" % path
-        elif "memory" in controllers.split(","):
-            name = "/sys/fs/cgroup/memory%s/memory.oom_control" % path
-        else:
-            continue
-        count = _oom_line(name)
-        if count is not None:
-            return count
-    return 0
-
-
-def _oom_line(name: str) -> Optional[int]:
-    try:
-        with open(name, "r") as file:
-            for line in file:
-                if line.startswith("oom_kill "):
-                    return int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    return None
-
-
-CAUSES = (
-    (b"CUDA out of memory", "the log says: CUDA out of memory"),
-    (b"torch.OutOfMemoryError", "the log says: CUDA out of memory"),
-    (b"No space left on device", "the log says: no space left on device"),
-    (b"NCCL error", "the log says: NCCL error"),
-)
-
-
-def causes_in(log: str) -> List[str]:
-    """Well-known causes of death named in the last 64 KiB of the log."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
-            tail = file.read(65536)
-    except OSError:
-        return []
-    found: List[str] = []
-    for pattern, words in CAUSES:
-        if pattern in tail and words not in found:
-            found.append(words)
-    return found
+def _ended(pid: int) -> Optional[Ending]:
+    """How the child ended, if it did. It stays a zombie, so that its pid stays its own."""
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if info is None:
+        return None
+    if info.si_code == os.CLD_EXITED:
+        return Ending(info.si_status, None)
+    return Ending(128 + info.si_status, info.si_status)
 
 
 def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int) -> None:

@@ -21,8 +21,8 @@ def text(**changes: Any) -> str:
 # content of metrics.json (None: no file) -> (outcome, exit code of `wait`, accuracy)
 RESULTS: dict[str, tuple[str | bytes | None, str, int, float | None]] = {
     "good": (text(), "ok", 0, 0.9),
-    "accuracy alone": ('{"accuracy": 0.9}', "ok", 0, 0.9),
-    "an integer of 1": ('{"accuracy": 1}', "ok", 0, 1.0),
+    "no matrix to see it": ('{"accuracy": 0.9}', "below_target", 7, 0.9),
+    "an integer of 1": (text(accuracy=1, confusion_matrix=[[50, 0], [0, 50]]), "ok", 0, 1.0),
     "missing": (None, "invalid_result", 7, None),
     "empty": ("", "invalid_result", 7, None),
     "torn": (text()[:-5], "invalid_result", 7, None),

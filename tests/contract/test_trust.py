@@ -1,0 +1,180 @@
+"""Whom orch trusts: host keys, logins, and what to do when they are refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.contract.conftest import MakeDesk, box
+from tests.contract.desk import Desk, assert_clear
+from tests.helpers.sshd import PrivateSshd
+
+pytestmark = pytest.mark.ssh
+
+MakeSshd = Callable[..., PrivateSshd]
+
+
+def never_ran(desk: Desk) -> None:
+    """Every run the ledger knows is known not to have run."""
+    assert {row[1:] for row in desk.rows()} <= {("finished", "never_started")}
+
+
+def stranger(new_desk: MakeDesk, server: PrivateSshd, tmp_path: Path) -> Desk:
+    """A desk that has never seen the server's key."""
+    config = server.write_client_config(tmp_path / "client", trusted=False)
+    return new_desk(host=box(server), ssh_config=config)
+
+
+def test_an_unknown_key_is_refused_shown_and_pinned_once(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    desk = stranger(new_desk, sshd, tmp_path)
+    done = desk.orch("submit", "train", code=8)
+    assert_clear(done, "box", "orch host trust box")
+    never_ran(desk)
+    assert not sshd.root_dir.exists()
+    refused = desk.orch("host", "trust", "box", code=8)
+    shown = _fingerprint(sshd)
+    assert shown in refused.stderr
+    trusted = desk.orch("host", "trust", "-y", "box")
+    assert shown in trusted.stderr
+    assert (tmp_path / "client" / "known_hosts").read_text() == ""
+    run_id = desk.submit("train")
+    desk.orch("wait", run_id)
+    desk.orch("fetch-results", run_id)
+    assert desk.show(run_id)["accuracy"] == 0.9
+
+
+def _fingerprint(server: PrivateSshd) -> str:
+    argv = ["ssh-keygen", "-lf", str(server.base / "host_ed25519.pub")]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+@pytest.mark.parametrize("pinned_by", ["known_hosts", "orch host trust"])
+def test_a_changed_key_is_refused_and_nothing_is_sent(
+    pinned_by: str, new_desk: MakeDesk, make_sshd: MakeSshd, tmp_path: Path
+) -> None:
+    server = make_sshd()
+    if pinned_by == "known_hosts":
+        desk = new_desk(host=box(server), ssh_config=server.client_config)
+    else:
+        desk = stranger(new_desk, server, tmp_path)
+        desk.orch("host", "trust", "-y", "box")
+    desk.orch("doctor", "box")
+    server.rotate_host_keys()
+    before = server.log().count("Accepted publickey")
+    done = desk.orch("submit", "train", code=8)
+    assert_clear(done, "box", "CHANGED", _fingerprint(server))
+    assert server.log().count("Accepted publickey") == before
+    never_ran(desk)
+    if pinned_by == "orch host trust":
+        desk.orch("host", "trust", "-y", "box")
+        desk.submit("train")
+
+
+def test_a_second_key_type_beside_the_pinned_one_is_no_change(
+    new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd(host_keys=["ecdsa"])
+    server.rotate_host_keys(["ecdsa"])
+    config = server.write_client_config(server.base)
+    desk = new_desk(host=box(server), ssh_config=config)
+    desk.orch("doctor", "box")
+    line = server.host_key_line()
+    key = (server.base / "host_ecdsa").read_bytes(), (server.base / "host_ecdsa.pub").read_bytes()
+    server.rotate_host_keys(["ed25519", "ecdsa"])
+    (server.base / "host_ecdsa").write_bytes(key[0])
+    (server.base / "host_ecdsa.pub").write_bytes(key[1])
+    server.restart()
+    assert server.host_key_line(key_type="ecdsa") == line
+    desk.orch("submit", "train", "-f")
+
+
+@pytest.mark.parametrize("kind", ["another key", "no such user", "key with a passphrase", "no key"])
+def test_a_login_that_is_refused_says_why_and_asks_nobody(
+    kind: str, new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = sshd.write_client_config(tmp_path / "client")
+    text = config.read_text()
+    other = tmp_path / "other_key"
+    phrase = "secret" if kind == "key with a passphrase" else ""
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", phrase, "-f", str(other)]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+    if kind == "no such user":
+        text = text.replace(f"User {sshd.user}", "User nobody-at-all")
+    elif kind == "no key":
+        text = text.replace(str(sshd.identity), str(tmp_path / "absent"))
+    else:
+        text = text.replace(str(sshd.identity), str(other))
+    config.write_text(text)
+    desk = new_desk(host=box(sshd), ssh_config=config)
+    done = desk.orch("submit", "train", code=8, timeout=40)
+    assert_clear(done, "box")
+    never_ran(desk)
+    report = desk.orch("doctor", "box", "--json", code=None)
+    assert report.returncode in (6, 8)
+    assert json.loads(report.stdout)
+
+
+@pytest.mark.parametrize(
+    ("config", "codes"),
+    [
+        ({"ForceCommand": "echo this account may not"}, (6,)),
+        ({"ForceCommand": "/bin/false"}, (6,)),
+        ({"MaxSessions": "0"}, (6,)),
+        ({"AllowUsers": "somebody-else"}, (8,)),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_a_restricted_login_is_named_as_such(
+    config: dict[str, str], codes: tuple[int, ...], new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd(config=config)
+    desk = new_desk(host=box(server), ssh_config=server.client_config)
+    done = desk.orch("submit", "train", code=None)
+    assert done.returncode in codes, done.stderr
+    assert_clear(done, "box")
+    if "echo" in str(config):
+        assert "this account may not" in done.stderr
+    never_ran(desk)
+
+
+@pytest.mark.parametrize("kind", ["nobody listens", "not ssh"])
+def test_a_host_that_is_not_there_is_unreachable(
+    kind: str, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        if kind == "not ssh":
+            listener.listen()
+        desk = new_desk(host={"ssh": f"me@127.0.0.1:{port}"})
+        running = desk.start("submit", "train")
+        if kind == "not ssh":
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        out, said = running.communicate(timeout=60)
+    assert (running.returncode, out) == (6, ""), said
+    assert "box" in said
+    assert "Traceback" not in said
+    never_ran(desk)
+
+
+def test_no_agent_socket_reaches_the_session(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = sshd.write_client_config(tmp_path / "client", extra="    ForwardAgent yes\n")
+    desk = new_desk({"env": "env"}, host=box(sshd), ssh_config=config)
+    desk.env["SSH_AUTH_SOCK"] = str(tmp_path / "agent.sock")
+    desk.submit("env")
+    desk.orch("wait")
+    log = desk.orch("tail").stdout
+    assert "ORCH_RUN_ID=" in log
+    assert "SSH_AUTH_SOCK" not in log
