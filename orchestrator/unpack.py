@@ -74,6 +74,9 @@ class Folder:
     def __exit__(self, *_exc: object) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(PARTS, dir_fd=self._root)  # gone when empty, kept when there is a part in it
+            if not self.known:
+                os.unlink(JOURNAL, dir_fd=self._root)  # nothing came: leave no trace
+                os.rmdir(self.path)
         for fd in [*self._dirs.values(), self._journal, self._parts, self._root]:
             if fd >= 0:
                 os.close(fd)

@@ -1,4 +1,4 @@
-"""Why a job died, where its exit code does not tell: the kernel's counters, the log's last words."""
+"""Why a job died, where its exit code does not tell: the kernel's count, the log's last words."""
 
 from __future__ import annotations
 

@@ -16,6 +16,14 @@ def connect(host: Host, env: Mapping[str, str]) -> Agent:
     return Agent(host, open_transport(host, env))
 
 
+def check_name(host: Host, env: Mapping[str, str]) -> None:
+    """NotFound for a host nobody has ever heard of; before a run is recorded for it."""
+    if not host.is_local:
+        from orchestrator.transport import ssh
+
+        ssh.check_name(host, ssh_config(env))
+
+
 def open_transport(host: Host, env: Mapping[str, str]) -> Transport:
     if host.is_local:
         return LocalTransport(host, env)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,10 @@ import paramiko
 
 from orchestrator import errors
 from orchestrator.domain import Host
+
+# paramiko logs its threads' tracebacks; what a user needs to know is raised as an error of ours.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
 
 CONNECT_TIMEOUT = 20.0
 AUTH_TIMEOUT = 30.0
@@ -108,8 +113,6 @@ class SshPipe:
 
 
 def _connection(host: Host, ssh_config: Path, pinned: Path, home: Path) -> fabric.Connection:
-    if host.ssh is None:
-        _check_alias(host, ssh_config)
     try:
         config = fabric.Config(
             runtime_ssh_path=str(ssh_config) if ssh_config.exists() else None,
@@ -128,10 +131,11 @@ def _connection(host: Host, ssh_config: Path, pinned: Path, home: Path) -> fabri
     return connection
 
 
-def _check_alias(host: Host, ssh_config: Path) -> None:
-    """A bare name must be an alias of the ssh config or a name that resolves; else say so now."""
-    names = aliases(ssh_config)
-    if host.name in names or _looked_up(ssh_config, host.name) != host.name:
+def check_name(host: Host, ssh_config: Path) -> None:
+    """NotFound for a bare name that is no alias of the ssh config and does not resolve."""
+    if host.ssh is not None:
+        return
+    if host.name in aliases(ssh_config) or _looked_up(ssh_config, host.name) != host.name:
         return
     try:
         socket.getaddrinfo(host.name, 22)
@@ -195,13 +199,10 @@ def _identities(connection: fabric.Connection) -> None:
         connection.connect_kwargs["allow_agent"] = False
     if options.get("identityfile"):
         connection.connect_kwargs["look_for_keys"] = False
-        existing = [
-            name
-            for name in (os.path.expanduser(str(item)) for item in options["identityfile"])
-            if os.path.exists(name)
-        ]
-        if existing:
-            connection.connect_kwargs["key_filename"] = existing
+        named = [os.path.expanduser(str(item)) for item in options["identityfile"]]
+        existing = [name for name in named if os.path.exists(name)]
+        # A name that is not there would end the login with an error about a file.
+        connection.connect_kwargs["key_filename"] = existing
     connection.connect_kwargs.setdefault("auth_timeout", AUTH_TIMEOUT)
     connection.connect_kwargs.setdefault("banner_timeout", CONNECT_TIMEOUT)
 
@@ -232,7 +233,21 @@ def translated(host: Host, connection: fabric.Connection) -> Iterator[None]:
             hint="check User and IdentityFile for this host in the ssh config",
         ) from None
     except (paramiko.SSHException, OSError, EOFError, ValueError) as exc:
+        if "No authentication methods" in str(exc):
+            raise _no_key(host, where, connection) from None
         raise _connect_error(host, where, exc) from None
+
+
+def _no_key(host: Host, where: str, connection: fabric.Connection) -> errors.AuthFailed:
+    named = [
+        os.path.expanduser(str(item)) for item in connection.ssh_config.get("identityfile", ())
+    ]
+    absent = [name for name in named if not os.path.exists(name)]
+    what = f"; {', '.join(absent)} does not exist" if absent else ""
+    return errors.AuthFailed(
+        f"{host.name} ({where}): there is no key to log in with{what}",
+        hint="name one by IdentityFile in the ssh config, or add one to ssh-agent",
+    )
 
 
 def _connect_error(host: Host, where: str, exc: Exception) -> errors.OrchError:

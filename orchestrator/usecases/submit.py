@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import names
-from orchestrator.domain import DataSource, Finding, Host, JobSpec, Run, RunState
+from orchestrator.domain import DataSource, Finding, Host, JobSpec, Run, RunState, Verdict
 from orchestrator.errors import (
     HostUnfit,
     NotFound,
@@ -30,6 +30,7 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_data, scan_project
 from orchestrator.spec import data_for, load_job, recorded
 from orchestrator.transport.base import Agent
+from orchestrator.transport.connect import check_name
 from orchestrator.usecases import sync
 from orchestrator.usecases.check import Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
@@ -76,6 +77,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     host = ctx.host(request.host)
     if spec.requirements and not (project / spec.requirements).is_file():
         raise UsageError(f"{spec.path.name}: setup.requirements: no file {spec.requirements}")
+    check_name(host, ctx.env)
     with ctx.ledger(readonly=True) as ledger:
         found = preflight(project, spec, ledger)
     return Plan(
@@ -153,7 +155,8 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
     supersedes = request.supersedes
     if supersedes is None:
         same = ledger.same_config(plan.found.config_hash, spec.name)
-        mine = [run for run in same if run.project == str(plan.project)]
+        never = Verdict.NEVER_STARTED
+        mine = [run for run in same if run.project == str(plan.project) and run.verdict != never]
         supersedes = mine[-1].run_id if mine else None
     token = "".join(secrets.choice(TOKEN) for _ in range(5))
     git = plan.listing.state()
