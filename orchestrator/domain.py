@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 
@@ -94,92 +93,6 @@ class Host:
     @property
     def is_local(self) -> bool:
         return self.transport == "local"
-
-
-# --- the job spec, parsed -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One command of a job. `argv` is executed as it is; a string became `("sh", "-c", text)`."""
-
-    name: str
-    argv: tuple[str, ...]
-    needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceFile:
-    path: str  # relative to the project root
-    at: str | None = None  # the dotted key under which the file's content belongs
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    files: tuple[ReferenceFile, ...]
-    only: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    waive: Mapping[str, str] = field(default_factory=dict)  # dotted key -> reason
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    gpus_min: int = 0
-    gpus_max: int = 0
-    gpu_memory: int | None = None  # bytes
-    disk: int | None = None  # bytes
-    time: float | None = None  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class DataSource:
-    """Data a job reads: sent by content (`source`, unexpanded) or already on the host (`at`)."""
-
-    name: str
-    source: str | None = None
-    at: str | None = None
-    when: Mapping[str, Any] = field(default_factory=dict)  # dotted config key -> required value
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    min: float | None = None
-    max: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Expect:
-    metrics: Mapping[str, Bound] = field(default_factory=dict)
-    predictions: str | None = None  # "not-degenerate" | "any" | None
-
-
-@dataclass(frozen=True, slots=True)
-class JobSpec:
-    """A job as one run would execute it: profile and overrides applied, every default filled."""
-
-    name: str
-    path: Path
-    stages: tuple[Stage, ...]  # in an order that respects `needs`
-    config: Mapping[str, Any]
-    description: str = ""
-    profile: str | None = None
-    profiles: tuple[str, ...] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    volatile: tuple[str, ...] = ()  # dotted config keys left out of the hash
-    reference: Reference | None = None
-    resources: Resources = Resources()
-    env: Mapping[str, str] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
-    data: tuple[DataSource, ...] = ()
-    requirements: str | None = None  # setup.requirements, relative to the project root
-    results_dir: str = "results"
-    results_exclude: tuple[str, ...] = ()
-    metrics_file: str = "results/metrics.json"
-    metrics_primary: str = "accuracy"
-    metrics_declared: bool = False  # the spec names `metrics` or `expect`: a metrics file is owed
-    expect: Expect = Expect()
-    guards: tuple[Mapping[str, Any], ...] = ()
-    canary: Mapping[str, Any] | None = None
 
 
 # --- the ledger's view ----------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import names, overlay, specparts, strictyaml
-from orchestrator.domain import Bound, DataSource, Expect, JobSpec
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.fields import Field
+from orchestrator.jobspec import Bound, DataSource, Expect, JobSpec
 from orchestrator.names import did_you_mean
 from orchestrator.strictyaml import Document
 

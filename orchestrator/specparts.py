@@ -9,7 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator import names, units
-from orchestrator.domain import (
+from orchestrator.errors import UsageError
+from orchestrator.fields import Field
+from orchestrator.jobspec import (
     Bound,
     DataSource,
     Expect,
@@ -18,8 +20,6 @@ from orchestrator.domain import (
     Resources,
     Stage,
 )
-from orchestrator.errors import UsageError
-from orchestrator.fields import Field
 from orchestrator.names import did_you_mean
 from orchestrator.overlay import fit, leaves, lookup
 

@@ -19,7 +19,8 @@ from orchestrator.checks.confusion import (
     labels_of,
     matrix_of,
 )
-from orchestrator.domain import Bound, Expect, Judged, Outcome
+from orchestrator.domain import Judged, Outcome
+from orchestrator.jobspec import Bound, Expect
 from orchestrator.strictjson import JsonRefused, cut, loads
 
 ACCURACY = "accuracy"

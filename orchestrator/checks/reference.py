@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import strictjson, strictyaml
-from orchestrator.domain import Finding, Reference, ReferenceFile, Severity
+from orchestrator.domain import Finding, Severity
 from orchestrator.errors import SpecError
+from orchestrator.jobspec import Reference, ReferenceFile
 from orchestrator.strictyaml import Document, Trail
 
 

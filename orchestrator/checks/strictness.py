@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.domain import Finding, JobSpec, Severity
+from orchestrator.domain import Finding, Severity
+from orchestrator.jobspec import JobSpec
 
 
 def check(spec: JobSpec) -> list[Finding]:

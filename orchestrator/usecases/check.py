@@ -8,8 +8,9 @@ from pathlib import Path
 
 from orchestrator.checks import history, reference, strictness
 from orchestrator.confighash import config_hash
-from orchestrator.domain import Finding, JobSpec
+from orchestrator.domain import Finding
 from orchestrator.errors import PreflightRefused
+from orchestrator.jobspec import JobSpec
 from orchestrator.ledger.store import Ledger
 from orchestrator.spec import load_job
 from orchestrator.usecases.context import Context

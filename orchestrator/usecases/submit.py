@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import names
-from orchestrator.domain import DataSource, Finding, Host, JobSpec, Run, RunState, Verdict
+from orchestrator.domain import Finding, Host, Run, RunState, Verdict
 from orchestrator.errors import (
     HostUnfit,
     NotFound,
@@ -26,6 +26,7 @@ from orchestrator.errors import (
     TransportError,
     UsageError,
 )
+from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_data, scan_project
 from orchestrator.spec import data_for, load_job, recorded

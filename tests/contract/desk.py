@@ -15,7 +15,7 @@ from tests.helpers import processes
 from tests.helpers.cli import assert_exit, run_orch, start_orch
 from tests.helpers.project import JobText, make_project
 
-WORK = '''
+WORK = """
 import json, os, sys
 print("first byte of the job", flush=True)
 for step in range(1, 4):
@@ -34,7 +34,7 @@ result = {"accuracy": right / 50, "confusion_matrix": matrix, "labels": ["neg", 
 with open(os.path.join(out, "metrics.json"), "w") as file:
     json.dump(result, file)
 print("last line without an end", end="", flush=True)
-'''
+"""
 WORK_LOG = b"first byte of the job\nstep 1\nstep 2\nstep 3\nlast line without an end"
 
 TRAIN: Mapping[str, Any] = {

@@ -56,9 +56,7 @@ def test_not_one_process_is_left(
     if where == "ssh":
         server: PrivateSshd = request.getfixturevalue("sshd")
         options = {"host": box(server), "ssh_config": server.client_config}
-    desk = new_desk(
-        {"stubborn": "python3 stubborn.py"}, files={"stubborn.py": STUBBORN}, **options
-    )
+    desk = new_desk({"stubborn": "python3 stubborn.py"}, files={"stubborn.py": STUBBORN}, **options)
     run_id = started(desk, "stubborn")
     until(lambda: len(of_run(run_id)) >= 6)
     began = time.monotonic()

@@ -175,7 +175,9 @@ def test_the_whole_path_on_python_3_8(
 
 # --- sessions -------------------------------------------------------------------------------------
 
-NEEDED = "sh bash cat cp echo env head ls mkdir rm sed sleep tail test touch tr true python3".split()
+NEEDED = (
+    "sh bash cat cp echo env head ls mkdir rm sed sleep tail test touch tr true python3".split()
+)
 
 
 def bare_server(make_sshd: MakeSshd) -> PrivateSshd:

@@ -21,6 +21,7 @@ LAYER_OF = {
     "orchestrator": FLOOR,
     "orchestrator.domain": FLOOR,
     "orchestrator.errors": FLOOR,
+    "orchestrator.jobspec": FLOOR,
     "orchestrator.names": FLOOR,
     "orchestrator.paths": FLOOR,
     "orchestrator.transitions": FLOOR,
@@ -47,7 +48,7 @@ OWNERS = {
 }
 
 # No input, output, clock or chance in these: equal arguments give equal results.
-PURE = ["domain", "errors", "names", "transitions", "confighash", "checks"]
+PURE = ["domain", "errors", "jobspec", "names", "transitions", "confighash", "checks"]
 IMPURE = {"os", "io", "time", "random", "secrets", "socket", "subprocess", "threading", "shutil"}
 
 STDLIB_3_8 = set(sys.stdlib_module_names) - {"graphlib", "tomllib", "zoneinfo"}

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.checks import reference
-from orchestrator.domain import Finding, Reference, ReferenceFile, Severity
+from orchestrator.domain import Finding, Severity
 from orchestrator.errors import SpecError
+from orchestrator.jobspec import Reference, ReferenceFile
 
 THEIRS = {
     "training": {"ema": 0.9999, "sampling_eps_min": 1e-3, "sampling_eps_max": 1.0},

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.checks import strictness
-from orchestrator.domain import Bound, Expect, JobSpec, Reference, ReferenceFile, Severity, Stage
+from orchestrator.domain import Severity
+from orchestrator.jobspec import Bound, Expect, JobSpec, Reference, ReferenceFile, Stage
 
 TIGHT: dict[str, Any] = {
     "name": "j",

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from orchestrator.checks.binomial import EXACT_UP_TO, upper_tail
 from orchestrator.checks.outcome import judge
-from orchestrator.domain import Bound, Expect, Judged, Outcome
+from orchestrator.domain import Judged, Outcome
+from orchestrator.jobspec import Bound, Expect
 
 AT_LEAST_85 = Expect({"accuracy": Bound(min=0.85)}, "not-degenerate")
 GOOD = {

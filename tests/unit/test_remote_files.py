@@ -158,7 +158,9 @@ def test_what_is_no_run_id_never_becomes_a_path(tmp_path: Path, run_id: str) -> 
         Layout(str(tmp_path)).run(run_id)
 
 
-@pytest.mark.parametrize("tree", ["", "s1:", "s1:../../x", "s2:" + "0" * 64, "s1:" + "0" * 64 + "\n"])
+@pytest.mark.parametrize(
+    "tree", ["", "s1:", "s1:../../x", "s2:" + "0" * 64, "s1:" + "0" * 64 + "\n"]
+)
 def test_what_is_no_tree_hash_never_becomes_a_path(tmp_path: Path, tree: str) -> None:
     layout = Layout(str(tmp_path))
     for path in (layout.tree, layout.spare, layout.dataset):

@@ -75,7 +75,9 @@ def test_a_zombie_is_not_alive() -> None:
 
 def test_a_name_with_parentheses_and_spaces_does_not_confuse(tmp_path: Path) -> None:
     code = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'a) R 1 (b', 0, 0, 0); "
-    child = subprocess.Popen([PYTHON, "-c", code + "print(1, flush=True); time.sleep(30)"], stdout=-1)
+    child = subprocess.Popen(
+        [PYTHON, "-c", code + "print(1, flush=True); time.sleep(30)"], stdout=-1
+    )
     assert child.stdout
     child.stdout.readline()
     assert procs.start_time(child.pid) == processes.start_time(child.pid)

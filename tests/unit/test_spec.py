@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator import spec, units
 from orchestrator.confighash import config_hash
-from orchestrator.domain import Bound, JobSpec, Resources, Stage
 from orchestrator.errors import NotFound, SpecError, UsageError
+from orchestrator.jobspec import Bound, JobSpec, Resources, Stage
 
 FULL = Path(__file__).parent.parent / "data" / "full_job.yaml"
 SMALL = """\
