@@ -37,8 +37,26 @@ def serve(root: str) -> int:
             return 1
         if request is None:
             return 0
-        if not _answer(layout, channel, request):
+        answer = _answer_apart if request.get("verb") == "sync" else _answer
+        if not answer(layout, channel, request):
             return 1
+
+
+def _answer_apart(layout: "object", channel: "object", request: Dict[str, object]) -> bool:
+    """Answer in a fork: a sync may need much memory, of which a supervisor forked from this process
+    later would keep a copy for as long as its run lasts."""
+    from remote.channel import Channel
+
+    assert isinstance(channel, Channel)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if _answer(layout, channel, request) else 1
+        finally:
+            os._exit(code)
+    channel.forget()
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> bool:

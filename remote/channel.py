@@ -43,6 +43,10 @@ class Channel:
                 raise wire.WireError("a frame that is no data")
             yield frame.payload
 
+    def forget(self) -> None:
+        """Drop what was read ahead: a fork of this process reads it, and goes on from there."""
+        self._reader.forget()
+
     def item(self, value: Any) -> None:
         self._write(wire.json_frame(self._nonce(), wire.ITEM, value))
 

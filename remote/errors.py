@@ -11,3 +11,11 @@ class Refused(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class Damaged(Exception):
+    """Objects that are missing or do not match their name any more (they were put aside)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__("%d objects are missing or damaged" % count)
+        self.count = count

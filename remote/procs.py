@@ -6,11 +6,14 @@ and `ORCH_RUN_ID` in its environment tells to which run it belongs, however it w
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import time
 from typing import Callable, Dict, List, Optional, Sequence
+
+from remote.errors import Damaged
 
 RUN_TAG = "ORCH_RUN_ID"
 
@@ -118,6 +121,36 @@ def _environ(pid: int) -> List[bytes]:
 def tagged(run_id: str) -> List[int]:
     """Living pids of this user whose environment carries the run's tag."""
     return Tree(run_id).living()
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Do `work` in a fork, so that the memory it needs is gone with it; raise what it raised."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        told: List[object] = []
+        try:
+            work()
+        except Damaged as exc:
+            told = ["Damaged", exc.count]
+        except OSError as exc:
+            told = ["OSError", exc.errno, exc.strerror, os.fsdecode(exc.filename or "")]
+        except Exception as exc:
+            told = ["Error", "%s: %s" % (type(exc).__name__, exc)]
+        finally:
+            os.write(write_end, json.dumps(told).encode("ascii"))
+            os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    problem = json.loads(answer.decode("ascii")) if answer else ["Error", "a child was killed"]
+    if problem[:1] == ["Damaged"]:
+        raise Damaged(int(problem[1]))
+    if problem[:1] == ["OSError"]:
+        raise OSError(*problem[1:])
+    if problem:
+        raise RuntimeError(problem[1])
 
 
 def which(name: str, path: Optional[str] = None) -> Optional[str]:

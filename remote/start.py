@@ -10,9 +10,9 @@ import shutil
 import time
 from typing import Any, Dict, List, Optional
 
-from remote import files, gpu, procs, status, store, supervisor, wire
+from remote import files, gpu, procs, status, store, supervisor, trees, wire
 from remote.channel import Channel
-from remote.errors import HEADROOM, Refused
+from remote.errors import HEADROOM, Damaged, Refused
 from remote.layout import Layout, RunFiles
 
 REPORT_DEADLINE = 20.0
@@ -37,16 +37,28 @@ def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str
     if lacking:
         return {"need": "data", "names": lacking}
     _check_host(layout, request)
+    # Two controllers may hold the same run id: the second waits here and finds it started.
+    guard = files.lock(layout.lock(run.run_id + ".claim"))
     try:
-        claimed = _claim(layout, run, request, delta)
+        if os.path.exists(run.started):
+            return {**status.status(layout, run.run_id), "already": True}
+        if not _claimed(layout, run, request, delta):
+            return {"need": "tree"}
+        return _launch(layout, run, request)
+    finally:
+        if os.path.exists(run.started):  # whoever comes now is told so without the lock
+            files.remove(layout.lock(run.run_id + ".claim"))
+        os.close(guard)
+
+
+def _claimed(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes) -> bool:
+    try:
+        return _claim(layout, run, request, delta)
     except OSError as exc:
         if not files.is_full(exc):
             raise
         _withdraw(run)
         raise Refused("HostDiskFull", _full(layout)) from None
-    if not claimed:
-        return {"need": "tree"}
-    return _launch(layout, run, request)
 
 
 def _receive_delta(layout: Layout, channel: Channel, request: Dict[str, Any]) -> bytes:
@@ -119,10 +131,8 @@ def _claim(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes)
     except FileExistsError:
         shutil.rmtree(run.tree, ignore_errors=True)  # claimed before, never started: begin again
     try:
-        store.take_tree(
-            layout, str(request["tree"]), str(request.get("base") or ""), delta, run.tree
-        )
-    except store.Damaged:
+        trees.take(layout, str(request["tree"]), str(request.get("base") or ""), delta, run.tree)
+    except Damaged:
         shutil.rmtree(run.tree, ignore_errors=True)
         files.remove(layout.tree(str(request["tree"])))
         _withdraw(run)

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from remote import causes, environment, files, gpu, procs, session, status, store
+from remote import causes, environment, files, gpu, procs, session, status, trees
 from remote.layout import Layout, RunFiles
 
 GRACE = 10.0
@@ -184,7 +184,7 @@ class Supervisor:
         try:
             _quiet_child()
             os.nice(10)
-            store.make_spare(self.layout, str(self.order["snapshot"]))
+            trees.make_spare(self.layout, str(self.order["snapshot"]))
         finally:
             os._exit(0)
 

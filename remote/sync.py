@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from remote import files, store, wire
+from remote import files, store, trees, wire
 from remote.channel import Channel
-from remote.errors import HEADROOM, Refused
+from remote.errors import HEADROOM, Damaged, Refused
 from remote.layout import Layout
 
 Body = Dict[str, Any]
@@ -32,7 +32,7 @@ def sync(layout: Layout, channel: Channel, request: Body) -> Body:
     store.commit_tree(layout, manifest, tree)
     if request.get("dataset"):
         try:
-            store.place_dataset(layout, manifest, tree)
-        except store.Damaged as exc:  # the start finds the data lacking, and it is sent anew
+            trees.place_dataset(layout, manifest, tree)
+        except Damaged as exc:  # the start finds the data lacking, and it is sent anew
             return {"objects": len(wanted), "bytes": needed, "damaged": str(exc)}
     return {"objects": len(wanted), "bytes": needed}

@@ -112,6 +112,10 @@ class FrameReader:
             payload = unpack_payload(payload, DATA_MAX if kind == DATA else JSON_MAX)
         return Frame(kind, payload)
 
+    def forget(self) -> None:
+        """Drop what was read ahead."""
+        self._buffer = b""
+
     def _sync(self) -> bool:
         wanted = MAGIC + (self.nonce or b"")
         seen = b""

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remote import store, wire
+from remote import store, trees, wire
+from remote.errors import Damaged
 from remote.layout import Layout
 
 Tree = dict[bytes, tuple[int, str, bytes]]  # path -> (mode, kind, content)
@@ -83,7 +84,7 @@ def test_a_tree_is_built_as_it_was_and_is_not_asked_for_again(
 ) -> None:
     manifest, tree = put(layout, TREE)
     assert store.missing(layout, wire.parse_manifest(manifest)) == []
-    store.build_tree(layout, manifest, str(tmp_path / "t"))
+    trees.build(layout, manifest, str(tmp_path / "t"))
     assert read(str(tmp_path / "t")) == TREE
     assert store.manifest_of(layout, tree) == manifest
 
@@ -99,13 +100,13 @@ def test_a_damaged_object_is_noticed_never_handed_out_and_asked_anew(
         path.unlink()
     else:
         path.write_bytes(b"0dd" if how == "flip" else b"od")
-    with pytest.raises(store.Damaged):
-        store.build_tree(layout, manifest, str(tmp_path / "t"))
+    with pytest.raises(Damaged):
+        trees.build(layout, manifest, str(tmp_path / "t"))
     entries = wire.parse_manifest(manifest)
     wanted = store.missing(layout, entries)
     assert [entries[index].path for index, _ in wanted] == [b"odd \xff\nname"]
     put(layout, TREE)
-    store.build_tree(layout, manifest, str(tmp_path / "again"))
+    trees.build(layout, manifest, str(tmp_path / "again"))
     assert read(str(tmp_path / "again")) == TREE
 
 
@@ -156,11 +157,11 @@ def test_a_large_object_gone_on_with_from_wrong_bytes_is_thrown_away(layout: Lay
 
 def test_a_spare_is_taken_once_and_is_the_tree(layout: Layout, tmp_path: Path) -> None:
     manifest, tree = put(layout, TREE)
-    store.make_spare(layout, tree)
+    trees.make_spare(layout, tree)
     (spare,) = os.listdir(layout.spares)
-    assert store.take_tree(layout, tree, "", b"", str(tmp_path / "one")) == manifest
+    trees.take(layout, tree, "", b"", str(tmp_path / "one"))
     assert os.listdir(layout.spares) == []
-    store.take_tree(layout, tree, "", b"", str(tmp_path / "two"))
+    trees.take(layout, tree, "", b"", str(tmp_path / "two"))
     assert read(str(tmp_path / "one")) == read(str(tmp_path / "two")) == TREE
 
 
@@ -168,31 +169,31 @@ def test_a_spare_of_another_boot_is_not_used(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, tree = put(layout, TREE)
-    store.make_spare(layout, tree)
+    trees.make_spare(layout, tree)
     (spare,) = os.listdir(layout.spares)
     os.unlink(os.path.join(layout.spares, spare, "a.py"))  # as a crash may leave it
     (tmp_path / "boot").write_text("another")
     monkeypatch.setenv("ORCH_BOOT_ID_FILE", str(tmp_path / "boot"))
-    store.take_tree(layout, tree, "", b"", str(tmp_path / "t"))
+    trees.take(layout, tree, "", b"", str(tmp_path / "t"))
     assert read(str(tmp_path / "t")) == TREE
 
 
 def test_a_patch_whose_object_is_damaged_is_no_tree(layout: Layout, tmp_path: Path) -> None:
     old, old_hash = put(layout, TREE)
-    store.make_spare(layout, old_hash)
+    trees.make_spare(layout, old_hash)
     new, new_hash = put(layout, {**TREE, b"new": (0o644, "f", b"brand new")})
     delta, _ = wire.make_delta(old, new)
     path = Path(layout.object(hashlib.sha256(b"brand new").hexdigest()))
     path.chmod(0o600)
     path.write_bytes(b"brand old")
-    with pytest.raises(store.Damaged):
-        store.take_tree(layout, new_hash, old_hash, delta, str(tmp_path / "t"))
+    with pytest.raises(Damaged):
+        trees.take(layout, new_hash, old_hash, delta, str(tmp_path / "t"))
 
 
 def test_only_a_few_spares_are_kept(layout: Layout) -> None:
     for number in range(8):
         _, tree = put(layout, {b"a": (0o644, "f", b"%d" % number)})
-        store.make_spare(layout, tree)
+        trees.make_spare(layout, tree)
     assert len(os.listdir(layout.spares)) <= 4
 
 
@@ -218,11 +219,11 @@ def test_a_patched_spare_equals_the_built_tree(
     layout = Layout(str(folder / "root"))
     layout.ensure()
     before, old_hash = put(layout, old)
-    store.make_spare(layout, old_hash)
+    trees.make_spare(layout, old_hash)
     after, new_hash = put(layout, new)
     delta, _ = wire.make_delta(before, after)
-    store.take_tree(layout, new_hash, old_hash, delta, str(folder / "patched"))
-    store.build_tree(layout, after, str(folder / "built"))
+    trees.take(layout, new_hash, old_hash, delta, str(folder / "patched"))
+    trees.build(layout, after, str(folder / "built"))
     assert read(str(folder / "patched")) == read(str(folder / "built")) == new
     folders = [[dirs for _, dirs, _ in os.walk(folder / kind)] for kind in ("patched", "built")]
     assert [sorted(map(sorted, found)) for found in folders][0] == sorted(map(sorted, folders[1]))
@@ -230,8 +231,8 @@ def test_a_patched_spare_equals_the_built_tree(
 
 def test_a_dataset_is_placed_once_read_only_and_whole(layout: Layout) -> None:
     manifest, tree = put(layout, TREE)
-    place = store.place_dataset(layout, manifest, tree)
-    assert store.place_dataset(layout, manifest, tree) == place
+    place = trees.place_dataset(layout, manifest, tree)
+    assert trees.place_dataset(layout, manifest, tree) == place
     found = read(place)
     assert {path: content for path, (_, _, content) in found.items()} == {
         path: content for path, (_, _, content) in TREE.items()
@@ -245,7 +246,7 @@ def test_a_dataset_with_a_damaged_object_is_not_placed(layout: Layout) -> None:
     path.chmod(0o600)
     path.write_bytes(b"0dd")
     try:
-        place = store.place_dataset(layout, manifest, tree)
-    except (store.Damaged, OSError, wire.WireError):
+        place = trees.place_dataset(layout, manifest, tree)
+    except (Damaged, OSError, wire.WireError):
         return
     assert read(place)[b"odd \xff\nname"][2] == b"odd"

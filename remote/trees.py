@@ -1,0 +1,233 @@
+"""Trees made of the store's content: a run's own copy, spare copies, and shared datasets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from typing import Callable
+
+from remote import files, procs, store, wire
+from remote.errors import Damaged
+from remote.layout import Layout, tree_name
+
+SPARE_MAX = 256 * 1024 * 1024  # bytes of a tree of which a spare copy is kept
+
+
+def build(layout: Layout, manifest: bytes, destination: str) -> None:
+    """Make `destination` (absent before) a private copy of the tree, every byte checked."""
+    bad = 0
+    made = {b""}
+    base = os.fsencode(destination)
+    os.mkdir(base, 0o700)
+    for entry in wire.parse_manifest(manifest):
+        parent = entry.path.rpartition(b"/")[0]
+        if parent not in made:
+            _make_dirs(base, parent, made)
+        bad += not _place(layout, entry, base + b"/" + entry.path)
+    if bad:
+        raise Damaged(bad)
+
+
+def _make_dirs(base: bytes, parent: bytes, made: "set[bytes]") -> None:
+    path = b""
+    for part in parent.split(b"/"):
+        path = path + b"/" + part if path else part
+        if path not in made:
+            os.mkdir(base + b"/" + path, 0o755)
+            made.add(path)
+
+
+def _place(layout: Layout, entry: wire.Entry, target: bytes) -> bool:
+    """Copy one object to `target`; False (and the object put aside) when its bytes are wrong."""
+    source = layout.object(entry.sha256)
+    try:
+        read = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    digest = hashlib.sha256()
+    try:
+        if entry.kind == "l":
+            content = os.read(read, 65536)
+            digest.update(content)
+            if digest.hexdigest() == entry.sha256:
+                os.symlink(content, target)
+        else:
+            _copy(read, target, entry, digest.update)
+    finally:
+        os.close(read)
+    if digest.hexdigest() == entry.sha256:
+        return True
+    os.rename(source, source + ".damaged")
+    return False
+
+
+def _copy(read: int, target: bytes, entry: wire.Entry, seen: Callable[[bytes], None]) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    write = os.open(target, flags, 0o755 if entry.mode & 0o100 else 0o644)
+    try:
+        while True:
+            chunk = os.read(read, 1 << 20)
+            if not chunk:
+                return
+            seen(chunk)
+            files.write_all(write, chunk)
+            if len(chunk) < (1 << 20):
+                return
+    finally:
+        os.close(write)
+
+
+# --- spares: a tree made ahead of its run ---------------------------------------------------------
+
+
+def make_spare(layout: Layout, tree: str) -> None:
+    """Leave one more copy of the tree, so that the next run of it starts with a rename.
+
+    Made by a run's supervisor after its job started. The boot id in its name keeps a copy that may
+    not have reached the disk before a crash from ever being used.
+    """
+    manifest = store.manifest_of(layout, tree)
+    size = sum(entry.size for entry in wire.parse_manifest(manifest))
+    spare = layout.spare(tree) + "." + procs.boot_id()
+    if size > SPARE_MAX or os.path.exists(spare):
+        return
+    if files.free_bytes(layout.root) < 4 * size + (64 << 20):
+        return
+    making = "%s.making.%d" % (spare, os.getpid())
+    try:
+        build(layout, manifest, making)
+        os.rename(making, spare)
+        _drop_other_spares(layout, os.path.basename(spare))
+    except (OSError, Damaged):
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _drop_other_spares(layout: Layout, keep: str) -> None:
+    """Spares are copies of what the store holds: the newest few are kept, the rest go."""
+    ranked = []
+    for name in os.listdir(layout.spares):
+        path = os.path.join(layout.spares, name)
+        if name != keep and ".making." not in name and ".taken." not in name:
+            ranked.append((os.stat(path).st_mtime, path))
+    for _, path in sorted(ranked)[: max(0, len(ranked) - 3)]:
+        taken = "%s.taken.%d" % (path, os.getpid())
+        try:
+            os.rename(path, taken)
+        except OSError:
+            continue
+        shutil.rmtree(taken, ignore_errors=True)
+
+
+def take(layout: Layout, tree: str, base: str, delta: bytes, destination: str) -> None:
+    """Make `destination` the tree, by the cheapest way there is.
+
+    A spare of the tree itself is renamed into place; a spare of `base` is renamed and `delta`
+    applied to it; without one the tree is copied out of the store. Damaged: content is missing.
+    """
+    manifest = store.manifest_of(layout, tree)
+    if _take_spare(layout, tree, destination):
+        return
+    if base and delta and _take_spare(layout, base, destination):
+        _patch(layout, delta, destination)
+        return
+    procs.in_child(lambda: build(layout, manifest, destination))
+
+
+def _take_spare(layout: Layout, tree: str, destination: str) -> bool:
+    try:
+        os.rename(layout.spare(tree) + "." + procs.boot_id(), destination)
+    except OSError:
+        return False
+    return True
+
+
+def _patch(layout: Layout, delta: bytes, destination: str) -> None:
+    base = os.fsencode(destination)
+    changes = wire.split_manifest(delta)
+    for change in changes:
+        if change[:1] == b"-":
+            path = wire.parse_line(change[1:]).path
+            os.unlink(base + b"/" + path)
+            _prune(base, path.rpartition(b"/")[0])
+    bad = 0
+    for change in changes:
+        if change[:1] == b"+":
+            entry = wire.parse_line(change[1:])
+            os.makedirs(os.path.dirname(base + b"/" + entry.path), 0o755, exist_ok=True)
+            bad += not _place(layout, entry, base + b"/" + entry.path)
+    if bad:
+        raise Damaged(bad)
+
+
+def _prune(base: bytes, folder: bytes) -> None:
+    """Remove folders that became empty: a tree holds no empty ones."""
+    while folder:
+        try:
+            os.rmdir(base + b"/" + folder)
+        except OSError:
+            return
+        folder = folder.rpartition(b"/")[0]
+
+
+# --- datasets -------------------------------------------------------------------------------------
+
+
+def place_dataset(layout: Layout, manifest: bytes, tree: str) -> str:
+    """The folder that holds the dataset, read-only, shared by all runs; made if it is not there.
+
+    Damaged: an object's bytes are not what its name says; it was put aside and no folder was made.
+    """
+    final = layout.dataset(tree)
+    if os.path.isdir(final):
+        return final
+    making = "%s.making.%d" % (os.path.join(layout.data, tree_name(tree)), os.getpid())
+    shutil.rmtree(making, ignore_errors=True)
+    os.mkdir(making, 0o700)
+    base = os.fsencode(making)
+    entries = wire.parse_manifest(manifest)
+    bad = sum(not _is_sound(layout, entry) for entry in entries)
+    if bad:
+        shutil.rmtree(making, ignore_errors=True)
+        raise Damaged(bad)
+    for entry in entries:
+        target = base + b"/" + entry.path
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        source = layout.object(entry.sha256)
+        if entry.kind == "l":
+            with open(source, "rb") as file:
+                os.symlink(file.read(), target)
+        else:
+            _link_or_copy(source, target)
+    try:
+        os.rename(making, final)
+    except OSError:
+        shutil.rmtree(making, ignore_errors=True)
+        if not os.path.isdir(final):
+            raise
+    return final
+
+
+def _is_sound(layout: Layout, entry: wire.Entry) -> bool:
+    """Whether the object's bytes are what its name says; if not it is put aside."""
+    path = layout.object(entry.sha256)
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                digest.update(chunk)
+    except FileNotFoundError:
+        return False
+    if digest.hexdigest() == entry.sha256:
+        return True
+    os.rename(path, path + ".damaged")
+    return False
+
+
+def _link_or_copy(source: str, target: bytes) -> None:
+    """Data is read-only (0400) and large: one copy on disk where the file system can link."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(os.fsdecode(source), os.fsdecode(target))
+        os.chmod(target, 0o400)
