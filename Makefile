@@ -100,11 +100,8 @@ test-tools:
 	fi; \
 	echo "note: not installed:$$missing; lanes that need them will be skipped:$$lanes" >&2
 
-bench: venv ## the measurements of tests/bench, one after another
-	@found=; for file in tests/bench/bench_*.py; do \
-	  test -e "$$file" || continue; found=1; name=$${file#tests/bench/}; \
-	  echo "== $${name%.py}"; $(BIN)/python -m "tests.bench.$${name%.py}" || exit $$?; \
-	done; test -n "$$found" || echo "nothing in tests/bench"
+bench: venv test-tools ## the speed table, against rsync, ssh and tmux by hand: docs/benchmarks.md
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 # -- the job this project is about --------------------------------------------------------------
 

@@ -379,3 +379,19 @@ def test_sizes(text: str, count: int) -> None:
 )
 def test_gpus(value: Any, pair: tuple[int, int]) -> None:
     assert units.gpus(value) == pair
+
+
+def test_a_profile_may_waive_what_its_size_makes_it_miss(load: Load) -> None:
+    text = (
+        "command: run\n"
+        "config: {warmup: 2500}\n"
+        "reference: {config: ref.yaml}\n"
+        "profiles:\n"
+        "  small:\n"
+        "    config: {warmup: 10}\n"
+        "    reference: {waive: {warmup: short run}}\n"
+    )
+    assert load(text).reference.waive == {}
+    small = load(text, profile="small").reference
+    assert small.waive == {"warmup": "short run"}
+    assert [file.path for file in small.files] == ["ref.yaml"]
