@@ -1,7 +1,19 @@
-"""`python -m orchestrator` is `orch`."""
+"""The entry point: `orch` and `python -m orchestrator`."""
 
 from __future__ import annotations
 
-from orchestrator.cli import main
+import os
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command line. Ctrl-C while it is still being imported leaves at once, quietly."""
+    signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(130))
+    from orchestrator.cli import main as run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,10 @@ class WireError(Exception):
     """What came in is not this protocol: noise, a bad checksum, another call's nonce."""
 
 
+class TooNoisy(WireError):
+    """More than `NOISE_MAX` bytes of something else before the first frame."""
+
+
 class LinkClosed(WireError):
     """The stream ended inside a frame or before one that was due."""
 
@@ -125,7 +129,7 @@ class FrameReader:
                 break
             if at < 0 and len(seen) > NOISE_MAX:
                 self.noise = seen[:512]
-                raise WireError("more than %d bytes before the first frame" % NOISE_MAX)
+                raise TooNoisy("more than %d bytes before the first frame" % NOISE_MAX)
             chunk = self._read(65536)
             if not chunk:
                 self.noise = seen[:512]

@@ -115,9 +115,18 @@ class Agent:
             raise errors.LinkLost(
                 f"{self.host.name}: the connection ended before the answer to `{verb}` was complete"
             ) from None
+        except wire.TooNoisy as exc:
+            self._drop()
+            raise errors.FrameGarbled(
+                f"{self.host.name}: its login prints {exc} of the agent",
+                hint="look at the start-up files there (.bashrc, config.fish): what they print "
+                "without a terminal belongs nowhere",
+            ) from None
         except wire.WireError as exc:
             self._drop()
-            raise errors.FrameGarbled(f"{self.host.name}: {exc}") from None
+            raise errors.FrameGarbled(
+                f"{self.host.name}: {exc}", hint="nothing was concluded from it; run it again"
+            ) from None
         except errors.TransportError:
             self._drop()
             raise
@@ -131,10 +140,14 @@ class Agent:
             frame = self._next()
             if frame.kind == wire.END:
                 reply = frame.json()
+                if not isinstance(reply, dict):
+                    raise wire.WireError("an answer that is no object")
                 if reply.get("ok") is not True:
-                    raise self._refusal(reply.get("error") or {})
+                    raise self._refusal(reply.get("error"))
                 yield End(reply)
                 return
+            if frame.kind not in (wire.ITEM, wire.DATA):
+                raise wire.WireError("a frame of a kind that no host may send")
             yield frame
 
     def _request(self, verb: str, body: Body) -> bytes:
@@ -217,8 +230,10 @@ class Agent:
             self._pipe.close()
             self._pipe = None
 
-    def _refusal(self, error: Body) -> errors.OrchError:
-        kind, message = str(error.get("kind")), str(error.get("message"))
+    def _refusal(self, error: Any) -> errors.OrchError:
+        if not isinstance(error, dict):
+            raise wire.WireError("a refusal without a reason")
+        kind, message = str(error.get("kind"))[:80], str(error.get("message"))[:2000]
         known = REFUSALS.get(kind, errors.HostFailed)
         return known(f"{self.host.name}: {message}", hint=HINTS.get(kind))
 
@@ -316,7 +331,7 @@ def install(transport: Transport, host: Host) -> None:
     pipe = transport.run(f"exec {host.python} -IS -c '{BOOT}'")
     try:
         pipe.send(b"%d\n" % len(program) + program + text + b"\n")
-        answer = _installer_answer(pipe)
+        answer = _installer_answer(host, pipe)
     finally:
         pipe.close()
     if answer == "done":
@@ -327,11 +342,18 @@ def install(transport: Transport, host: Host) -> None:
             hint="set `python:` for this host in orch.yaml to a newer one",
         )
     if "No space left" in answer or "Disk quota" in answer:
-        raise errors.HostDiskFull(f"{host.name}: the agent could not be installed: {answer[7:]}")
-    raise errors.HostUnfit(f"{host.name}: the agent could not be installed: {answer[7:]}")
+        raise errors.HostDiskFull(
+            f"{host.name}: the agent could not be installed: {answer[7:]}",
+            hint=HINTS["HostDiskFull"],
+        )
+    raise errors.HostUnfit(
+        f"{host.name}: the agent could not be installed: {answer[7:]}",
+        hint=f"`{host.python}` there must be a python >= 3.8; set `python:` for this host in "
+        "orch.yaml if it is another",
+    )
 
 
-def _installer_answer(pipe: Pipe) -> str:
+def _installer_answer(host: Host, pipe: Pipe) -> str:
     seen = b""
     end = time.monotonic() + CALL_DEADLINE
     while time.monotonic() < end and len(seen) < 2 * wire.NOISE_MAX:
@@ -343,4 +365,9 @@ def _installer_answer(pipe: Pipe) -> str:
             break
         seen += chunk
     code, words = pipe.closing_words()
+    if code is None:
+        raise errors.LinkLost(
+            f"{host.name}: the connection ended while the agent was being installed",
+            hint="nothing was started; run the command again",
+        )
     return f"failed exit status {code}: {words.strip()[:300]}"

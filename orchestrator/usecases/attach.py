@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.domain import Host, Run
 from orchestrator.errors import NotFound
 from orchestrator.paths import ssh_config
+from orchestrator.transport.replies import unlawful, words
 from orchestrator.usecases.context import Context
 
 
@@ -23,11 +24,14 @@ def view(ctx: Context, run: Run) -> View:
         reply = agent.call("view", {"run_id": run.run_id})
     if reply.get("phase") == "absent":
         raise NotFound(f"{run.run_id}: {run.host} has no such run")
-    argv = [str(item) for item in reply.get("argv") or []]
+    argv = words(reply.get("argv"))
+    if not argv or argv[0] not in ("tmux", "screen", "tail"):
+        raise unlawful("a way to attach that is none")
     notice = None
-    if (reply.get("view") or {}).get("rebuilt"):
+    found = reply.get("view")
+    if isinstance(found, dict) and found.get("rebuilt"):
         notice = "the session had been lost (the run was not affected); it was built again"
-    elif argv and argv[0] == "tail":
+    elif argv[0] == "tail":
         notice = "no tmux or screen session stands; showing the log. Ctrl-C leaves, the run goes on"
     return View(tuple(argv) if host.is_local else _over_ssh(ctx, host, argv), notice)
 

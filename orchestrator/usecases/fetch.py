@@ -13,6 +13,7 @@ from orchestrator.errors import FrameGarbled, ManifestMismatch, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent, End
+from orchestrator.transport.replies import only_status, run_status
 from orchestrator.unpack import Folder, LargeFile
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
@@ -50,7 +51,7 @@ def fetch(
         _refuse_absent(agent, run)
         with Folder(destination) as folder:
             body = {"run_id": run.run_id, "have": folder.have(), "parts": folder.parts()}
-            end = _Receiver(agent, folder, report, progress).run(body)
+            end = run_status(_Receiver(agent, folder, report, progress).run(body), run.run_id)
             folder.make_dirs_durable()
             changed = list(folder.changed)
     known = settle(ledger, ledger.get(run.run_id), end, ctx.now())
@@ -69,8 +70,8 @@ def fetch(
 
 def _refuse_absent(agent: Agent, run: Run) -> None:
     """Before anything is made here: is there something to fetch?"""
-    status = agent.call("status", {"run_ids": [run.run_id]})["runs"][0]
-    if status.get("phase") == "absent":
+    status = only_status(agent.call("status", {"run_ids": [run.run_id]}), run.run_id)
+    if status["phase"] == "absent":
         raise NotFound(f"{run.run_id}: {run.host} has no such run, so no results")
 
 
@@ -94,7 +95,7 @@ class _Receiver:
                     self._data(frame.payload)
                 else:
                     self._item(frame.json())
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             raise FrameGarbled(
                 "the host's answer is not lawful; what had arrived is kept"
             ) from None
@@ -112,11 +113,15 @@ class _Receiver:
         return body
 
     def _item(self, item: Any) -> None:
+        if self._batch or (self._large is not None and not {"sha256", "torn"} & item.keys()):
+            raise ValueError("an item in the middle of a file")
         if "batch" in item:
             self._batch = [
                 (str(path), int(mode), int(size), str(sha))
                 for path, mode, size, sha in item["batch"]
             ]
+            if any(size < 0 for _, _, size, _ in self._batch):
+                raise ValueError("a size below zero")
             if sum(size for _, _, size, _ in self._batch) == 0:
                 self._data(b"")
         elif "large" in item:

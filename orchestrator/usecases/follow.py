@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.domain import Host, Run, RunState
-from orchestrator.errors import NotFinished, NotFound, TransportError
+from orchestrator.errors import FrameGarbled, NotFinished, NotFound, TransportError
 from orchestrator.ledger.store import Ledger
 from orchestrator.retry import is_lost_link, reconnecting
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
+from orchestrator.transport.replies import offset, run_status
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
 from remote import wire
@@ -126,8 +127,9 @@ def _item(ctx: Context, ledger: Ledger, run: Run, item: Any, sink: Sink, cursor:
         return
     if isinstance(item.get("file"), list):
         cursor.file = item["file"]
-        if isinstance(item.get("offset"), int):
-            cursor.offset = item["offset"]
+        begin = offset(item.get("offset"))
+        if begin is not None:
+            cursor.offset = begin
             cursor.moved = True
     if "marker" in item:
         sink.marker(str(item["marker"])[:200])
@@ -141,7 +143,11 @@ def _item(ctx: Context, ledger: Ledger, run: Run, item: Any, sink: Sink, cursor:
 
 def settle_open(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> None:
     """A status in the middle of a stream; the end is written when the stream has ended."""
-    if status.get("phase") not in ("finished", "absent"):
+    try:
+        phase = run_status(status, run.run_id)["phase"]
+    except FrameGarbled:
+        return  # by the way; the log is what was asked for
+    if phase not in ("finished", "absent"):
         settle(ledger, ledger.get(run.run_id), status, ctx.now())
 
 

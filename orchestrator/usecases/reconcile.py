@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from orchestrator.domain import Run
 from orchestrator.errors import OrchError, TransportError
 from orchestrator.ledger.store import Ledger
+from orchestrator.transport.replies import only_status, run_statuses
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
 
@@ -15,7 +16,7 @@ def refresh(ctx: Context, ledger: Ledger, run: Run) -> Run:
     """The run by its host's latest word; raises when the host is silent."""
     with ctx.connect(ctx.host_of(run)) as agent:
         reply = agent.call("status", {"run_ids": [run.run_id]})
-    return settle(ledger, run, reply["runs"][0], ctx.now())
+    return settle(ledger, run, only_status(reply, run.run_id), ctx.now())
 
 
 def refresh_quietly(
@@ -29,14 +30,15 @@ def refresh_quietly(
             host = ctx.host_of(group[0])
             with ctx.connect(host) as agent:
                 reply = agent.call("status", {"run_ids": [run.run_id for run in group]})
+            statuses = run_statuses(reply)
         except OrchError as exc:
             if not isinstance(exc, TransportError):
                 silent(name, exc.message)
             else:
                 silent(name, "host unreachable")
             continue
-        for status in reply.get("runs", ()):
-            run = known.get(status.get("run_id"))
+        for status in statuses:
+            run = known.get(status["run_id"])
             if run is not None:
                 known[run.run_id] = settle(ledger, run, status, ctx.now())
     return [known[run.run_id] for run in runs]

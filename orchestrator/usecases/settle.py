@@ -12,6 +12,7 @@ from orchestrator.checks.outcome import judge
 from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Session, Verdict
 from orchestrator.ledger.store import Ledger
 from orchestrator.spec import expect_of
+from orchestrator.transport.replies import run_status
 
 PHASES: Mapping[str, RunState] = {
     "claimed": RunState.SYNCED,
@@ -29,9 +30,9 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
     Nothing is concluded from what the host does not say. A run it has never seen stays as it is,
     unless its start was left unknown: then it is now known not to have happened.
     """
-    if run.state is RunState.FINISHED or status.get("run_id") != run.run_id:
+    phase = run_status(status, run.run_id)["phase"]
+    if run.state is RunState.FINISHED:
         return run
-    phase = status.get("phase")
     if phase == "finished" and isinstance(status.get("exit"), dict):
         record = exit_record(status["exit"])
         if run.started_at is None and run.session is None:
@@ -41,7 +42,7 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
         if run.state is RunState.UNKNOWN:
             ledger.never_started(run.run_id, at, "the host knows nothing of it")
     elif phase in PHASES:
-        state = PHASES[str(phase)]
+        state = PHASES[phase]
         if state is not run.state or run.session is None:
             _started(ledger, run, status, at, state)
         else:

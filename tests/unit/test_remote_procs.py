@@ -119,7 +119,7 @@ TREES = {
         "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.fork(); time.sleep(60)"
     ),
     "stopped": "import os, signal, time; os.kill(os.getpid(), signal.SIGSTOP); time.sleep(60)",
-    "forks while it ends": (
+    "forks as it ends": (
         "import os, signal, time\n"
         "def again(*_):\n if os.fork(): os._exit(0)\n"
         "signal.signal(15, again)\nwhile True: time.sleep(60)"
@@ -134,10 +134,32 @@ def test_a_tree_of_any_kind_is_ended_to_the_last_process(
     spawn(run_id, TREES[kind], tmp_path / "log")
     time.sleep(0.3)
     assert procs.tagged(run_id)
-    killed, left = procs.end_tree(run_id, 0.5, [os.getpid()], reap)
-    assert left == []
+    assert procs.end_tree(procs.Tree(run_id), 0.5, reap) == []
     assert processes.with_environment("ORCH_RUN_ID", run_id) == []
-    assert killed is (kind in ("ignores TERM", "forks while it ends"))
+
+
+UNTAGGED = {
+    "in the leader's session": "import os, time; time.sleep(60)",
+    "in a session of its own, below the leader": "import os, time; os.setsid(); time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("kind", UNTAGGED)
+def test_a_child_without_the_tag_is_ended_with_its_leader(
+    kind: str, run_id: str, tmp_path: Path
+) -> None:
+    code = f"import os, sys, time\nif os.fork() == 0: os.execve(sys.executable, ['py', '-c', "
+    code += f"{UNTAGGED[kind]!r}], {{}})\ntime.sleep(60)"
+    leader = spawn(run_id, code, tmp_path / "log")
+    until(lambda: len(processes.descendants(leader)) == 1)
+    (child,) = processes.descendants(leader)
+    until(lambda: processes.with_environment("ORCH_RUN_ID", run_id) == [leader])
+    try:
+        assert procs.end_tree(procs.Tree(run_id, leader), 0.5) == []
+        assert not processes.is_alive(child)
+    finally:
+        processes.end([child])
+        reap()
 
 
 def test_another_runs_processes_are_left_alone(run_id: str, tmp_path: Path) -> None:
@@ -145,19 +167,20 @@ def test_another_runs_processes_are_left_alone(run_id: str, tmp_path: Path) -> N
     born = procs.start_time(other)
     spawn(run_id, TREES["plain"], tmp_path / "log")
     time.sleep(0.2)
-    procs.end_tree(run_id, 1.0, [os.getpid()], reap)
+    procs.end_tree(procs.Tree(run_id), 1.0, reap)
     assert procs.is_same(other, born)
     os.kill(other, signal.SIGKILL)
     os.waitpid(other, 0)
 
 
 def test_a_tool_that_ignores_term_is_not_waited_for() -> None:
+    before = set(processes.descendants(os.getpid()))
     began = time.monotonic()
     sleeper = [PYTHON, "-c", "import signal, time; signal.signal(15, 1); time.sleep(30)"]
     assert procs.run_quiet(sleeper, dict(os.environ), 0.5) is None
     assert procs.capture(sleeper, 0.5) is None
     assert time.monotonic() - began < 5
-    until(lambda: (reap(), not processes.descendants(os.getpid()))[1])
+    until(lambda: (reap(), set(processes.descendants(os.getpid())) <= before)[1])
 
 
 def test_capture_gives_output_of_what_succeeded_and_nothing_of_what_failed() -> None:

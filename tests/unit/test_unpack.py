@@ -70,7 +70,7 @@ def test_an_unsafe_path_is_refused_and_nothing_is_written_anywhere(
     with pytest.raises(UnsafePath):
         if large:
             with Folder(d) as folder:
-                folder.begin_large(path, 0o644, 0)
+                folder.begin_large(path, 0o644, 1, 0)
         else:
             write(d, (path, 0o644, b"evil", sha(b"evil")))
     assert outside(d.parent) == before
@@ -233,13 +233,13 @@ def test_a_large_file_cut_half_way_is_gone_on_with_and_is_never_under_its_name_b
     d: Path,
 ) -> None:
     with Folder(d) as folder:
-        large = folder.begin_large("sub/model.pt", 0o644, 0)
+        large = folder.begin_large("sub/model.pt", 0o644, len(CONTENT), 0)
         large.write(CONTENT[:1000])
         large.close()
     assert final_files(d) == []
     with Folder(d) as folder:
         assert folder.parts() == {"sub/model.pt": [1000, sha(CONTENT[:1000])]}
-        large = folder.begin_large("sub/model.pt", 0o644, 1000)
+        large = folder.begin_large("sub/model.pt", 0o644, len(CONTENT), 1000)
         large.write(CONTENT[1000:])
         large.finish(sha(CONTENT))
     assert (d / "sub" / "model.pt").read_bytes() == CONTENT
@@ -248,7 +248,7 @@ def test_a_large_file_cut_half_way_is_gone_on_with_and_is_never_under_its_name_b
 
 def test_a_large_file_with_another_hash_than_promised_is_not_kept(d: Path) -> None:
     with Folder(d) as folder:
-        large = folder.begin_large("m", 0o644, 0)
+        large = folder.begin_large("m", 0o644, len(CONTENT), 0)
         large.write(CONTENT)
         with pytest.raises(ManifestMismatch):
             large.finish(sha(b"other"))
@@ -260,10 +260,22 @@ def test_a_large_file_with_another_hash_than_promised_is_not_kept(d: Path) -> No
 def test_an_offset_beyond_what_is_here_is_refused_at_once(d: Path, offset: int) -> None:
     started = time.monotonic()
     with Folder(d) as folder, pytest.raises(OrchError):
-        folder.begin_large("m", 0o644, offset)
+        folder.begin_large("m", 0o644, 10**9, offset)
     assert time.monotonic() - started < 2
     used = sum(path.lstat().st_blocks for path in d.rglob("*"))
     assert used < 64
+    assert final_files(d) == []
+
+
+@pytest.mark.parametrize("extra", [1, 5_000_000])
+def test_a_large_file_that_brings_more_than_was_said_is_stopped(d: Path, extra: int) -> None:
+    with Folder(d) as folder, pytest.raises(OrchError):
+        large = folder.begin_large("m", 0o644, 10, 0)
+        try:
+            large.write(b"x" * (10 + extra))
+            large.finish(sha(b"x" * (10 + extra)))
+        finally:
+            large.close()
     assert final_files(d) == []
 
 
@@ -271,7 +283,7 @@ def test_a_large_file_that_was_edited_here_is_kept_and_named(d: Path) -> None:
     d.mkdir()
     (d / "m").write_bytes(b"mine")
     with Folder(d) as folder:
-        large = folder.begin_large("m", 0o644, 0)
+        large = folder.begin_large("m", 0o644, len(CONTENT), 0)
         large.write(CONTENT)
         large.finish(sha(CONTENT))
         assert folder.changed == ["m"]

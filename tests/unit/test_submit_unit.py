@@ -1,0 +1,266 @@
+"""Submit step by step against a scripted host: what the ledger holds at each moment, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import names
+from orchestrator.domain import Run, RunState, Verdict
+from orchestrator.errors import (
+    ConnectFailed,
+    HostDiskFull,
+    LinkLost,
+    OrchError,
+    OutcomeUnknown,
+    PreflightRefused,
+    UsageError,
+)
+from orchestrator.ledger.store import Ledger
+from orchestrator.transport.base import Agent
+from orchestrator.usecases import submit as submitting
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.submit import Request
+from remote import wire
+from tests.contract import liar
+from tests.contract.liar import Answer, end, frames
+from tests.helpers.project import make_project
+
+SYNCED = end({"ok": True}, (wire.ITEM, {"wanted": []}))
+
+
+def running(request: dict[str, Any], nonce: bytes) -> bytes:
+    status = {"run_id": request["run_id"], "phase": "running", "started_at": "2026-11-23T10:00:00Z"}
+    session = {"kind": "plain", "name": "orch-x"}
+    return end({"ok": True, **status, "session": session})(request, nonce)
+
+
+class Host:
+    """A scripted host: answers by verb, each used once and the last one for ever."""
+
+    def __init__(self, **script: list[Answer]) -> None:
+        self.script = script
+        self.asked: list[dict[str, Any]] = []
+
+    def __call__(self, request: dict[str, Any], nonce: bytes) -> bytes:
+        self.asked.append(request)
+        left = self.script[request["verb"]]
+        return (left.pop(0) if len(left) > 1 else left[0])(request, nonce)
+
+    @property
+    def verbs(self) -> list[str]:
+        return [request["verb"] for request in self.asked]
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    jobs = {"train": {"command": "true", "config": {"lr": 0.1}}}
+    hosts = {"hosts": {"liar": {"ssh": "liar"}}, "default_host": "liar"}
+    project = make_project(tmp_path / "project", jobs, orch_yaml=hosts)
+    return liar.context(tmp_path / "home", project, [])
+
+
+@pytest.fixture
+def ledger(ctx: Context) -> Iterator[Ledger]:
+    with Ledger.open(ctx.layout.ledger) as opened:
+        yield opened
+
+
+def submit(ctx: Context, request: Request | None = None) -> Run:
+    request = request or Request("train")
+    run, agent = submitting.submit(ctx, submitting.make_plan(ctx, request), request)
+    agent.close()
+    return run
+
+
+def only(ledger: Ledger) -> Run:
+    (run,) = ledger.runs()
+    return run
+
+
+def test_the_intent_is_on_disk_before_the_first_connection(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RunState] = []
+
+    def connect(_ctx: Context, host: Any) -> Agent:
+        with Ledger.open(ctx.layout.ledger) as mine:  # a thread of its own connects
+            seen.append(only(mine).state)
+        raise ConnectFailed("liar: nobody there")
+
+    monkeypatch.setattr(Context, "connect", connect)
+    with pytest.raises(ConnectFailed):
+        submit(ctx)
+    assert seen == [RunState.INTENT]
+    assert only(ledger).verdict is Verdict.NEVER_STARTED
+
+
+def test_a_start_is_recorded_with_what_the_host_said(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(sync=[SYNCED], start=[running])
+    liar.lie(monkeypatch, host)
+    run = submit(ctx, Request("train", tags={"a": "b"}, note="n"))
+    assert (run.state, run.started_at) == (RunState.RUNNING, "2026-11-23T10:00:00Z")
+    assert host.verbs == ["sync", "start"]
+    assert names.is_run_id(run.run_id)
+    assert only(ledger) == run
+    assert run.snapshot == host.asked[0]["tree"] == host.asked[1]["tree"]
+    assert [event.kind for event in ledger.events(run.run_id)][:2] == ["intent", "synced"]
+
+
+LOST: dict[str, tuple[Answer, type[OrchError], RunState, Verdict | None]] = {
+    "no answer to the start": (lambda _r, _n: b"", OutcomeUnknown, RunState.UNKNOWN, None),
+    "half an answer": (lambda r, n: running(r, n)[:-9], OutcomeUnknown, RunState.UNKNOWN, None),
+    "garbage after a frame": (
+        lambda r, n: frames((wire.ITEM, {}))(r, n) + b"x" * 50,
+        OutcomeUnknown, RunState.UNKNOWN, None,
+    ),
+    "the agent failed in the middle": (
+        end({"ok": False, "error": {"kind": "HostError", "message": "odd"}}),
+        OutcomeUnknown, RunState.UNKNOWN, None,
+    ),
+    "a refusal": (
+        end({"ok": False, "error": {"kind": "HostDiskFull", "message": "full"}}),
+        HostDiskFull, RunState.FINISHED, Verdict.NEVER_STARTED,
+    ),
+    "no free GPU": (
+        end({"ok": False, "error": {"kind": "GpuBusy", "message": "busy"}}),
+        PreflightRefused, RunState.FINISHED, Verdict.NEVER_STARTED,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_what_is_known_after_a_start_that_went_wrong(
+    kind: str, ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, error, state, verdict = LOST[kind]
+    host = Host(sync=[SYNCED], start=[answer])
+    liar.lie(monkeypatch, host)
+    with pytest.raises(error) as caught:
+        submit(ctx)
+    run = only(ledger)
+    assert (run.state, run.verdict) == (state, verdict)
+    assert host.verbs.count("start") == 1, "a start was sent twice"
+    if error is OutcomeUnknown:
+        assert run.run_id in caught.value.message
+        assert caught.value.exit_code == 9
+
+
+def test_a_lost_link_before_the_start_means_it_never_started(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liar.lie(monkeypatch, Host(sync=[lambda _r, _n: b""], start=[running]))
+    with pytest.raises(LinkLost):
+        submit(ctx)
+    assert only(ledger).verdict is Verdict.NEVER_STARTED
+
+
+NEEDS = {
+    "tree, then runs": ([end({"ok": True, "need": "tree"}), running], None),
+    "tree for ever": ([end({"ok": True, "need": "tree"})], OrchError),
+    "data nobody declared": ([end({"ok": True, "need": "data", "names": ["x"]})], OrchError),
+    "data without names": ([end({"ok": True, "need": "data", "names": 7})], OrchError),
+    "something else": ([end({"ok": True, "need": "money"})], OrchError),
+}
+
+
+@pytest.mark.parametrize("kind", NEEDS)
+def test_a_host_that_keeps_asking_is_answered_a_few_times_only(
+    kind: str, ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, error = NEEDS[kind]
+    host = Host(sync=[SYNCED], start=list(answers))
+    liar.lie(monkeypatch, host)
+    if error is None:
+        assert submit(ctx).state is RunState.RUNNING
+    else:
+        with pytest.raises(error):
+            submit(ctx)
+        assert only(ledger).state in (RunState.FINISHED, RunState.UNKNOWN)
+    assert host.verbs.count("start") <= 5
+
+
+WANTED: list[Any] = [
+    7, None, [7], [[0]], [[-1, 0]], [[10**6, 0]], [["x", 0]], [[0, -1]], [[0, 10**9]], {"a": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=repr)
+def test_a_host_that_asks_for_what_is_not_offered_gets_nothing(
+    wanted: Any, ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liar.lie(monkeypatch, Host(sync=[end({"ok": True}, (wire.ITEM, {"wanted": wanted}))]))
+    with pytest.raises(OrchError) as caught:
+        submit(ctx)
+    assert caught.value.exit_code == 6
+    assert only(ledger).verdict is Verdict.NEVER_STARTED
+
+
+def interrupted(_request: dict[str, Any], _nonce: bytes) -> bytes:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("verb", "state"), [("sync", RunState.FINISHED), ("start", RunState.UNKNOWN)]
+)
+def test_ctrl_c_before_the_start_is_never_started_and_after_it_is_unknown(
+    verb: str, state: RunState, ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: dict[str, list[Answer]] = {"sync": [SYNCED], "start": [running]}
+    liar.lie(monkeypatch, Host(**{**answers, verb: [interrupted]}))
+    with pytest.raises(KeyboardInterrupt):
+        submit(ctx)
+    assert only(ledger).state is state
+
+
+def test_the_second_submit_sends_the_change_only_and_supersedes(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(sync=[SYNCED], start=[running])
+    liar.lie(monkeypatch, host)
+    first = submit(ctx)
+    (ctx.cwd / "new.py").write_text("x = 1\n")
+    second = submit(ctx)
+    assert second.supersedes == first.run_id
+    assert host.verbs == ["sync", "start", "start"]
+    last = host.asked[-1]
+    assert last["base"] == first.snapshot
+    assert last["tree"] == second.snapshot != first.snapshot
+    third = submit(ctx, Request("train", overrides=["lr=0.2"]))
+    assert third.supersedes is None, "another config is another experiment"
+
+
+def test_two_runs_at_the_same_moment_have_two_ids(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liar.lie(monkeypatch, Host(sync=[SYNCED], start=[running]))
+    made = {submit(ctx).run_id for _ in range(5)}
+    assert len(made) == len(ledger.runs()) == 5
+
+
+SECRET = {"command": "true", "secrets": ["HF_TOKEN"]}
+
+
+def test_a_secret_goes_to_the_host_and_nowhere_else(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make: Callable[[], Run] = lambda: submit(ctx, Request("secretive"))  # noqa: E731
+    (ctx.cwd / "jobs" / "secretive.yaml").write_text("command: 'true'\nsecrets: [HF_TOKEN]\n")
+    with pytest.raises(UsageError, match="HF_TOKEN"):
+        make()
+    assert ledger.runs() == []
+    host = Host(sync=[SYNCED], start=[running])
+    liar.lie(monkeypatch, host)
+    dict.update(ctx.env, HF_TOKEN="canary-9c1")  # type: ignore[arg-type]
+    run = make()
+    assert host.asked[-1]["order"]["secrets"] == {"HF_TOKEN": "canary-9c1"}
+    assert "canary" not in str(host.asked[-1]["spec"])
+    assert "canary" not in repr(run)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"canary" not in path.read_bytes(), path
