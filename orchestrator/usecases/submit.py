@@ -32,6 +32,7 @@ from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_data, scan_pr
 from orchestrator.spec import data_for, load_job, recorded
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
+from orchestrator.transport.replies import unlawful, words
 from orchestrator.usecases import sync
 from orchestrator.usecases.check import Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
@@ -271,8 +272,10 @@ def _start(
         if reply["need"] == "tree":
             _push(ctx, agent, scan, "code")
         else:
-            for name in reply.get("names", ()):
-                _push(ctx, agent, data[str(name)], f"data {name}", dataset=True)
+            for name in words(reply.get("names")):
+                if name not in data:
+                    raise unlawful(f"a wish for data {name[:80]!r}, which the job does not have")
+                _push(ctx, agent, data[name], f"data {name}", dataset=True)
         body = {key: value for key, value in body.items() if key not in ("base", "delta")}
         reply = _start_call(agent, body, [], sent)
     hashes = {name: item.tree for name, item in data.items()}

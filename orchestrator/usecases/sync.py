@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from orchestrator.errors import FrameGarbled
 from orchestrator.manifest import Scan, read_object
 from orchestrator.transport.base import Agent, End
+from orchestrator.transport.replies import unlawful
 from remote import wire
 
 SYNC_DEADLINE = 300.0  # the host may have to hash and place a large dataset
@@ -39,11 +39,12 @@ def push(
 def _wanted(item: Any, scan: Scan) -> list[tuple[wire.Entry, int]]:
     entries = wire.parse_manifest(scan.manifest)
     try:
-        chosen = [(entries[int(index)], int(have)) for index, have in item["wanted"]]
+        indexes = [(int(index), int(have)) for index, have in item["wanted"]]
+        chosen = [(entries[index], have) for index, have in indexes if index >= 0]
     except (KeyError, IndexError, TypeError, ValueError):
-        raise FrameGarbled("the host asked for objects that are not in the manifest") from None
-    if any(not 0 <= have <= entry.size for entry, have in chosen):
-        raise FrameGarbled("the host asked for objects that are not in the manifest")
+        raise unlawful("a wish for content that is not in the manifest") from None
+    if len(chosen) < len(indexes) or any(not 0 <= have <= entry.size for entry, have in chosen):
+        raise unlawful("a wish for content that is not in the manifest")
     return chosen
 
 

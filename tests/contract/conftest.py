@@ -1,4 +1,4 @@
-"""Desks for the contract tests: one private home and project each; their processes end with them."""
+"""Desks for the contract tests: a private home and project each; their processes end with them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.domain import Run
+from orchestrator.ledger.store import Ledger
+from orchestrator.usecases.context import Context
+from tests.contract import liar
 from tests.contract.desk import Desk, end_all, make_desk
 from tests.helpers.sshd import PrivateSshd
 
@@ -45,3 +49,26 @@ def far_desk(new_desk: MakeDesk, sshd: PrivateSshd) -> Desk:
 def box(server: PrivateSshd, **more: Any) -> dict[str, Any]:
     """The host entry for a private server, known to the ssh config under its alias."""
     return {"ssh": server.alias, "root": str(server.root_dir), "session": "plain", **more}
+
+
+# --- a host that lies -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    """What a command knows, in a project of its own, with something precious beside it."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "beside").write_text("precious")
+    return liar.context(tmp_path / "home", tmp_path / "project", [])
+
+
+@pytest.fixture
+def ledger(ctx: Context) -> Iterator[Ledger]:
+    with Ledger.open(ctx.layout.ledger) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(ctx: Context, ledger: Ledger) -> Run:
+    """A run that the ledger knows as running on the lying host."""
+    return liar.running_run(ctx, ledger)

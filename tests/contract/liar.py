@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.domain import Host
+from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import CallTimeout
+from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.usecases.context import Context
 from remote import wire
@@ -18,6 +21,7 @@ from remote import wire
 Answer = Callable[[dict[str, Any], bytes], bytes]  # (request, nonce) -> bytes on the wire
 
 HOST = Host(name="liar", ssh="liar")
+RUN_ID = "20261123-100000-000abcde"
 
 
 class LyingPipe:
@@ -99,3 +103,30 @@ def context(home: Path, project: Path, said: list[str]) -> Context:
 def lie(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
     """Every connection made from now on leads to the liar."""
     monkeypatch.setattr(Context, "connect", lambda _ctx, host: Agent(host, LyingTransport(answer)))
+
+
+def running_run(ctx: Context, ledger: Ledger) -> Run:
+    """A run that the ledger knows as running on the liar."""
+    run = Run(
+        run_id=RUN_ID, job="train", project=str(ctx.cwd), state=RunState.INTENT,
+        config_hash="c1:" + "0" * 64, config={}, host="liar", created_at=ctx.now(),
+    )  # fmt: skip
+    ledger.intend(run)
+    ledger.synced(RUN_ID, ctx.now(), "s1:" + "0" * 64, {})
+    ledger.started(RUN_ID, ctx.now(), ctx.now(), None, RunState.RUNNING)
+    return ledger.get(RUN_ID)
+
+
+def assert_lawful(ledger: Ledger) -> Run:
+    """What the ledger holds can be read, and its numbers are numbers."""
+    known = ledger.get(RUN_ID)
+    assert known.accuracy is None or (math.isfinite(known.accuracy) and 0 <= known.accuracy <= 1)
+    assert (known.verdict is None) is (known.state is not RunState.FINISHED)
+    json.dumps(ledger.events(RUN_ID)[-1].data, allow_nan=False)
+    return known
+
+
+def exit_with(**changes: Any) -> dict[str, Any]:
+    """The status of RUN_ID, finished well but for the changes in its exit record."""
+    record = {"verdict": "succeeded", "exit_code": 0, "metrics": {"text": '{"accuracy": 0.9}'}}
+    return {"run_id": RUN_ID, "phase": "finished", "exit": {**record, **changes}}

@@ -153,9 +153,7 @@ def test_f45_a_claim_that_never_started_is_begun_again_and_a_cancelled_one_is_no
     assert (place.runs / "starts").read_text() == "started\n"
 
 
-def test_a_tree_the_host_lacks_is_asked_for_and_nothing_is_claimed(
-    place: Box, tree: Scan
-) -> None:
+def test_a_tree_the_host_lacks_is_asked_for_and_nothing_is_claimed(place: Box, tree: Scan) -> None:
     assert start(place, body(tree, "needs-tree-1", "true")) == {"ok": True, "need": "tree"}
     assert os.listdir(place.runs) == []
 
@@ -206,8 +204,10 @@ def test_f16_a_restart_of_the_host_is_a_proof_that_the_run_is_over(
     assert "restarted" in found["exit"]["reasons"][0]
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"pid": 1}', '{"pid": 0, "start_time": 0}',
-                                     '{"pid": -1, "start_time": 5}', '{"pid": "x"}', "torn{"])  # fmt: skip
+IDENTITIES = ["", "{}", '{"pid": 1}', '{"pid": 0, "start_time": 0}', '{"pid": "x"}', "torn{"]
+
+
+@pytest.mark.parametrize("content", [*IDENTITIES, '{"pid": -1, "start_time": 5}'])
 def test_f28_a_torn_or_hostile_identity_file_signals_nobody(
     content: str, place: Box, tree: Scan
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, of_run, supervisor_of, until
+from tests.contract.desk import Desk, of_run, until
+from tests.contract.terminal import attached
 from tests.helpers import processes
 from tests.helpers.proxy import Direction, Ending, Proxy
 from tests.helpers.sshd import PrivateSshd
@@ -94,9 +94,7 @@ def test_f01_a_sync_that_is_cut_starts_nothing_and_the_next_one_completes(
 ) -> None:
     blob = random.Random(1).randbytes(3_000_000)
     small = {f"pkg/m{n}.py": random.Random(n).randbytes(3000) for n in range(60)}
-    desk = proxied(
-        {"sum": "cat big.bin pkg/*.py | sha256sum"}, files={"big.bin": blob, **small}
-    )
+    desk = proxied({"sum": "cat big.bin pkg/*.py | sha256sum"}, files={"big.bin": blob, **small})
     for count in (3_000, 60_000, 200_000, 1_500_000):
         # Slow enough that what was delivered is taken in by the agent before the cut.
         proxy.set_rate(2_000_000)
@@ -191,39 +189,6 @@ def test_f04_a_silent_host_is_an_error_in_time_and_changes_no_state(
     desk.orch("cancel", run_id)
 
 
-def test_f23_a_killed_supervisor_is_not_a_dead_run(new_desk: MakeDesk) -> None:
-    job = "echo up; until test -e ../go; do sleep 0.05; done; echo through"
-    desk = new_desk({"slow": job})
-    run_id = desk.submit("slow")
-    place = desk.home / ".orch" / "runs" / run_id
-    os.kill(supervisor_of(place), signal.SIGKILL)
-    for _ in range(2):
-        assert desk.show()["state"] == "running"
-    assert of_run(run_id)
-    (place / "go").touch()
-    until(lambda: not of_run(run_id))
-    desk.orch("wait", code=1)
-    shown = desk.show()
-    assert (shown["state"], shown["verdict"], shown["exit_code"]) == ("finished", "lost", None)
-    assert "through" in desk.orch("tail", "--no-follow").stdout
-    assert desk.orch("fetch-results").returncode == 0
-
-
-def test_f23_supervisor_and_job_killed_are_lost_and_stay_so(new_desk: MakeDesk) -> None:
-    desk = new_desk({"sleep": SLEEPER})
-    run_id = desk.submit("sleep")
-    tail = desk.start("tail")
-    assert tail.stdout
-    assert tail.stdout.readline() == "up\n"
-    processes.end([supervisor_of(desk.home / ".orch" / "runs" / run_id), *of_run(run_id)])
-    assert tail.wait(timeout=20) == 1
-    tail.communicate()
-    assert desk.show()["verdict"] == "lost"
-    first = desk.show()
-    assert desk.show() == first
-    assert len(desk.runs()) == 1, "it was started again"
-
-
 @pytest.mark.ssh
 @pytest.mark.sessions
 def test_f18_a_killed_tmux_server_takes_the_view_and_not_the_run(
@@ -236,72 +201,13 @@ def test_f18_a_killed_tmux_server_takes_the_view_and_not_the_run(
     run_id = desk.submit("sleep")
     until(lambda: f"orch-{run_id}" in sshd.run("tmux ls").stdout)
     servers = [
-        pid
-        for pid in processes.owned_by(sshd.uid)
-        if processes.name_of(pid).startswith("tmux")
+        pid for pid in processes.owned_by(sshd.uid) if processes.name_of(pid).startswith("tmux")
     ]
     assert processes.end(servers) == []
     assert sshd.run("tmux ls").returncode != 0
     assert desk.show()["state"] == "running"
     assert len(of_run(run_id)) >= 2
-    _attach_shows(desk, sshd, "up")
+    assert "up" in attached(desk, "up")
     assert f"orch-{run_id}" in sshd.run("tmux ls").stdout
     desk.orch("cancel", run_id)
     assert f"orch-{run_id}" not in sshd.run("tmux ls").stdout
-
-
-def _attach_shows(desk: Desk, sshd: PrivateSshd, word: str) -> None:
-    """`orch attach` on a terminal of its own shows the log."""
-    import pty
-    import select
-
-    from tests.helpers.cli import orch_argv, orch_env
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(desk.project)
-        env = orch_env(desk.home, {**desk.env, "TERM": "xterm"})
-        os.execve(orch_argv([])[0], orch_argv(["attach"]), env)
-    seen = b""
-    end = time.monotonic() + 20
-    while word.encode() not in seen and time.monotonic() < end:
-        if select.select([terminal], [], [], 0.5)[0]:
-            try:
-                seen += os.read(terminal, 65536)
-            except OSError:
-                break
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    os.close(terminal)
-    assert word.encode() in seen, seen.decode(errors="replace")
-
-
-def test_f52_ctrl_c_at_any_moment_of_a_submit_leaves_a_truthful_ledger(
-    new_desk: MakeDesk,
-) -> None:
-    desk = new_desk({"quick": "sleep 0.3"}, files={f"f{n}": "x" * n for n in range(200)})
-    for pause in (0.05, 0.12, 0.2, 0.26, 0.32, 0.38, 0.44, 0.5, 0.6):
-        before = desk.rows()
-        submit = desk.start("submit", "quick")
-        time.sleep(pause)
-        os.killpg(submit.pid, signal.SIGINT)
-        out, said = submit.communicate(timeout=20)
-        assert submit.returncode in (0, 1, 130, -signal.SIGINT), said
-        # The interpreter's own start-up cannot be caught; from our first line on it is.
-        assert "Traceback" not in said or "orchestrator" not in said, said
-        new = [row for row in desk.rows() if row not in before]
-        assert len(new) <= 1
-        if submit.returncode == 0:
-            assert [row[0] for row in new] == out.split()
-        elif new and submit.returncode == 130:
-            assert new[0][0] in out + said, f"{new} is not named: {said!r}"
-    recorded = {row[0] for row in desk.rows()}
-    place = desk.home / ".orch" / "runs"
-    there = {path.name for path in place.iterdir()} if place.exists() else set()
-    assert there <= recorded
-    for run_id, state, verdict in desk.rows():
-        started = (place / run_id / "started").exists()
-        assert not (started and verdict == "never_started")
-        if state != "finished":
-            desk.orch("wait", run_id, "--timeout", "20s", code=None)
-            assert desk.show(run_id)["state"] == "finished"

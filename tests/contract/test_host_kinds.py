@@ -88,7 +88,7 @@ def test_ten_megabytes_of_noise_are_an_error_that_says_so(
 def test_a_login_that_may_not_run_anything_is_named(
     new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
-    server = make_sshd(shell="/usr/sbin/nologin")
+    server = make_sshd(shell="/usr/sbin/nologin")  # noqa: S604
     desk = new_desk(host=box(server), ssh_config=server.client_config)
     done = desk.orch("submit", "train", code=6)
     assert_clear(done, "box")

@@ -1,4 +1,4 @@
-"""What a result is worth: the file's forms, the outcomes, the exit codes, and what preflight refuses."""
+"""What a result is worth: its file's forms, outcomes, exit codes, and what preflight refuses."""
 
 from __future__ import annotations
 

@@ -151,8 +151,8 @@ def test_the_root_is_private_even_with_an_open_umask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "run_id",
-    ["", "..", "../x", "a/b", "short", "A" * 12, "x" * 65, "20260101-000000\n", "-0123456789", "ü" * 9],
-)  # fmt: skip
+    ["", "..", "../x", "a/b", "short", "A" * 12, "x" * 65, "20260101-000000\n", "-012345678"],
+)
 def test_what_is_no_run_id_never_becomes_a_path(tmp_path: Path, run_id: str) -> None:
     with pytest.raises(BadName):
         Layout(str(tmp_path)).run(run_id)

@@ -148,7 +148,7 @@ UNTAGGED = {
 def test_a_child_without_the_tag_is_ended_with_its_leader(
     kind: str, run_id: str, tmp_path: Path
 ) -> None:
-    code = f"import os, sys, time\nif os.fork() == 0: os.execve(sys.executable, ['py', '-c', "
+    code = "import os, sys, time\nif os.fork() == 0: os.execve(sys.executable, ['py', '-c', "
     code += f"{UNTAGGED[kind]!r}], {{}})\ntime.sleep(60)"
     leader = spawn(run_id, code, tmp_path / "log")
     until(lambda: len(processes.descendants(leader)) == 1)

@@ -1,4 +1,4 @@
-"""The host's store: what is damaged is noticed and asked anew; every way to a tree gives the tree."""
+"""The host's store: damage is noticed and asked anew; every way to a tree gives the tree."""
 
 from __future__ import annotations
 
@@ -158,9 +158,9 @@ def test_a_large_object_gone_on_with_from_wrong_bytes_is_thrown_away(layout: Lay
 
 
 def test_a_spare_is_taken_once_and_is_the_tree(layout: Layout, tmp_path: Path) -> None:
-    manifest, tree = put(layout, TREE)
+    _, tree = put(layout, TREE)
     trees.make_spare(layout, tree)
-    (spare,) = os.listdir(layout.spares)
+    assert len(os.listdir(layout.spares)) == 1
     trees.take(layout, tree, "", b"", str(tmp_path / "one"))
     assert os.listdir(layout.spares) == []
     trees.take(layout, tree, "", b"", str(tmp_path / "two"))

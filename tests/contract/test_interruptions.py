@@ -1,0 +1,77 @@
+"""What is killed or interrupted here or there: the run's state stays true and is found out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from tests.contract.conftest import MakeDesk
+from tests.contract.desk import of_run, supervisor_of, until
+from tests.helpers import processes
+
+SLEEPER = "echo up; sleep 600 & wait"
+
+
+def test_f23_a_killed_supervisor_is_not_a_dead_run(new_desk: MakeDesk) -> None:
+    job = "echo up; until test -e ../go; do sleep 0.05; done; echo through"
+    desk = new_desk({"slow": job})
+    run_id = desk.submit("slow")
+    place = desk.home / ".orch" / "runs" / run_id
+    os.kill(supervisor_of(place), signal.SIGKILL)
+    for _ in range(2):
+        assert desk.show()["state"] == "running"
+    assert of_run(run_id)
+    (place / "go").touch()
+    until(lambda: not of_run(run_id))
+    desk.orch("wait", code=1)
+    shown = desk.show()
+    assert (shown["state"], shown["verdict"], shown["exit_code"]) == ("finished", "lost", None)
+    assert "through" in desk.orch("tail", "--no-follow").stdout
+    assert desk.orch("fetch-results").returncode == 0
+
+
+def test_f23_supervisor_and_job_killed_are_lost_and_stay_so(new_desk: MakeDesk) -> None:
+    desk = new_desk({"sleep": SLEEPER})
+    run_id = desk.submit("sleep")
+    tail = desk.start("tail")
+    assert tail.stdout
+    assert tail.stdout.readline() == "up\n"
+    processes.end([supervisor_of(desk.home / ".orch" / "runs" / run_id), *of_run(run_id)])
+    assert tail.wait(timeout=20) == 1
+    tail.communicate()
+    assert desk.show()["verdict"] == "lost"
+    first = desk.show()
+    assert desk.show() == first
+    assert len(desk.runs()) == 1, "it was started again"
+
+
+def test_f52_ctrl_c_at_any_moment_of_a_submit_leaves_a_truthful_ledger(
+    new_desk: MakeDesk,
+) -> None:
+    desk = new_desk({"quick": "sleep 0.3"}, files={f"f{n}": "x" * n for n in range(200)})
+    for pause in (0.05, 0.12, 0.2, 0.26, 0.32, 0.38, 0.44, 0.5, 0.6):
+        before = desk.rows()
+        submit = desk.start("submit", "quick")
+        time.sleep(pause)
+        os.killpg(submit.pid, signal.SIGINT)
+        out, said = submit.communicate(timeout=20)
+        assert submit.returncode in (0, 1, 130, -signal.SIGINT), said
+        # The interpreter's own start-up cannot be caught; from our first line on it is.
+        assert "Traceback" not in said or "orchestrator" not in said, said
+        new = [row for row in desk.rows() if row not in before]
+        assert len(new) <= 1
+        if submit.returncode == 0:
+            assert [row[0] for row in new] == out.split()
+        elif new and submit.returncode == 130:
+            assert new[0][0] in out + said, f"{new} is not named: {said!r}"
+    recorded = {row[0] for row in desk.rows()}
+    place = desk.home / ".orch" / "runs"
+    there = {path.name for path in place.iterdir()} if place.exists() else set()
+    assert there <= recorded
+    for run_id, state, verdict in desk.rows():
+        started = (place / run_id / "started").exists()
+        assert not (started and verdict == "never_started")
+        if state != "finished":
+            desk.orch("wait", run_id, "--timeout", "20s", code=None)
+            assert desk.show(run_id)["state"] == "finished"

@@ -1,0 +1,250 @@
+"""What a job may rely on: frozen code, its data, its stages, its folders, and being left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import MakeDesk, box
+from tests.contract.desk import TRAIN, Desk, until
+from tests.contract.terminal import attached
+from tests.helpers.sshd import PrivateSshd
+
+
+def log_of(desk: Desk, *args: str, code: int = 0) -> str:
+    """Submit and follow; the log."""
+    return desk.orch("submit", *args, "-f", code=code).stdout.partition("\n")[2]
+
+
+def test_code_edited_after_the_submit_is_not_what_runs(new_desk: MakeDesk) -> None:
+    wait = "until test -e ../go; do sleep 0.02; done; cat word.txt; ls"
+    desk = new_desk({"late": wait}, files={"word.txt": "old\n"})
+    run_id = desk.submit("late")
+    (desk.project / "word.txt").write_text("new\n")
+    (desk.project / "extra.txt").write_text("x")
+    (desk.home / ".orch" / "runs" / run_id / "go").touch()
+    desk.orch("wait")
+    log = desk.orch("tail").stdout
+    assert log.startswith("old\n")
+    assert "extra.txt" not in log
+
+
+@pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
+def test_each_run_sees_its_own_snapshot_however_the_tree_changes(
+    where: str, new_desk: MakeDesk, request: pytest.FixtureRequest
+) -> None:
+    options: dict[str, Any] = {}
+    if where == "ssh":
+        server: PrivateSshd = request.getfixturevalue("sshd")
+        options = {"host": box(server), "ssh_config": server.client_config}
+    desk = new_desk({"sum": "find . -type f ! -name '*.pyc' | sort; cat a* 2>/dev/null"}, **options)
+    (desk.project / "a").write_text("1\n")
+    first = log_of(desk, "sum")
+    assert "./a\n" in first
+    assert first.endswith("1\n")
+    (desk.project / "a").unlink()
+    (desk.project / "a").mkdir()
+    (desk.project / "a" / "b").write_text("2\n")
+    second = log_of(desk, "sum")
+    assert "./a/b\n" in second
+    assert "./a\n" not in second
+    (desk.project / "a" / "b").unlink()
+    (desk.project / "a").rmdir()
+    third = log_of(desk, "sum")
+    assert "./a" not in third
+    (desk.project / "a").write_text("1\n")
+    assert log_of(desk, "sum") == first
+    shots = [run["snapshot"] for run in desk.runs()]
+    assert shots[0] == shots[3]
+    assert len(set(shots)) == 3
+
+
+def test_stages_run_in_the_order_of_their_needs_and_stop_at_the_first_failure(
+    new_desk: MakeDesk,
+) -> None:
+    stages = [
+        {"name": "eval", "command": "echo three", "needs": ["train"]},
+        {"name": "prepare", "command": ["echo", "one; not a shell"]},
+        {"name": "train", "command": "echo two; exit $(cat code)", "needs": ["prepare"]},
+    ]
+    desk = new_desk({"three": {"stages": stages}}, files={"code": "0"})
+    log = log_of(desk, "three")
+    assert log.index("one; not a shell") < log.index("two") < log.index("three")
+    (desk.project / "code").write_text("4")
+    log = log_of(desk, "three", code=1)
+    assert "two" in log
+    assert "\nthree" not in log
+    assert desk.show()["exit_code"] == 4
+
+
+@pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
+def test_data_is_found_under_its_name_sent_once_and_its_hash_recorded(
+    where: str, new_desk: MakeDesk, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {}
+    if where == "ssh":
+        server: PrivateSshd = request.getfixturevalue("sshd")
+        options = {"host": box(server), "ssh_config": server.client_config}
+    (tmp_path / "data" / "sst2" / "deep").mkdir(parents=True)
+    (tmp_path / "data" / "sst2" / "deep" / "train.tsv").write_text("good\t1\n")
+    (tmp_path / "data" / "sst2" / "id_rsa").write_text("data, whatever its name\n")
+    spec = {
+        "command": "cat $ORCH_DATA/sst2/deep/train.tsv $ORCH_DATA/sst2/id_rsa; ls $ORCH_DATA/tmp",
+        "data": {"sst2": {"from": "$ORCH_DATA/sst2"}, "tmp": {"at": "/usr/share"}},
+    }
+    desk = new_desk({"reader": spec}, **options)
+    desk.env["ORCH_DATA"] = str(tmp_path / "data")
+    assert log_of(desk, "reader").startswith("good\t1\ndata, whatever its name\n")
+    first = desk.show()["data"]["sst2"]
+    (tmp_path / "data" / "sst2" / "deep" / "train.tsv").write_text("bad\t0\n")
+    assert log_of(desk, "reader").startswith("bad\t0\n")
+    assert desk.show()["data"]["sst2"] != first
+
+
+def test_secrets_and_variables_reach_the_job_byte_for_byte(new_desk: MakeDesk) -> None:
+    odd = "a'b\"c$HOME`id`\\n\u00e9\ttab"
+    spec = {
+        "command": ["python3", "-c", "import os, json; print(json.dumps([os.environ['ODD'],"
+                    "os.environ['TOKEN'], os.environ.get('OTHER')]))"],
+        "env": {"ODD": odd}, "secrets": ["TOKEN"],
+    }  # fmt: skip
+    desk = new_desk({"env": spec})
+    desk.env |= {"TOKEN": "s3'cr\"et\nline", "OTHER": "the submitting shell's"}
+    assert json.loads(log_of(desk, "env")) == [odd, "s3'cr\"et\nline", None]
+    for path in (desk.home / ".orch").rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.name != "log":
+            assert b"s3'cr" not in path.read_bytes(), path
+
+
+def test_results_may_be_made_anew_excluded_and_hold_anything(new_desk: MakeDesk) -> None:
+    make = (
+        "rm -rf results; mkdir -p results/checkpoints results/deep/er; touch results/empty; "
+        "echo m > results/checkpoints/m.pt; echo x > 'results/sp ace'; ln -s /etc/passwd "
+        "results/link; mkfifo results/pipe; echo d > results/deep/er/d; cp good.json "
+        "results/metrics.json"
+    )
+    spec = {**TRAIN, "command": make, "results": {"dir": "results", "exclude": ["checkpoints/**"]}}
+    good = '{"accuracy": 0.9, "confusion_matrix": [[45, 5], [5, 45]]}'
+    desk = new_desk({"make": spec}, files={"good.json": good})
+    run_id = desk.submit("make")
+    desk.orch("wait")
+    done = desk.orch("fetch-results")
+    folder = desk.results("make", run_id)
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
+    assert {n for n in found if not n.startswith(".")} == {
+        "empty", "sp ace", "deep/er/d", "metrics.json",
+    }  # fmt: skip
+    assert "link" in done.stderr
+    assert "pipe" in done.stderr
+    assert desk.show()["accuracy"] == 0.9
+
+
+def test_results_of_a_run_that_goes_on_are_partial_and_then_complete(new_desk: MakeDesk) -> None:
+    job = "echo 1 > results/a; until test -e ../go; do sleep 0.02; done; "
+    job += "echo 2 > results/a; echo 3 > results/b"
+    desk = new_desk({"grows": job})
+    run_id = desk.submit("grows")
+    until((desk.home / ".orch" / "runs" / run_id / "results" / "a").exists)
+    desk.orch("fetch-results")
+    shown = desk.show()
+    assert (shown["fetched"], shown["accuracy"], shown["state"]) == ("partial", None, "running")
+    assert (desk.results("grows", run_id) / "a").read_text() == "1\n"
+    (desk.home / ".orch" / "runs" / run_id / "go").touch()
+    desk.orch("wait")
+    desk.orch("fetch-results")
+    assert desk.show()["fetched"] == "complete"
+    assert (desk.results("grows", run_id) / "a").read_text() == "2\n"
+    assert (desk.results("grows", run_id) / "b").read_text() == "3\n"
+
+
+def test_a_fetched_file_edited_here_is_kept_and_named(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    run_id = desk.submit("train")
+    desk.orch("wait")
+    desk.orch("fetch-results")
+    mine = desk.results("train", run_id) / "metrics.json"
+    time.sleep(0.02)
+    mine.write_text("edited by hand")
+    done = desk.orch("fetch-results", code=10)
+    assert "metrics.json" in done.stderr
+    assert mine.read_text() == "edited by hand"
+    mine.rename(mine.with_suffix(".mine"))
+    desk.orch("fetch-results")
+    assert json.loads(mine.read_text())["accuracy"] == 0.9
+
+
+@pytest.mark.parametrize("what", ["submit", "fetch-results"])
+def test_many_at_once_do_not_disturb_each_other(what: str, new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    if what == "fetch-results":
+        desk.submit("train")
+        desk.orch("wait")
+    started = [desk.start(what, *(["train"] if what == "submit" else [])) for _ in range(4)]
+    told = [each.communicate(timeout=60) for each in started]
+    assert [each.returncode for each in started] == [0] * 4, told
+    if what == "submit":
+        ids = [out.strip() for out, _ in told]
+        for run_id in ids:
+            desk.orch("wait", run_id)
+        assert sorted(row[0] for row in desk.rows()) == sorted(ids)
+        assert {run["accuracy"] for run in desk.runs()} == {0.9}
+    else:
+        folder = desk.results("train", desk.show()["run_id"])
+        assert json.loads((folder / "metrics.json").read_text())["accuracy"] == 0.9
+
+
+def test_f12_a_tree_that_changes_all_the_time_is_refused_or_sent_as_it_was(
+    new_desk: MakeDesk,
+) -> None:
+    blob = os.urandom(400_000)
+    desk = new_desk({"sum": "sha256sum $(ls w*) | wc -l"}, files={f"w{n}": blob for n in range(8)})
+    stop = threading.Event()
+
+    def writer() -> None:
+        while not stop.is_set():
+            for number in range(8):
+                (desk.project / f"w{number}").write_bytes(os.urandom(400_000))
+
+    thread = threading.Thread(target=writer)
+    thread.start()
+    try:
+        for _ in range(3):
+            done = desk.orch("submit", "sum", code=None)
+            assert done.returncode in (0, 10), done.stderr
+            if done.returncode == 10:
+                assert "changed" in done.stderr
+    finally:
+        stop.set()
+        thread.join()
+    states = {row[1:] for row in desk.rows()}
+    assert states <= {("finished", "never_started"), ("running", None), ("finished", "succeeded"),
+                      ("queued", None)}  # fmt: skip
+    desk.orch("submit", "sum", "-f")
+
+
+def test_f77_the_end_of_a_huge_log_is_shown_at_once(new_desk: MakeDesk) -> None:
+    job = "python3 -c \"import os; os.truncate('../log', 10 << 30)\"; echo; echo the end"
+    desk = new_desk({"huge": job})
+    desk.submit("huge")
+    desk.orch("wait")
+    began = time.monotonic()
+    done = desk.orch("tail", "-n", "1")
+    assert done.stdout == "the end\n"
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("session", ["plain", pytest.param("tmux", marks=pytest.mark.sessions)])
+def test_attach_on_this_machine_shows_the_log(session: str, new_desk: MakeDesk) -> None:
+    desk = new_desk(
+        {"sleep": "echo visible; sleep 600"}, host={"transport": "local", "session": session}
+    )
+    run_id = desk.submit("sleep")
+    assert "visible" in attached(desk, "visible")
+    assert desk.show()["state"] == "running"
+    desk.orch("cancel", run_id)
