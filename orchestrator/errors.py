@@ -22,10 +22,11 @@
     ├── OutcomeUnknown      9   the action may or may not have happened; `orch reconcile`
     ├── TransferError      10   bytes did not arrive as promised; nothing wrong was kept
     │   ├── ManifestMismatch, UnsafePath, SourceChanged, LocalDiskFull, HostDiskFull
-    └── LedgerError        11   the ledger cannot be read or written
+    ├── LedgerError        11   the ledger cannot be read or written
+    └── Interrupted       130   Ctrl-C; says what is true of the run now
 
-Exit codes 1 (the run ended badly), 130 (interrupted) and 141 (stdout closed) are results, not
-errors. A run that fails is a value, never an exception.
+Exit codes 1 (the run ended badly) and 141 (stdout closed) are results, not errors. A run that fails
+is a value, never an exception.
 """
 
 from __future__ import annotations
@@ -159,3 +160,7 @@ class HostDiskFull(TransferError):
 
 class LedgerError(OrchError):
     exit_code = 11
+
+
+class Interrupted(OrchError):
+    exit_code = 130

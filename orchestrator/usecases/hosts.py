@@ -11,6 +11,7 @@ from orchestrator.clock import parse_iso
 from orchestrator.domain import Host
 from orchestrator.errors import OrchError, UsageError
 from orchestrator.paths import ssh_config
+from orchestrator.transport.connect import check_name
 from orchestrator.usecases.context import Context
 
 LOW_DISK = 5 << 30
@@ -51,6 +52,7 @@ def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple
     host = _host(ctx, name)
     if host.is_local:
         raise UsageError(f"{name} is the embedded host; it has no host key")
+    check_name(host, ctx.env)
     pinned = ctx.layout.known_hosts
     home = Path(ctx.env.get("HOME") or Path.home())
     known_as, shown, line = offered_key(host, ssh_config(ctx.env), pinned, home)

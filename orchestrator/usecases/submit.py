@@ -20,6 +20,7 @@ from orchestrator import names
 from orchestrator.domain import Finding, Host, Run, RunState, Verdict
 from orchestrator.errors import (
     HostUnfit,
+    Interrupted,
     NotFound,
     OrchError,
     OutcomeUnknown,
@@ -149,6 +150,8 @@ def submit(
                     hint=f"the run may be going; `orch wait {run.run_id}` asks the host; "
                     "it is never started twice",
                 ) from None
+            if isinstance(exc, KeyboardInterrupt):
+                raise _interrupted(run, sent.is_set()) from None
             raise
 
 
@@ -203,6 +206,15 @@ def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, se
         ledger.unknown(run.run_id, ctx.now(), reason)
         return
     ledger.never_started(run.run_id, ctx.now(), reason)
+
+
+def _interrupted(run: Run, sent: bool) -> Interrupted:
+    if not sent:
+        return Interrupted(f"interrupted; {run.run_id} was not started")
+    return Interrupted(
+        f"interrupted; {run.run_id} may be going on {run.host}",
+        hint=f"`orch wait {run.run_id}` asks the host, `orch cancel {run.run_id}` ends it",
+    )
 
 
 def _deliver(

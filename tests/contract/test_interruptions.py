@@ -7,7 +7,7 @@ import signal
 import time
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import of_run, supervisor_of, until
+from tests.contract.desk import Desk, of_run, supervisor_of, until
 from tests.helpers import processes
 
 SLEEPER = "echo up; sleep 600 & wait"
@@ -65,13 +65,35 @@ def test_f52_ctrl_c_at_any_moment_of_a_submit_leaves_a_truthful_ledger(
             assert [row[0] for row in new] == out.split()
         elif new and submit.returncode == 130:
             assert new[0][0] in out + said, f"{new} is not named: {said!r}"
-    recorded = {row[0] for row in desk.rows()}
+    _assert_truthful(desk)
+
+
+def _assert_truthful(desk: Desk) -> None:
+    """I1, I2, I3: every run of the host is in the ledger, none started twice, none dead alive."""
     place = desk.home / ".orch" / "runs"
-    there = {path.name for path in place.iterdir()} if place.exists() else set()
-    assert there <= recorded
+    there = {path.name for path in place.iterdir() if path.is_dir()} if place.exists() else set()
+    assert there <= {row[0] for row in desk.rows()}
     for run_id, state, verdict in desk.rows():
         started = (place / run_id / "started").exists()
         assert not (started and verdict == "never_started")
-        if state != "finished":
+        if started and state != "finished":
             desk.orch("wait", run_id, "--timeout", "20s", code=None)
-            assert desk.show(run_id)["state"] == "finished"
+            assert desk.show(run_id)["verdict"] == "succeeded"
+    marks = desk.home / ".orch" / "marks"
+    ids = marks.read_text().split() if marks.exists() else []
+    assert len(ids) == len(set(ids)), "a run was started twice"
+
+
+def test_f43_to_f47_a_submit_killed_at_any_moment_leaves_no_run_nobody_knows(
+    new_desk: MakeDesk,
+) -> None:
+    desk = new_desk({"quick": "echo $ORCH_RUN_ID >> $ORCH_RUN_DIR/../../marks"})
+    for step in range(14):
+        submit = desk.start("submit", "quick")
+        time.sleep(0.1 + 0.03 * step)
+        os.killpg(submit.pid, signal.SIGKILL)
+        submit.communicate(timeout=20)
+    _assert_truthful(desk)
+    desk.orch("submit", "quick", "-f")
+    _assert_truthful(desk)
+    assert desk.show()["verdict"] == "succeeded"
