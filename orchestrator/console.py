@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -80,9 +81,21 @@ def fail_softly(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def _lenient_streams() -> None:
+    """Closed ones lead nowhere; what an encoding cannot hold is written as an escape."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_main(app: typer.Typer) -> NoReturn:
     """Run and leave at once: connections and threads need no farewell, the ledger is closed."""
     code = 0
+    _lenient_streams()
     try:
         app()
     except SystemExit as exc:

@@ -85,11 +85,11 @@ def _watch(world: World, site: Site, argv: list[str], project: Path, count: int)
         stderr=subprocess.DEVNULL,
         bufsize=0,
     )
-    try:
-        return _arrivals(world, process, count)
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            return _arrivals(world, process, count)
+        finally:
+            process.kill()
 
 
 def _arrivals(world: World, process: subprocess.Popen[bytes], count: int) -> list[float]:

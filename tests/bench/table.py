@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -114,7 +115,15 @@ def _machine() -> str:
         cpu = platform.machine()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {cpu}, {memory:.0f} GiB, Linux {platform.release()}"
+    where = f"files on {_filesystem(Path(tempfile.gettempdir()))}"
+    return f"{cores} cores of {cpu}, {memory:.0f} GiB, {where}, Linux {platform.release()}"
+
+
+def _filesystem(path: Path) -> str:
+    """The type of the file system `path` is on."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [(len(m[1]), m[2]) for m in mounts if path.resolve().is_relative_to(m[1])]
+    return max(above)[1]
 
 
 def _versions() -> str:

@@ -75,9 +75,7 @@ class World:
         trace: TracebackType | None,
     ) -> None:
         for link in self._links:
-            assert link.stdin is not None
-            link.stdin.close()
-            link.wait(20)
+            link.communicate(timeout=20)  # the end of its stdin ends it
         self.sshd.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -33,13 +33,18 @@ def whole_path(desk: Desk) -> dict[str, Any]:
 
 @needs_root
 @pytest.mark.shells
-@pytest.mark.parametrize("shell", ["/bin/bash", "/usr/bin/fish", "/usr/bin/tcsh", "/bin/dash"])
-@pytest.mark.parametrize("root", ["~/.orch", "~/with+plus/.orch"])
+@pytest.mark.parametrize(
+    ("shell", "root"),
+    [
+        ("/bin/bash", "~/with+plus/.orch"),
+        ("/usr/bin/fish", "~/.orch"),
+        ("/usr/bin/tcsh", "~/.orch"),
+        ("/bin/dash", "~/.orch"),
+    ],
+)
 def test_any_login_shell_will_do(
     shell: str, root: str, new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
-    if (shell == "/bin/bash") is (root == "~/.orch"):
-        pytest.skip("covered by the other root")
     server = make_sshd(shell=shell)
     whole_path(new_desk(host=box(server, root=root), ssh_config=server.client_config))
 

@@ -13,6 +13,7 @@ from orchestrator.domain import Run, RunState, Verdict
 from orchestrator.errors import (
     ConnectFailed,
     HostDiskFull,
+    Interrupted,
     LinkLost,
     OrchError,
     OutcomeUnknown,
@@ -212,9 +213,11 @@ def test_ctrl_c_before_the_start_is_never_started_and_after_it_is_unknown(
 ) -> None:
     answers: dict[str, list[Answer]] = {"sync": [SYNCED], "start": [running]}
     liar.lie(monkeypatch, Host(**{**answers, verb: [interrupted]}))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted) as caught:
         submit(ctx)
-    assert only(ledger).state is state
+    run = only(ledger)
+    assert run.state is state
+    assert run.run_id in caught.value.message
 
 
 def test_the_second_submit_sends_the_change_only_and_supersedes(
