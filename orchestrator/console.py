@@ -96,6 +96,8 @@ def run_main(app: typer.Typer) -> NoReturn:
     """Run and leave at once: connections and threads need no farewell, the ledger is closed."""
     code = 0
     _lenient_streams()
+    # In a C locale python takes a note's letters for bytes it cannot read.
+    sys.argv = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv]
     try:
         app()
     except SystemExit as exc:
