@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,23 +26,24 @@ def main(argv: Sequence[str]) -> int:
     chosen = [row for row in ROWS if not asked.rows or row.name in asked.rows]
     sizes = SIZES[asked.size]
     ways = {WAYS[name] for name in asked.way or WAYS}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is taken down
     before = table.load()
     results: list[Result] = []
     for result in measure(chosen, ways, sizes, asked.pairs):
         results.append(result)
         print("  ".join(cell for cell in table.cells(result) if cell), file=sys.stderr, flush=True)
+        if asked.write:  # after each: a run that is cut short leaves what it measured
+            page = table.markdown(
+                results,
+                chosen,
+                sizes,
+                command=f"python -m tests.bench {' '.join(argv)}".strip(),
+                when=f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
+                loads=(before, table.load()),
+            )
+            asked.write.parent.mkdir(exist_ok=True)
+            asked.write.write_text(page)
     sys.stdout.write(table.text(results))
-    if asked.write:
-        page = table.markdown(
-            results,
-            chosen,
-            sizes,
-            command=f"python -m tests.bench {' '.join(argv)}".strip(),
-            when=f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
-            loads=(before, table.load()),
-        )
-        asked.write.parent.mkdir(exist_ok=True)
-        asked.write.write_text(page)
     return 0
 
 

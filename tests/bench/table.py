@@ -68,7 +68,7 @@ def markdown(
         f"- **{words(row.work, sizes)}.** {row.includes}" for row in rows if row.includes
     )
     counts = sorted({len(r.pairs) for r in results if isinstance(r, Compared)})
-    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(*counts)
+    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0] if counts else 0)
     return PAGE.format(
         table=body, notes=notes, machine=_machine(), versions=_versions(), command=command,
         when=when, before=loads[0], after=loads[1], number=number,
