@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, Optional
 
 from remote import wire
 
-SLOW_LINK = 60e6  # bytes/s under which packing is worth its time
+SLOW_LINK = 20e6  # bytes/s under which packing is worth its time
 
 
 class Channel:
@@ -54,7 +54,7 @@ class Channel:
         self._write(wire.json_frame(self._nonce(), wire.END, value))
 
     def data(self, payload: bytes) -> None:
-        if self._packing and len(payload) > 1024:
+        if self._packing and len(payload) > 1024 and _shrinks(payload[:4096]):
             packed = zlib.compress(payload, 1)
             if len(packed) < len(payload) * 0.9:
                 self._write(wire.frame(self._nonce(), wire.DATA, packed, wire.PACKED))
@@ -77,3 +77,7 @@ class Channel:
         view = memoryview(data)
         while view:
             view = view[os.write(self._output, view) :]
+
+
+def _shrinks(sample: bytes) -> bool:
+    return len(zlib.compress(sample, 1)) < len(sample) * 0.8

@@ -171,6 +171,9 @@ def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -
                 spoke = time.monotonic()
             if watch.wait(PROGRESS_EVERY):
                 return {**known, "detached": True}
+            if reader.read(channel):  # before anything else: someone waits for this line
+                spoke = time.monotonic()
+                continue
             moment = time.monotonic()
             if os.path.exists(run.exit) or moment - checked > EVIDENCE_EVERY:
                 before, known = known["phase"], status.status(layout, run.run_id)

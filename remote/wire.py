@@ -27,6 +27,7 @@ PROTOCOL = 1
 MAGIC = b"oRc1"
 HEADER = struct.Struct("!4s8sBBHII")
 NONCE_SIZE = 8
+READ_AHEAD = 64 * 1024
 NOISE_MAX = 64 * 1024
 DATA_MAX = 1024 * 1024  # payload of one DATA frame, unpacked
 JSON_MAX = 64 * 1024 * 1024
@@ -94,6 +95,7 @@ class FrameReader:
         self.nonce = nonce
         self.noise = b""
         self._buffer = b""
+        self._at = 0
         self._synced = False
 
     def next(self) -> Optional[Frame]:
@@ -118,7 +120,7 @@ class FrameReader:
 
     def forget(self) -> None:
         """Drop what was read ahead."""
-        self._buffer = b""
+        self._buffer, self._at = b"", 0
 
     def _sync(self) -> bool:
         wanted = MAGIC + (self.nonce or b"")
@@ -138,29 +140,34 @@ class FrameReader:
                 return False
             seen += chunk
         self.noise = seen[: min(at, 512)]
-        self._buffer = seen[at:]
+        self._buffer, self._at = seen[at:], 0
         if self.nonce is None:
             self.nonce = self._buffer[len(MAGIC) : len(MAGIC) + NONCE_SIZE]
         self._synced = True
         return True
 
     def _exactly(self, count: int, eof_ok: bool) -> Optional[bytes]:
-        if len(self._buffer) >= count:
-            out, self._buffer = self._buffer[:count], self._buffer[count:]
+        end = self._at + count
+        if end <= len(self._buffer):
+            out = self._buffer[self._at : end]
+            self._at = end
             return out
-        parts = [self._buffer] if self._buffer else []
-        got = len(self._buffer)
-        while got < count:
-            chunk = self._read(max(65536, count - got))
+        parts = [self._buffer[self._at :]]
+        lacking = count - len(parts[0])
+        while True:
+            chunk = self._read(max(READ_AHEAD, lacking))
             if not chunk:
-                if got == 0 and eof_ok:
+                if lacking == count and eof_ok:
                     return None
                 raise LinkClosed("the stream ended inside a frame")
+            if len(chunk) >= lacking:
+                break
             parts.append(chunk)
-            got += len(chunk)
-        data = b"".join(parts)
-        self._buffer = data[count:]
-        return data[:count]
+            lacking -= len(chunk)
+        # The rest stays one piece: cutting it for each frame would copy it each time.
+        self._buffer, self._at = chunk, lacking
+        parts.append(chunk[:lacking])
+        return b"".join(parts)
 
 
 def unpack_payload(payload: bytes, limit: int) -> bytes:

@@ -29,8 +29,44 @@ logging.getLogger("paramiko").propagate = False
 CONNECT_TIMEOUT = 20.0
 AUTH_TIMEOUT = 30.0
 # A wide window and large packets: with paramiko's defaults a pull is bound by its packet rate.
-WINDOW = 64 * 1024 * 1024
+WINDOW = 16 * 1024 * 1024
 PACKET = 256 * 1024
+
+
+# Linux; elsewhere the kernel decides. The first reads are the handshake's.
+QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+HANDSHAKE_READS = 200
+
+
+class _PromptSocket(socket.socket):
+    """Sends and acknowledges at once: the two ends of a handshake otherwise wait for one another
+    (Nagle's algorithm here and in sshd, delayed acknowledgement: 40 ms, or a round trip, each)."""
+
+    reads_left = 0
+
+    @classmethod
+    def connected(cls, address: tuple[str, int], timeout: float) -> _PromptSocket:
+        plain = socket.create_connection(address, timeout)
+        made = cls(plain.family, plain.type, plain.proto, plain.detach())
+        made.settimeout(timeout)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.reads_left = HANDSHAKE_READS if QUICKACK is not None else 0
+        return made
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        data = super().recv(bufsize, flags)
+        if self.reads_left > 0 and QUICKACK is not None:
+            self.reads_left -= 1
+            self.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+        return data
+
+
+def _transport(*args: Any, **kwargs: Any) -> paramiko.Transport:
+    """AES-GCM first: its checksum is made with the cipher, in C, and not packet by packet here."""
+    made = paramiko.Transport(*args, **kwargs)
+    offered = made.get_security_options()
+    offered.ciphers = sorted(offered.ciphers, key=lambda name: "gcm" not in name)
+    return made
 
 
 class SshTransport:
@@ -44,17 +80,22 @@ class SshTransport:
     def open(cls, host: Host, ssh_config: Path, pinned: Path, home: Path) -> SshTransport:
         """Connected and authenticated, or a TransportError or TrustError says why not."""
         connection = _connection(host, ssh_config, pinned, home)
+        sock: socket.socket | None = None
         try:
             with translated(host, connection):
+                if not connection.gateway:
+                    address = (connection.host, connection.port)
+                    sock = _PromptSocket.connected(address, CONNECT_TIMEOUT)
+                    connection.connect_kwargs["sock"] = sock
+                connection.connect_kwargs["transport_factory"] = _transport
                 connection.open()
         except BaseException:
             with contextlib.suppress(Exception):
                 connection.close()
+            if sock is not None:
+                sock.close()
             raise
         raw = connection.transport
-        if isinstance(raw.sock, socket.socket):
-            with contextlib.suppress(OSError):
-                raw.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         raw.set_keepalive(15)
         return cls(host, connection)
 
@@ -91,7 +132,8 @@ class SshPipe:
     def recv(self, count: int, timeout: float) -> bytes:
         self._channel.settimeout(timeout)
         try:
-            return self._channel.recv(count)
+            # All there is: taking less makes paramiko copy what stays, over and over.
+            return self._channel.recv(max(count, WINDOW))
         except TimeoutError:
             raise errors.CallTimeout(f"{self._host.name}: no answer within {timeout:g} s") from None
         except (OSError, EOFError, paramiko.SSHException):
