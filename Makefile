@@ -101,7 +101,7 @@ test-tools:
 	echo "note: not installed:$$missing; lanes that need them will be skipped:$$lanes" >&2
 
 bench: venv test-tools ## the speed table, against rsync, ssh and tmux by hand: docs/benchmarks.md
-	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+	@$(BIN)/python -m tests.bench --write docs/benchmarks.md $(BENCH_ARGS)
 
 # -- the job this project is about --------------------------------------------------------------
 
