@@ -260,6 +260,8 @@ def list_runs(
         output.runs_document(shown.runs)
         return
     render.emit(render.ls_table(shown.runs, ctx.clock.now(), output.STDOUT))
+    if output.STDOUT.width is not None and any(run.supersedes for run in shown.runs):
+        ctx.say("* supersedes an earlier run")
     if shown.total > len(shown.runs):
         ctx.say(f"{len(shown.runs)} of {shown.total} runs; `-n 0` shows all")
 
