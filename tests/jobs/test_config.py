@@ -40,7 +40,7 @@ def test_a_key_that_the_reference_has_and_the_config_lacks_is_refused_by_both(
     tree: dict[str, Any], key: str
 ) -> None:
     del tree["training"][key]
-    job = spec.load_job(ROOT, JOB)
+    job = spec.load_job(ROOT, JOB, profile="cpu")  # the profile that `tree` is made of
     findings = reference.check(tree, job.reference, ROOT)
     assert [f.key for f in findings if f.refuses] == [f"training.{key}"]
     with pytest.raises(ConfigError, match=rf"training\.{key}: missing"):
