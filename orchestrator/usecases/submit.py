@@ -135,10 +135,10 @@ def submit(
         raise refuse(plan.found)
     with ctx.ledger() as ledger:
         run = _intent(ctx, plan, request, ledger)
-        ledger.intend(run)
-        announce(run)
         sent = threading.Event()
         try:
+            ledger.intend(run)
+            announce(run)
             return _deliver(ctx, plan, ledger, run, sent)
         except BaseException as exc:
             _note_failure(ctx, ledger, run, exc, sent.is_set())
@@ -196,8 +196,8 @@ def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, se
     reason = exc.message if isinstance(exc, OrchError) else type(exc).__name__
     if isinstance(exc, KeyboardInterrupt):
         reason = "interrupted before it was started"
-    current = ledger.get(run.run_id)
-    if current.state not in (RunState.INTENT, RunState.SYNCED):
+    current = ledger.find(run.run_id)
+    if current is None or current.state not in (RunState.INTENT, RunState.SYNCED):
         return
     refused = isinstance(exc, HostUnfit) or (
         isinstance(exc, OrchError) and not isinstance(exc, TransportError)
