@@ -12,10 +12,6 @@ from typing import Any, Dict, Optional
 NETWORK_FS = ("nfs", "cifs", "smb", "fuse", "afs", "lustre", "gpfs", "beegfs", "9p")
 
 
-class HostFull(Exception):
-    """No space, no inodes or no quota left for what was asked."""
-
-
 def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:

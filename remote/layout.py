@@ -26,7 +26,6 @@ class Layout:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.agents = os.path.join(root, "agent")
         self.objects = os.path.join(root, "store", "objects")
         self.parts = os.path.join(root, "store", "parts")
         self.trees = os.path.join(root, "store", "trees")

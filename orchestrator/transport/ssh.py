@@ -224,7 +224,6 @@ def _reject_unknown_keys(connection: fabric.Connection, pinned: Path, home: Path
     if pinned.exists():
         with contextlib.suppress(paramiko.SSHException):
             client.load_host_keys(str(pinned))
-    # Not the host's current word: fabric calls connect() itself, with this policy in place.
 
 
 def known_hosts_files(options: Mapping[str, Any], home: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import FrameGarbled, NotFinished, NotFound, TransportError
 from orchestrator.ledger.store import Ledger
-from orchestrator.retry import is_lost_link, reconnecting
+from orchestrator.retry import RECONNECT_FOR, is_lost_link, reconnecting
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset, run_status
 from orchestrator.usecases.context import Context
@@ -184,7 +184,7 @@ def wait(
                     raise
                 notice(f"link to {host.name} lost ({exc.message}); the run is not affected")
                 agent.close()
-                patience = 900.0 if end is None else max(1.0, end - ctx.clock.monotonic())
+                patience = RECONNECT_FOR if end is None else max(1.0, end - ctx.clock.monotonic())
                 agent = reconnecting(
                     lambda: ctx.connect(host),
                     lambda pause: notice(f"{host.name} is not reachable; again in {pause:.0f} s"),
