@@ -21,7 +21,8 @@
     │   └── AuthFailed      8
     ├── OutcomeUnknown      9   the action may or may not have happened; `orch reconcile`
     ├── TransferError      10   bytes did not arrive as promised; nothing wrong was kept
-    │   ├── ManifestMismatch, UnsafePath, SourceChanged, LocalDiskFull, HostDiskFull
+    │   ├── ManifestMismatch, UnsafePath, SourceChanged, LocalDiskFull, HostDiskFull,
+    │   │   FolderBusy
     ├── LedgerError        11   the ledger cannot be read or written
     └── Interrupted       130   Ctrl-C; says what is true of the run now
 
@@ -155,6 +156,10 @@ class LocalDiskFull(TransferError):
 
 
 class HostDiskFull(TransferError):
+    pass
+
+
+class FolderBusy(TransferError):
     pass
 
 

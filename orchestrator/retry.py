@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.errors import ConnectFailed, LinkLost, TransportError
+from orchestrator.errors import ConnectFailed, FolderBusy, LinkLost, TransportError
 
 T = TypeVar("T")
 
@@ -36,6 +36,35 @@ def reconnecting(
         reraise=True,
     )
     return policy(connect)
+
+
+WAIT_FOR_FOLDER = 600.0  # seconds a fetch waits for another one of the same run
+
+
+def when_free(
+    claim: Callable[[], T],
+    on_wait: Callable[[], None],
+    *,
+    patience: float = WAIT_FOR_FOLDER,
+    sleep: Callable[[float], None] | None = None,
+) -> T:
+    """Claim a folder as soon as the process that writes there is through; `on_wait` is called once.
+
+    Safe to repeat: a refused claim has changed nothing.
+    """
+    import time
+
+    import tenacity
+
+    policy = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(FolderBusy),
+        wait=tenacity.wait_random(0.02, 0.2),
+        stop=tenacity.stop_after_delay(patience),
+        before_sleep=lambda state: on_wait() if state.attempt_number == 1 else None,
+        sleep=sleep or time.sleep,
+        reraise=True,
+    )
+    return policy(claim)
 
 
 def is_lost_link(error: TransportError) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -17,13 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.errors import LocalDiskFull, ManifestMismatch, TransferError, UnsafePath
+from orchestrator.errors import (
+    FolderBusy,
+    LocalDiskFull,
+    ManifestMismatch,
+    TransferError,
+    UnsafePath,
+)
 from remote import wire
 
 JOURNAL = ".orch-fetched.jsonl"
 PARTS = ".orch-parts"
 DEPTH_MAX = 64
 FILES_MAX = 1_000_000
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +58,57 @@ class Folder:
 
     def __enter__(self) -> Folder:
         with full_disk(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self.path, 0o755)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                self._root = os.open(self.path, flags)
-            except OSError as exc:
-                if exc.errno in (errno.ELOOP, errno.ENOTDIR):
-                    raise UnsafePath(
-                        f"{self.path} is a link or no folder; nothing was written",
-                        hint="move it away and fetch again",
-                    ) from None
+                while not self._claim():
+                    self._close()
+                self._read_journal()
+            except BaseException:
+                self._close()
                 raise
+        return self
+
+    def _claim(self) -> bool:
+        """The folder, open and locked: one writer at a time, whatever ends the one before.
+
+        False when the writer before has just removed the folder it found nothing for: make it anew.
+        FolderBusy while another process writes here.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path, 0o755)
+        try:
+            self._root = os.open(self.path, DIRECTORY)
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            if exc.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise UnsafePath(
+                    f"{self.path} is a link or no folder; nothing was written",
+                    hint="move it away and fetch again",
+                ) from None
+            raise
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._journal = os.open(JOURNAL, flags, 0o600, dir_fd=self._root)
+            self._lock()
             with contextlib.suppress(FileExistsError):
                 os.mkdir(PARTS, 0o700, dir_fd=self._root)
-            self._parts = os.open(PARTS, flags, dir_fd=self._root)
-            self._read_journal()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._journal = os.open(JOURNAL, flags, 0o600, dir_fd=self._root)
-        return self
+            self._parts = os.open(PARTS, DIRECTORY, dir_fd=self._root)
+            return os.path.samestat(os.stat(JOURNAL, dir_fd=self._root), os.fstat(self._journal))
+        except FileNotFoundError:
+            return False
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            if exc.errno in (errno.EAGAIN, errno.EACCES):
+                raise FolderBusy(
+                    f"{self.path}: another orch is fetching into it; nothing was done here",
+                    hint="when that one is through, the same command takes what is still missing",
+                ) from None
+            if exc.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
+                raise
 
     def __exit__(self, *_exc: object) -> None:
         with contextlib.suppress(OSError):
@@ -77,9 +116,13 @@ class Folder:
             if not self.known:
                 os.unlink(JOURNAL, dir_fd=self._root)  # nothing came: leave no trace
                 os.rmdir(self.path)
-        for fd in [*self._dirs.values(), self._journal, self._parts, self._root]:
+        self._close()
+
+    def _close(self) -> None:
+        for fd in [*self._dirs.values(), self._parts, self._root, self._journal]:
             if fd >= 0:
-                os.close(fd)
+                os.close(fd)  # the journal last: it holds the lock
+        self._dirs, self._parts, self._root, self._journal = {}, -1, -1, -1
 
     # --- what is here -----------------------------------------------------------------------------
 
@@ -115,11 +158,7 @@ class Folder:
             return file.read(8192)
 
     def _read_journal(self) -> None:
-        try:
-            fd = os.open(JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._root)
-        except FileNotFoundError:
-            return
-        with os.fdopen(fd, "rb") as file:
+        with os.fdopen(os.dup(self._journal), "rb") as file:
             for line in file.read().split(b"\n"):
                 with contextlib.suppress(ValueError, TypeError, RecursionError):  # torn by a kill
                     path, size, sha, mtime = json.loads(line)
@@ -217,9 +256,8 @@ class Folder:
             above = self._open_dir(parent)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=above)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                fd = os.open(name, flags, dir_fd=above)
+                fd = os.open(name, DIRECTORY, dir_fd=above)
             except OSError as exc:
                 raise UnsafePath(
                     f"{self.path / folder} is a link or no folder ({exc.strerror}); "

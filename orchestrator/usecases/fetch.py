@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator import retry
 from orchestrator.domain import Fetched, Run, RunState
 from orchestrator.errors import FrameGarbled, ManifestMismatch, NotFound
 from orchestrator.ledger.store import Ledger
@@ -49,7 +51,7 @@ def fetch(
     report = Report(destination)
     with ctx.connect(ctx.host_of(run)) as agent:
         _refuse_absent(agent, run)
-        with Folder(destination) as folder:
+        with _claim(ctx, run, destination) as folder:
             body = {"run_id": run.run_id, "have": folder.have(), "parts": folder.parts()}
             end = run_status(_Receiver(agent, folder, report, progress).run(body), run.run_id)
             folder.make_dirs_durable()
@@ -66,6 +68,16 @@ def fetch(
             hint="move them away and fetch again to have the host's",
         )
     return ledger.get(known.run_id), report
+
+
+@contextlib.contextmanager
+def _claim(ctx: Context, run: Run, destination: Path) -> Iterator[Folder]:
+    """The folder for us alone; a second fetch of the same run waits for the first."""
+    with contextlib.ExitStack() as stack:
+        yield retry.when_free(
+            lambda: stack.enter_context(Folder(destination)),
+            lambda: ctx.say(f"another orch is fetching {run.run_id}; waiting until it is through"),
+        )
 
 
 def _refuse_absent(agent: Agent, run: Run) -> None:

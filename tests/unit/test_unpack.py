@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import ManifestMismatch, OrchError, TransferError, UnsafePath
+from orchestrator import retry
+from orchestrator.errors import FolderBusy, ManifestMismatch, OrchError, TransferError, UnsafePath
 from orchestrator.unpack import DEPTH_MAX, JOURNAL, PARTS, Folder
 
 
@@ -292,3 +294,42 @@ def test_descriptors_stay_bounded_over_many_folders(d: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) < before + 600
     assert len(os.listdir("/proc/self/fd")) <= before
     assert len(final_files(d)) == 1500
+
+
+def test_one_writer_at_a_time_and_the_next_sees_what_the_first_placed(d: Path) -> None:
+    with Folder(d) as first:
+        with pytest.raises(FolderBusy), Folder(d):
+            pass
+        first.write_batch([small("a")])
+    with Folder(d) as second:
+        assert second.have() == {"a": [1, sha(b"x")]}
+
+
+def test_a_claim_waits_for_the_writer_before_and_then_holds_the_folder(d: Path) -> None:
+    first = Folder(d)
+    first.__enter__()
+    told = []
+    second = Folder(d)
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            first.__exit__()  # it found nothing: its folder is gone again
+
+    retry.when_free(second.__enter__, lambda: told.append("waits"), sleep=sleep)
+    second.write_batch([small("a")])
+    second.__exit__()
+    assert told == ["waits"] and len(pauses) == 3
+    assert final_files(d) == ["a"]
+
+
+def test_a_writer_that_was_killed_leaves_no_lock(d: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        Folder(d).__enter__()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with Folder(d) as folder:
+        folder.write_batch([small("a")])
+    assert final_files(d) == ["a"]
