@@ -27,6 +27,8 @@ def is_present(path: Path) -> bool:
         info = os.stat(path)
     except FileNotFoundError:
         if _size(wal_of(path)):
+            if path.exists():  # made by another process between the two looks: the log comes later
+                return is_present(path)
             raise LedgerError(
                 f"the ledger {path} is gone but its log {wal_of(path).name} remains; "
                 "nothing was changed",

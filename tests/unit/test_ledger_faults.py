@@ -473,3 +473,23 @@ def test_a_failed_event_changes_neither_row_nor_timeline(path: Path) -> None:
 def _torn_event(ledger: Ledger) -> None:
     with ledger._change(an_id(0), AT, "", {}):  # a kind without a word is against the schema
         ledger._set(an_id(0), note="half done")
+
+
+def test_a_ledger_made_between_the_look_at_it_and_at_its_log_is_not_taken_for_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.stat
+    looked = []
+
+    def first_absent(name: os.PathLike[str], *args: object, **kwargs: object) -> os.stat_result:
+        if name == path and not looked:
+            looked.append(name)
+            raise FileNotFoundError(name)
+        return real(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    with Ledger.open(path) as ledger:
+        ledger.noted(an_id(0), AT, "the log has content now")
+        assert files.wal_of(path).stat().st_size
+        monkeypatch.setattr(os, "stat", first_absent)
+        assert files.is_present(path)
+    assert looked
