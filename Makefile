@@ -90,7 +90,7 @@ test-tools:
 	@missing=; lanes=; \
 	need() { PATH="$$PATH:/usr/sbin:/sbin" command -v "$$1" >/dev/null 2>&1 || { \
 	  missing="$$missing $$2"; lanes="$$lanes $$3"; }; }; \
-	need sshd openssh-server ssh; need ssh openssh-client ssh; need rsync rsync ssh; \
+	need sshd openssh-server ssh; need ssh openssh-client ssh; need rsync rsync ssh; need strace strace tracing; \
 	need tmux tmux sessions; need screen screen sessions; \
 	need fish fish shells; need tcsh tcsh shells; \
 	test -n "$$missing" || exit 0; \
