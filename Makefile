@@ -24,7 +24,7 @@ endif
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jobs-venv format check test test-tools bench retrain lock clean
+.PHONY: help venv jobs-venv format check test test-tools faults bench retrain lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -81,13 +81,16 @@ test: venv test-tools ## every test this machine can run; says which it cannot
 	  echo "note: torch could not be installed; the lane 'torch' will be skipped" >&2
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+faults: venv test-tools ## the tests of docs/faults.md, row by row
+	@$(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
+
 # The programs the tests run besides python. As root with apt the missing ones are installed
 # (RUNLEVEL=1: without starting a service); otherwise their lanes are named and skipped.
 test-tools:
 	@missing=; lanes=; \
 	need() { PATH="$$PATH:/usr/sbin:/sbin" command -v "$$1" >/dev/null 2>&1 || { \
 	  missing="$$missing $$2"; lanes="$$lanes $$3"; }; }; \
-	need sshd openssh-server ssh; need ssh openssh-client ssh; need rsync rsync ssh; \
+	need sshd openssh-server ssh; need ssh openssh-client ssh; need rsync rsync ssh; need strace strace tracing; \
 	need tmux tmux sessions; need screen screen sessions; \
 	need fish fish shells; need tcsh tcsh shells; \
 	test -n "$$missing" || exit 0; \

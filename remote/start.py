@@ -175,6 +175,16 @@ def _launch(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> Dict[str,
     if not files.write_once(run.started, json.dumps(marker).encode("ascii")):
         return {**status.status(layout, run.run_id), "already": True}
     order = {**request["order"], "snapshot": request["tree"]}
+    report = _first_report(_fork_supervisor(layout, run, order))
+    known = status.status(layout, run.run_id)
+    if report and known["phase"] in ("queued", "starting"):
+        # The job was spawned a moment ago; its record is still on its way to the disk.
+        known.update({key: report[key] for key in ("phase", "started_at") if key in report})
+    return known
+
+
+def _fork_supervisor(layout: Layout, run: RunFiles, order: Dict[str, Any]) -> int:
+    """The descriptor on which the new supervisor reports."""
     report_read, report_write = os.pipe()
     if os.fork() == 0:
         # Forked, not executed anew: an interpreter's start-up is time the job would wait.
@@ -183,12 +193,7 @@ def _launch(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> Dict[str,
         finally:
             os._exit(1)
     os.close(report_write)
-    report = _first_report(report_read)
-    known = status.status(layout, run.run_id)
-    if report and known["phase"] in ("queued", "starting"):
-        # The job was spawned a moment ago; its record is still on its way to the disk.
-        known.update({key: report[key] for key in ("phase", "started_at") if key in report})
-    return known
+    return report_read
 
 
 def _first_report(pipe: int) -> Optional[Dict[str, Any]]:

@@ -80,12 +80,19 @@ def _unlocked(layout: Layout, run: RunFiles, lock: str) -> str:
             return "running"  # the lock is gone, its holder is not: a lock file was swept away
         if identity is None and _age(run.started) < START_GRACE:
             return "starting"
-        if procs.tagged(run.run_id):
+    # Under the lock: a supervisor that comes up after all must find the record, or we find it.
+    held = files.try_lock(lock)
+    if held is None:
+        return _phase(layout, run)
+    try:
+        if os.path.exists(run.exit):
+            return "finished"
+        if same_boot and procs.tagged(run.run_id):
             return "unowned"
-    if os.path.exists(run.exit) or files.is_locked(lock):
-        return _phase(layout, run)  # it ended, or came up, while this looked
-    _record_loss(run, same_boot)
-    return "finished"
+        _record_loss(run, same_boot)
+        return "finished"
+    finally:
+        os.close(held)
 
 
 def _age(path: str) -> float:
@@ -96,12 +103,14 @@ def _age(path: str) -> float:
 
 
 def _record_loss(run: RunFiles, same_boot: bool) -> None:
-    job = files.read_json(run.job)
-    ran = bool(job and job.get("phase") == "running")
-    if not ran:
+    phase = (files.read_json(run.job) or {}).get("phase")
+    if phase is None:
         verdict, reason = "never_started", "the host accepted the run but its job was not started"
     elif not same_boot:
         verdict, reason = "lost", "the host was restarted while the run was going"
+    elif phase == "spawning":
+        verdict = "lost"
+        reason = "its supervisor was killed while it started the job; how far it got is not known"
     else:
         verdict = "lost"
         reason = "its supervisor and all of its processes are gone, and left no exit record"

@@ -134,6 +134,8 @@ class Supervisor:
         self.deadline = time.monotonic() + float(limit) if limit else None
         stages = self.order["stages"]
         code, number = 0, None
+        # Before the fork: killed right after it, we must not leave a job of which nothing tells.
+        files.write_json(self.run.job, {"phase": "spawning"}, durable=False)
         for index, stage in enumerate(stages):
             if len(stages) > 1:
                 self.say("stage %s" % stage["name"])
@@ -329,17 +331,9 @@ def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int)
 
     Called in a fork of the agent: it leaves the agent's session and descriptors first.
     """
-    os.setsid()
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.closerange(3, report)
-    os.closerange(report + 1, 1024)
-    os.chdir("/")
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the agent may leave before our report
+    _detach(report)
     held = files.try_lock(layout.lock(run.run_id + ".lock"))
-    if held is None:
+    if held is None or os.path.exists(run.exit):  # somebody has proved that we would not come
         os._exit(1)
     identity = {
         "pid": os.getpid(),
@@ -358,3 +352,16 @@ def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int)
         owner.say("the supervisor failed: %s: %s" % (type(exc).__name__, exc))
         os._exit(1)
     os._exit(0)
+
+
+def _detach(report: int) -> None:
+    """Out of the agent's session; of its descriptors only `report` is left."""
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.closerange(3, report)
+    os.closerange(report + 1, 1024)
+    os.chdir("/")
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the agent may leave before our report

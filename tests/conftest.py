@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 
 from tests.helpers.lanes import PROBES, find_python38
+from tests.helpers.rows import rows_of
 from tests.helpers.sshd import PrivateSshd
 
 # Deadlines measure the machine, not the code; the seed is printed, so a failure can be repeated.
@@ -83,10 +84,30 @@ class Lanes:
         return f"ran {ran}" + (f", skipped {selected - ran}" if ran < selected else "")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full`: sweeps and floods in their full size. `--seed`: one history of the simulation."""
+    parser.addoption("--full", action="store_true", help="sweeps and floods in full size")
+    parser.addoption("--seed", type=int, help="replay this one history of the simulation")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form of a test was asked for."""
+    return bool(request.config.getoption("full"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The lanes take part in the session."""
     in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
     config.pluginmanager.register(Lanes(in_ci=in_ci), "lanes")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m fault` selects the tests whose names carry a row of docs/faults.md."""
+    for item in items:
+        if rows_of(item.name):
+            item.add_marker("fault")
 
 
 def _lanes_of(item: pytest.Item) -> set[str]:

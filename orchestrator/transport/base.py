@@ -208,8 +208,10 @@ class Agent:
         code, words = self._pipe.closing_words()
         words = (words.strip() or self._reader.noise.decode("utf-8", "replace").strip())[:400]
         self._drop()
-        if code is None:
+        if code is None or code < 0 or code > 128:  # killed: it may have done what it was asked to
             raise wire.LinkClosed
+        if "Traceback" in words:  # it ran, so here too
+            raise errors.HostFailed(f"{self.host.name}: its agent failed (exit status {code})")
         if code == 127 or (code != 2 and "not found" in words):
             raise errors.HostUnfit(
                 f"{self.host.name}: there is no `{self.host.python}` on the host ({words})",

@@ -94,7 +94,7 @@ def test_the_golden_file_is_of_schema_1(ledger_file: Path) -> None:
     database.close()
 
 
-def test_an_old_ledger_reads_as_it_was_written(ledger_file: Path, tmp_path: Path) -> None:
+def test_f59_an_old_ledger_reads_as_it_was_written(ledger_file: Path, tmp_path: Path) -> None:
     write(tmp_path / "fresh.db")
     with Ledger.open(ledger_file) as old, Ledger.open(tmp_path / "fresh.db") as fresh:
         assert old.integrity() == []

@@ -126,7 +126,7 @@ def test_f49_two_controllers_with_one_id_make_one_start_with_its_whole_tree(
     assert not [one for one in told if isinstance(one, Exception)], told
 
 
-def test_a_start_repeated_later_reports_and_does_not_start(place: Box, tree: Scan) -> None:
+def test_f47_a_start_repeated_later_reports_and_does_not_start(place: Box, tree: Scan) -> None:
     pushed(place, tree)
     request = body(tree, "once-only-1", "echo x >> $ORCH_RUN_DIR/../starts")
     assert "already" not in start(place, request)

@@ -72,7 +72,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 
 
 @pytest.mark.parametrize("kind", BAD_YAML)
-def test_a_bad_spec_is_named_with_its_line_and_nothing_is_recorded(kind: str, shared: Desk) -> None:
+def test_f68_a_bad_spec_is_named_with_its_line_and_nothing_is_recorded(
+    kind: str, shared: Desk
+) -> None:
     text, word, line = BAD_YAML[kind]
     raw = text if isinstance(text, bytes) else text.encode()
     (shared.project / "jobs" / "bad.yaml").write_bytes(raw)

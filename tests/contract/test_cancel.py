@@ -49,7 +49,7 @@ def started(desk: Desk, job: str, word: str = "up") -> str:
 
 
 @pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
-def test_not_one_process_is_left(
+def test_f24_not_one_process_is_left(
     where: str, new_desk: MakeDesk, request: pytest.FixtureRequest
 ) -> None:
     options = {}
@@ -70,7 +70,7 @@ def test_not_one_process_is_left(
     assert desk.orch("wait", run_id, code=1).stderr
 
 
-def test_a_child_that_dropped_its_environment_is_ended_too(new_desk: MakeDesk) -> None:
+def test_f24_a_child_that_dropped_its_environment_is_ended_too(new_desk: MakeDesk) -> None:
     desk = new_desk({"clean": "env -i sleep 4242 & echo up; wait"})
     run_id = started(desk, "clean")
     (sleeper,) = [pid for pid in processes.all_pids() if _command(pid) == ["sleep", "4242"]]
@@ -101,7 +101,7 @@ def test_a_job_may_save_its_work_at_term(new_desk: MakeDesk) -> None:
     assert (desk.results("polite", run_id) / "checkpoint").read_text() == "saved"
 
 
-def test_cancel_twice_and_cancel_after_the_end_change_nothing(new_desk: MakeDesk) -> None:
+def test_f27_cancel_twice_and_cancel_after_the_end_change_nothing(new_desk: MakeDesk) -> None:
     desk = new_desk({"sleep": "echo up; sleep 600", "quick": "true"})
     run_id = started(desk, "sleep")
     desk.orch("cancel", run_id)
@@ -115,7 +115,7 @@ def test_cancel_twice_and_cancel_after_the_end_change_nothing(new_desk: MakeDesk
     assert desk.show(quick)["verdict"] == "succeeded"
 
 
-def test_two_cancels_at_once_agree(new_desk: MakeDesk) -> None:
+def test_f27_two_cancels_at_once_agree(new_desk: MakeDesk) -> None:
     desk = new_desk({"sleep": "echo up; sleep 600"})
     run_id = started(desk, "sleep")
     both = [desk.start("cancel", run_id, "--json") for _ in range(2)]
@@ -124,7 +124,7 @@ def test_two_cancels_at_once_agree(new_desk: MakeDesk) -> None:
     assert [each.returncode for each in both] == [0, 0]
 
 
-def test_cancel_ends_a_run_whose_supervisor_is_gone(new_desk: MakeDesk) -> None:
+def test_f23_cancel_ends_a_run_whose_supervisor_is_gone(new_desk: MakeDesk) -> None:
     desk = new_desk({"sleep": "echo up; sleep 600 & wait"})
     run_id = started(desk, "sleep")
     os.kill(supervisor_of(desk.home / ".orch" / "runs" / run_id), signal.SIGKILL)

@@ -46,7 +46,7 @@ def test_the_last_lines_alone_or_none(counted: Desk) -> None:
     assert counted.orch("tail", "-n", "-1", code=2).stdout == ""
 
 
-def test_a_closed_stdout_ends_it_quietly(counted: Desk) -> None:
+def test_f53_a_closed_stdout_ends_it_quietly(counted: Desk) -> None:
     argv = [*orch_argv(["tail"]), "--no-follow"]
     read, write = os.pipe()
     tail = subprocess.Popen(
@@ -60,7 +60,7 @@ def test_a_closed_stdout_ends_it_quietly(counted: Desk) -> None:
     assert said == ""
 
 
-def test_a_reader_that_leaves_a_live_log_leaves_the_run_alone(new_desk: MakeDesk) -> None:
+def test_f53_a_reader_that_leaves_a_live_log_leaves_the_run_alone(new_desk: MakeDesk) -> None:
     desk = new_desk({"chatty": "while :; do echo hello; sleep 0.02; done"})
     run_id = desk.submit("chatty")
     tail = desk.start("tail")
@@ -130,7 +130,7 @@ def test_no_follow_shows_what_is_there_and_ends_also_while_the_job_writes(
     assert took < 6
 
 
-def test_what_would_steer_the_terminal_is_shown_and_raw_is_raw(new_desk: MakeDesk) -> None:
+def test_f74_what_would_steer_the_terminal_is_shown_and_raw_is_raw(new_desk: MakeDesk) -> None:
     desk = new_desk({"hostile": ["printf", HOSTILE[8:-1]]})
     desk.submit("hostile")
     desk.orch("wait")
@@ -142,7 +142,7 @@ def test_what_would_steer_the_terminal_is_shown_and_raw_is_raw(new_desk: MakeDes
     assert "\x1b]52;c;ZXZpbA==\x07b\x1b[31mred\x1b[0m" in raw
 
 
-def test_bytes_that_are_no_text_arrive_whole(new_desk: MakeDesk, tmp_path: Path) -> None:
+def test_f75_bytes_that_are_no_text_arrive_whole(new_desk: MakeDesk, tmp_path: Path) -> None:
     blob = bytes(range(256)) * 700
     desk = new_desk({"blob": "cat blob"}, files={"blob": blob})
     desk.submit("blob")

@@ -42,7 +42,7 @@ def whole_path(desk: Desk) -> dict[str, Any]:
         ("/bin/dash", "~/.orch"),
     ],
 )
-def test_any_login_shell_will_do(
+def test_f67_any_login_shell_will_do(
     shell: str, root: str, new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd(shell=shell)
@@ -59,7 +59,7 @@ NOISE = {
 @needs_root
 @pytest.mark.shells
 @pytest.mark.parametrize("shell", NOISE)
-def test_noise_of_a_start_up_file_is_no_part_of_anything(
+def test_f66_noise_of_a_start_up_file_is_no_part_of_anything(
     shell: str, new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd(shell=shell)
@@ -72,7 +72,7 @@ def test_noise_of_a_start_up_file_is_no_part_of_anything(
 
 
 @needs_root
-def test_ten_megabytes_of_noise_are_an_error_that_says_so(
+def test_f66_ten_megabytes_of_noise_are_an_error_that_says_so(
     new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd()
@@ -90,7 +90,7 @@ def test_ten_megabytes_of_noise_are_an_error_that_says_so(
 
 
 @needs_root
-def test_a_login_that_may_not_run_anything_is_named(
+def test_f67_a_login_that_may_not_run_anything_is_named(
     new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd(shell="/usr/sbin/nologin")  # noqa: S604
@@ -113,7 +113,7 @@ def shim(server: PrivateSshd, name: str, text: str) -> Path:
 
 
 @pytest.mark.parametrize("python", ["/nonexistent/python3", "python3.99"])
-def test_a_python_that_is_not_there_is_named(
+def test_f35_a_python_that_is_not_there_is_named(
     python: str, new_desk: MakeDesk, sshd: PrivateSshd
 ) -> None:
     desk = new_desk(host=box(sshd, python=python), ssh_config=sshd.client_config)
@@ -123,7 +123,7 @@ def test_a_python_that_is_not_there_is_named(
 
 
 @pytest.mark.parametrize("answer", ["echo 'no python here' >&2; exit 1", "exit 0", "exit 2"])
-def test_a_python_that_is_none_is_an_unfit_host(
+def test_f35_a_python_that_is_none_is_an_unfit_host(
     answer: str, new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd()
@@ -144,7 +144,7 @@ def old_python() -> str | None:
 
 @needs_root
 @pytest.mark.skipif(not is_root() or old_python() is None, reason="no python 3.6 or 3.7 here")
-def test_a_python_that_is_too_old_is_told_with_its_version(
+def test_f35_a_python_that_is_too_old_is_told_with_its_version(
     new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd(as_root=True)
@@ -158,7 +158,7 @@ def test_a_python_that_is_too_old_is_told_with_its_version(
 @needs_root
 @pytest.mark.py38
 @pytest.mark.parametrize("session", ["plain", pytest.param("tmux", marks=pytest.mark.sessions)])
-def test_the_whole_path_on_python_3_8(
+def test_f35_the_whole_path_on_python_3_8(
     session: str, new_desk: MakeDesk, make_sshd: MakeSshd, python38: Path
 ) -> None:
     server = make_sshd(as_root=True)
@@ -198,7 +198,7 @@ def bare_server(make_sshd: MakeSshd) -> PrivateSshd:
 
 
 @pytest.mark.parametrize("session", ["auto", "tmux", "screen"])
-def test_without_tmux_and_screen_a_run_is_plain_and_that_is_said(
+def test_f20_without_tmux_and_screen_a_run_is_plain_and_that_is_said(
     session: str, new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = bare_server(make_sshd)
@@ -214,7 +214,7 @@ def test_without_tmux_and_screen_a_run_is_plain_and_that_is_said(
 
 @pytest.mark.sessions
 @pytest.mark.parametrize("kind", ["tmux", "screen"])
-def test_a_session_program_that_fails_does_not_touch_the_run(
+def test_f20_a_session_program_that_fails_does_not_touch_the_run(
     kind: str, new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd()
@@ -225,7 +225,7 @@ def test_a_session_program_that_fails_does_not_touch_the_run(
 
 
 @pytest.mark.sessions
-def test_a_session_program_that_hangs_delays_nothing(
+def test_f20_a_session_program_that_hangs_delays_nothing(
     new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd()

@@ -122,7 +122,7 @@ RESULTS: dict[str, list[tuple[int, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", RESULTS)
-def test_results_that_lie_are_refused_and_nothing_wrong_is_kept(
+def test_f79_f81_results_that_lie_are_refused_and_nothing_wrong_is_kept(
     kind: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     liar.lie(monkeypatch, verbs(status=STATUS, results=end(DONE, *RESULTS[kind])))
@@ -141,7 +141,7 @@ def test_results_that_lie_are_refused_and_nothing_wrong_is_kept(
     assert assert_lawful(ledger).fetched.value != "complete"
 
 
-def test_a_result_that_is_lawful_but_of_another_run_is_not_this_runs(
+def test_f95_a_result_that_is_lawful_but_of_another_run_is_not_this_runs(
     ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {**exit_with(), "ok": True, "run_id": "20261123-100000-000zzzzz"}

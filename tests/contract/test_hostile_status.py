@@ -49,7 +49,7 @@ BYTES: dict[str, tuple[Answer, type[OrchError]]] = {
 
 
 @pytest.mark.parametrize("kind", BYTES)
-def test_an_answer_that_is_none_is_a_transport_error_of_the_right_kind(kind: str) -> None:
+def test_f08_f95_an_answer_that_is_none_is_a_transport_error_of_the_right_kind(kind: str) -> None:
     answer, expected = BYTES[kind]
     with (
         Agent(liar.HOST, liar.LyingTransport(answer)) as agent,

@@ -109,7 +109,7 @@ def test_data_is_found_under_its_name_sent_once_and_its_hash_recorded(
     assert desk.show()["data"]["sst2"] != first
 
 
-def test_secrets_and_variables_reach_the_job_byte_for_byte(new_desk: MakeDesk) -> None:
+def test_f65_secrets_and_variables_reach_the_job_byte_for_byte(new_desk: MakeDesk) -> None:
     odd = "a'b\"c$HOME`id`\\n\u00e9\ttab"
     spec = {
         "command": ["python3", "-c", "import os, json; print(json.dumps([os.environ['ODD'],"
@@ -124,7 +124,7 @@ def test_secrets_and_variables_reach_the_job_byte_for_byte(new_desk: MakeDesk) -
             assert b"s3'cr" not in path.read_bytes(), path
 
 
-def test_results_may_be_made_anew_excluded_and_hold_anything(new_desk: MakeDesk) -> None:
+def test_f80_results_may_be_made_anew_excluded_and_hold_anything(new_desk: MakeDesk) -> None:
     make = (
         "rm -rf results; mkdir -p results/checkpoints results/deep/er; touch results/empty; "
         "echo m > results/checkpoints/m.pt; echo x > 'results/sp ace'; ln -s /etc/passwd "
@@ -147,7 +147,9 @@ def test_results_may_be_made_anew_excluded_and_hold_anything(new_desk: MakeDesk)
     assert desk.show()["accuracy"] == 0.9
 
 
-def test_results_of_a_run_that_goes_on_are_partial_and_then_complete(new_desk: MakeDesk) -> None:
+def test_f83_results_of_a_run_that_goes_on_are_partial_and_then_complete(
+    new_desk: MakeDesk,
+) -> None:
     job = "echo 1 > results/a; until test -e ../go; do sleep 0.02; done; "
     job += "echo 2 > results/a; echo 3 > results/b"
     desk = new_desk({"grows": job})

@@ -81,7 +81,7 @@ def test_the_outcome_of_a_result_file(kind: str, shared: Desk) -> None:
             shared.orch(*command, code=7)
 
 
-def test_a_fifo_in_place_of_the_result_hangs_nobody(new_desk: MakeDesk) -> None:
+def test_f84_a_fifo_in_place_of_the_result_hangs_nobody(new_desk: MakeDesk) -> None:
     desk = new_desk({"pipe": {**TRAIN, "command": "mkfifo results/metrics.json"}})
     desk.orch("submit", "pipe", "-f", code=7, timeout=30)
     done = desk.orch("fetch-results", code=7, timeout=30)
@@ -89,7 +89,7 @@ def test_a_fifo_in_place_of_the_result_hangs_nobody(new_desk: MakeDesk) -> None:
     assert desk.show()["outcome"] == "invalid_result"
 
 
-def test_a_job_that_fails_after_a_good_result_keeps_it_but_counts_no_accuracy(
+def test_f85_a_job_that_fails_after_a_good_result_keeps_it_but_counts_no_accuracy(
     new_desk: MakeDesk,
 ) -> None:
     fails = {**TRAIN, "command": "python3 work.py; exit 9"}
@@ -167,7 +167,7 @@ def test_preflight_refuses_names_the_keys_and_force_is_recorded(new_desk: MakeDe
     assert {f["waived"] for f in report["findings"] if f["key"]} == {"short run", "off"}
 
 
-def test_a_config_that_ran_before_is_told_with_what_came_of_it(new_desk: MakeDesk) -> None:
+def test_f50_a_config_that_ran_before_is_told_with_what_came_of_it(new_desk: MakeDesk) -> None:
     desk = new_desk()
     run_id = desk.submit("train")
     desk.orch("wait")
@@ -180,7 +180,7 @@ CORRUPT = {"noise": os.urandom(8192), "empty": b"", "text": b"not a database", "
 
 
 @pytest.mark.parametrize("kind", CORRUPT)
-def test_a_damaged_ledger_is_refused_and_kept_as_it_is(kind: str, desk: Desk) -> None:
+def test_f56_a_damaged_ledger_is_refused_and_kept_as_it_is(kind: str, desk: Desk) -> None:
     path = desk.home / "state" / "orch" / "ledger.db"
     content = CORRUPT[kind]
     if content is None:

@@ -32,7 +32,7 @@ def test_before_the_first_run_lists_are_empty_and_lawful(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("name", ["with space", "ünïcode", "new\nline", "-dash", "quo'te\"$x"])
-def test_a_project_may_lie_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+def test_f64_a_project_may_lie_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
     from tests.contract.desk import end_all, make_desk
 
     folder = tmp_path / name

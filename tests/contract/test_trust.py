@@ -29,7 +29,7 @@ def stranger(new_desk: MakeDesk, server: PrivateSshd, tmp_path: Path) -> Desk:
     return new_desk(host=box(server), ssh_config=config)
 
 
-def test_an_unknown_key_is_refused_shown_and_pinned_once(
+def test_f86_an_unknown_key_is_refused_shown_and_pinned_once(
     new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
 ) -> None:
     desk = stranger(new_desk, sshd, tmp_path)
@@ -55,7 +55,7 @@ def _fingerprint(server: PrivateSshd) -> str:
 
 
 @pytest.mark.parametrize("pinned_by", ["known_hosts", "orch host trust"])
-def test_a_changed_key_is_refused_and_nothing_is_sent(
+def test_f87_a_changed_key_is_refused_and_nothing_is_sent(
     pinned_by: str, new_desk: MakeDesk, make_sshd: MakeSshd, tmp_path: Path
 ) -> None:
     server = make_sshd()
@@ -76,7 +76,7 @@ def test_a_changed_key_is_refused_and_nothing_is_sent(
         desk.submit("train")
 
 
-def test_a_second_key_type_beside_the_pinned_one_is_no_change(
+def test_f87_a_second_key_type_beside_the_pinned_one_is_no_change(
     new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd(host_keys=["ecdsa"])
@@ -95,7 +95,7 @@ def test_a_second_key_type_beside_the_pinned_one_is_no_change(
 
 
 @pytest.mark.parametrize("kind", ["another key", "no such user", "key with a passphrase", "no key"])
-def test_a_login_that_is_refused_says_why_and_asks_nobody(
+def test_f90_a_login_that_is_refused_says_why_and_asks_nobody(
     kind: str, new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
 ) -> None:
     config = sshd.write_client_config(tmp_path / "client")
@@ -130,7 +130,7 @@ def test_a_login_that_is_refused_says_why_and_asks_nobody(
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )
-def test_a_restricted_login_is_named_as_such(
+def test_f67_a_restricted_login_is_named_as_such(
     config: dict[str, str], codes: tuple[int, ...], new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd(config=config)
@@ -167,7 +167,7 @@ def test_a_host_that_is_not_there_is_unreachable(
     never_ran(desk)
 
 
-def test_no_agent_socket_reaches_the_session(
+def test_f88_no_agent_socket_reaches_the_session(
     new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
 ) -> None:
     config = sshd.write_client_config(tmp_path / "client", extra="    ForwardAgent yes\n")

@@ -70,6 +70,13 @@ def _py38() -> str | None:
     return None if find_python38() else "no working python3.8 in PATH or ~/.pyenv/versions"
 
 
+def _tracing() -> str | None:
+    if (missing := _missing(["strace"])) is not None:
+        return missing
+    done = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, timeout=20)
+    return None if done.returncode == 0 else "strace may not trace here"
+
+
 # Marker -> why the lane cannot run here, or None when it can.
 PROBES: dict[str, Callable[[], str | None]] = {
     "ssh": _ssh,
@@ -79,5 +86,6 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "torch": _torch,
     "data": _data,
     "py38": _py38,
+    "tracing": _tracing,
     "slow": lambda: None,
 }

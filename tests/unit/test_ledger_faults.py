@@ -45,7 +45,7 @@ def refused(path: Path, *, readonly: bool = False) -> LedgerError:
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-def test_a_file_without_content_is_kept_and_refused(path: Path, readonly: bool) -> None:
+def test_f56_a_file_without_content_is_kept_and_refused(path: Path, readonly: bool) -> None:
     path.write_bytes(b"")
     error = refused(path, readonly=readonly)
     assert "orch ledger rebuild" in (error.hint or "")
@@ -61,20 +61,20 @@ def test_a_log_without_its_ledger_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-def test_a_file_that_is_no_database_is_kept_and_refused(path: Path, readonly: bool) -> None:
+def test_f56_a_file_that_is_no_database_is_kept_and_refused(path: Path, readonly: bool) -> None:
     path.write_bytes(b"these are my notes\n" * 500)
     assert "keep the file" in (refused(path, readonly=readonly).hint or "")
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-def test_pages_of_garbage_are_found_and_the_file_kept(path: Path, readonly: bool) -> None:
+def test_f56_pages_of_garbage_are_found_and_the_file_kept(path: Path, readonly: bool) -> None:
     content = bytearray(path.read_bytes())
     content[4096:] = random.Random(1).randbytes(len(content) - 4096)
     path.write_bytes(content)
     assert "keep the file" in (refused(path, readonly=readonly).hint or "")
 
 
-def test_a_row_that_is_no_run_is_a_ledger_error(path: Path) -> None:
+def test_f56_a_row_that_is_no_run_is_a_ledger_error(path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute("UPDATE runs SET config = '{torn'")
     other.close()
@@ -90,7 +90,7 @@ def test_another_programs_database_is_not_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-def test_a_newer_ledger_is_not_touched(path: Path, readonly: bool) -> None:
+def test_f58_a_newer_ledger_is_not_touched(path: Path, readonly: bool) -> None:
     with sqlite3.connect(path) as other:
         other.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     other.close()
@@ -110,19 +110,19 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_another_users_ledger_is_not_opened(path: Path) -> None:
+def test_f62_another_users_ledger_is_not_opened(path: Path) -> None:
     os.chown(path, 12345, 12345)
     assert "belongs to user id 12345" in refused(path).message
 
 
-def test_a_ledger_others_could_read_is_private_again(path: Path) -> None:
+def test_f62_a_ledger_others_could_read_is_private_again(path: Path) -> None:
     path.chmod(0o644)
     Ledger.open(path, readonly=True).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
-def test_a_network_file_system_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_f60_a_network_file_system_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     device = tmp_path.stat().st_dev
     mounts = tmp_path / "mountinfo"
     line = f"36 35 {os.major(device)}:{os.minor(device)} / /home rw shared:1 - {kind} server:/ rw\n"
@@ -133,7 +133,9 @@ def test_a_network_file_system_is_refused_by_name(tmp_path: Path, kind: str) -> 
     files.refuse_network(tmp_path / "ledger.db", mounts)
 
 
-def test_a_lock_held_by_another_process_ends_in_an_error_and_nothing_half_done(path: Path) -> None:
+def test_f54_a_lock_held_by_another_process_ends_in_an_error_and_nothing_half_done(
+    path: Path,
+) -> None:
     holder = subprocess.Popen(
         [
             sys.executable,
@@ -190,7 +192,7 @@ def in_project(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_where_no_byte_more_fits_nothing_is_recorded_and_the_rest_stays(path: Path) -> None:
+def test_f55_where_no_byte_more_fits_nothing_is_recorded_and_the_rest_stays(path: Path) -> None:
     done = in_project(FILL, str(path))
     assert done.returncode == 11, done.stderr
     *recorded, message = done.stdout.splitlines()
@@ -202,7 +204,7 @@ def test_where_no_byte_more_fits_nothing_is_recorded_and_the_rest_stays(path: Pa
 
 
 @pytest.mark.root
-def test_a_full_disk_stops_the_command_with_nothing_recorded(tmp_path: Path) -> None:
+def test_f55_a_full_disk_stops_the_command_with_nothing_recorded(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
@@ -268,7 +270,7 @@ def killed_after(seconds: float, code: str, *arguments: str) -> str:
     return told
 
 
-def test_killed_at_any_moment_a_run_is_as_before_or_after_an_event(tmp_path: Path) -> None:
+def test_f57_killed_at_any_moment_a_run_is_as_before_or_after_an_event(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     chance = random.Random(20261123)
     told: list[str] = []
@@ -312,7 +314,7 @@ def test_killed_while_it_is_made_a_ledger_is_absent_or_whole(tmp_path: Path) -> 
 # --- migration ------------------------------------------------------------------------------------
 
 
-def test_an_older_ledger_is_migrated_and_a_copy_kept(
+def test_f59_an_older_ledger_is_migrated_and_a_copy_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "MIGRATIONS", MORE)
@@ -340,7 +342,7 @@ def test_reading_an_older_ledger_migrates_it_first(
     assert len(list(path.parent.glob("*.bak"))) == 1
 
 
-def test_a_migration_that_fails_half_way_leaves_the_old_schema(
+def test_f57_a_migration_that_fails_half_way_leaves_the_old_schema(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torn = (*MORE[-1], "ALTER TABLE no_such_table ADD COLUMN x TEXT")
@@ -364,7 +366,7 @@ Ledger.open(Path(sys.argv[1])).close()
 """
 
 
-def test_killed_while_it_migrates_a_ledger_has_the_old_or_the_new_schema(path: Path) -> None:
+def test_f57_killed_while_it_migrates_a_ledger_has_the_old_or_the_new_schema(path: Path) -> None:
     chance = random.Random(3)
     original = path.read_bytes()
     seen = set()

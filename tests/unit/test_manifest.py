@@ -100,7 +100,7 @@ def test_an_orchignore_that_is_not_text_is_an_error_that_names_it(root: Path) ->
 @pytest.mark.parametrize(
     "name", [".env", ".env.production", "server.pem", "id_rsa", "deep/id_ed25519", "x.key"]
 )
-def test_what_looks_like_a_secret_stays_and_is_named(root: Path, name: str) -> None:
+def test_f14_what_looks_like_a_secret_stays_and_is_named(root: Path, name: str) -> None:
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_text("s3cret")
     found = scanned(root)
@@ -114,7 +114,7 @@ def test_what_only_resembles_a_secret_travels(root: Path, name: str) -> None:
     assert name in paths(scanned(root))
 
 
-def test_special_files_are_skipped_and_a_fifo_does_not_hang(root: Path) -> None:
+def test_f14_special_files_are_skipped_and_a_fifo_does_not_hang(root: Path) -> None:
     os.mkfifo(root / "pipe")
     # A socket's path is at most 107 bytes long, so it is bound by a relative name.
     with socket.socket(socket.AF_UNIX) as bound:
@@ -129,7 +129,7 @@ def test_special_files_are_skipped_and_a_fifo_does_not_hang(root: Path) -> None:
     assert reasons(found) == {"pipe": "not a regular file", "sock": "not a regular file"}
 
 
-def test_links_inside_travel_as_links_and_links_out_do_not(root: Path) -> None:
+def test_f14_links_inside_travel_as_links_and_links_out_do_not(root: Path) -> None:
     (root / "sub").mkdir()
     for name, target in {
         "in": "a.py", "sub/up": "../a.py", "loop": "loop", "dangling": "nowhere", "tosub": "sub",
@@ -143,7 +143,7 @@ def test_links_inside_travel_as_links_and_links_out_do_not(root: Path) -> None:
     assert kinds[b"in"] == ("l", 0o777)
 
 
-def test_names_of_any_bytes_travel(root: Path) -> None:
+def test_f64_names_of_any_bytes_travel(root: Path) -> None:
     names = [b"sp ace", b"new\nline", b"-rf", b"quo'te\"", "ü".encode(), b"\xff\xfe"]
     for name in names:
         (root / os.fsdecode(name)).write_text("x")
@@ -197,7 +197,7 @@ def test_a_submodule_or_nested_repository_travels_with_its_files(root: Path) -> 
     assert paths(scanned(root)) == ["a.py", "vendored/lib.py"]
 
 
-def test_a_file_that_changes_while_it_is_sent_is_named(root: Path) -> None:
+def test_f12_a_file_that_changes_while_it_is_sent_is_named(root: Path) -> None:
     found = scanned(root)
     (entry,) = wire.parse_manifest(found.manifest)
     (root / "a.py").write_text("c\n")

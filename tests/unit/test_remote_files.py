@@ -119,7 +119,7 @@ def test_the_kernel_frees_a_lock_when_its_holder_is_killed(tmp_path: Path) -> No
     assert not files.is_locked(path)
 
 
-def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_f34_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "l").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError):
         files.try_lock(str(tmp_path / "l"))
@@ -139,7 +139,7 @@ def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
 # --- layout ---------------------------------------------------------------------------------------
 
 
-def test_the_root_is_private_even_with_an_open_umask(tmp_path: Path) -> None:
+def test_f93_the_root_is_private_even_with_an_open_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         layout = Layout(str(tmp_path / "root"))
@@ -153,7 +153,7 @@ def test_the_root_is_private_even_with_an_open_umask(tmp_path: Path) -> None:
     "run_id",
     ["", "..", "../x", "a/b", "short", "A" * 12, "x" * 65, "20260101-000000\n", "-012345678"],
 )
-def test_what_is_no_run_id_never_becomes_a_path(tmp_path: Path, run_id: str) -> None:
+def test_f79_what_is_no_run_id_never_becomes_a_path(tmp_path: Path, run_id: str) -> None:
     with pytest.raises(BadName):
         Layout(str(tmp_path)).run(run_id)
 

@@ -50,7 +50,7 @@ def reap() -> None:
         pass
 
 
-def test_a_process_is_known_by_pid_and_start_time_and_not_by_pid_alone() -> None:
+def test_f17_a_process_is_known_by_pid_and_start_time_and_not_by_pid_alone() -> None:
     born = procs.start_time(os.getpid())
     assert born == processes.start_time(os.getpid())
     assert procs.is_same(os.getpid(), born)
@@ -58,13 +58,13 @@ def test_a_process_is_known_by_pid_and_start_time_and_not_by_pid_alone() -> None
 
 
 @pytest.mark.parametrize("pid", [0, 1, -1, "7", None, True, 1.5, 2**31])
-def test_a_hostile_pid_is_nobody_and_is_never_signalled(pid: object) -> None:
+def test_f28_a_hostile_pid_is_nobody_and_is_never_signalled(pid: object) -> None:
     assert not procs.is_same(pid, 0)
     if isinstance(pid, int):
         procs.send(min(pid, 1), signal.SIGKILL)
 
 
-def test_a_zombie_is_not_alive() -> None:
+def test_f25_a_zombie_is_not_alive() -> None:
     child = subprocess.Popen([PYTHON, "-c", "import time; time.sleep(30)"])
     born = procs.start_time(child.pid)
     assert procs.is_same(child.pid, born)
@@ -128,7 +128,7 @@ TREES = {
 
 
 @pytest.mark.parametrize("kind", TREES)
-def test_a_tree_of_any_kind_is_ended_to_the_last_process(
+def test_f24_a_tree_of_any_kind_is_ended_to_the_last_process(
     kind: str, run_id: str, tmp_path: Path
 ) -> None:
     spawn(run_id, TREES[kind], tmp_path / "log")
@@ -173,7 +173,7 @@ def test_another_runs_processes_are_left_alone(run_id: str, tmp_path: Path) -> N
     os.waitpid(other, 0)
 
 
-def test_a_tool_that_ignores_term_is_not_waited_for() -> None:
+def test_f40_a_tool_that_ignores_term_is_not_waited_for() -> None:
     before = set(processes.descendants(os.getpid()))
     began = time.monotonic()
     sleeper = [PYTHON, "-c", "import signal, time; signal.signal(15, 1); time.sleep(30)"]

@@ -92,7 +92,7 @@ def test_a_tree_is_built_as_it_was_and_is_not_asked_for_again(
 
 
 @pytest.mark.parametrize("how", ["flip", "shorten", "remove"])
-def test_a_damaged_object_is_noticed_never_handed_out_and_asked_anew(
+def test_f13_a_damaged_object_is_noticed_never_handed_out_and_asked_anew(
     layout: Layout, tmp_path: Path, how: str
 ) -> None:
     manifest, _ = put(layout, TREE)
@@ -125,7 +125,7 @@ def test_a_damaged_manifest_reads_as_a_tree_the_host_does_not_have(
     assert store.manifest_of(layout, tree) == manifest
 
 
-def test_wrong_bytes_on_their_way_are_refused_and_not_kept(layout: Layout) -> None:
+def test_f13_wrong_bytes_on_their_way_are_refused_and_not_kept(layout: Layout) -> None:
     manifest = manifest_of({b"a": (0o644, "f", b"right")})
     entries = wire.parse_manifest(manifest)
     with pytest.raises(wire.WireError):
@@ -136,7 +136,7 @@ def test_wrong_bytes_on_their_way_are_refused_and_not_kept(layout: Layout) -> No
 BIG = os.urandom(store.WHOLE_MAX + 12345)
 
 
-def test_a_large_object_cut_half_way_goes_on_from_there(layout: Layout) -> None:
+def test_f01_a_large_object_cut_half_way_goes_on_from_there(layout: Layout) -> None:
     entries = wire.parse_manifest(manifest_of({b"big": (0o644, "f", BIG)}))
     cut = store.ByteStream(iter([BIG[:700_000]]))
     with pytest.raises((StopIteration, RuntimeError, wire.WireError)):

@@ -37,7 +37,7 @@ def unsafe(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("raw", "shown"), NASTY)
-def test_what_could_steer_a_terminal_is_shown_as_an_escape(raw: str, shown: str | None) -> None:
+def test_f74_what_could_steer_a_terminal_is_shown_as_an_escape(raw: str, shown: str | None) -> None:
     assert unsafe(sanitize.text(raw)) == []
     assert sanitize.text(raw.encode()) == sanitize.text(raw)
     if shown is not None:
@@ -49,7 +49,7 @@ def test_a_text_keeps_its_line_feeds_and_tabs_and_a_line_does_not() -> None:
     assert sanitize.line("a\n\tb") == "a\\x0a\\x09b"
 
 
-def test_bytes_that_are_no_utf8_and_lone_surrogates_are_escapes() -> None:
+def test_f75_bytes_that_are_no_utf8_and_lone_surrogates_are_escapes() -> None:
     assert sanitize.text(b"a\xff\xc3(") == "a\\xff\\xc3("
     assert sanitize.text("x\udc80\ud800") == "x\\udc80\\ud800"
     assert sanitize.text(b"\xed\xa0\x80") == "\\xed\\xa0\\x80"
@@ -69,14 +69,14 @@ CORPUS = (
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 64, 10_000])
 @pytest.mark.parametrize("allow_cr", [False, True])
-def test_a_log_reads_the_same_wherever_it_is_cut(size: int, allow_cr: bool) -> None:
+def test_f75_a_log_reads_the_same_wherever_it_is_cut(size: int, allow_cr: bool) -> None:
     whole = fed(CORPUS, len(CORPUS), allow_cr=allow_cr)
     assert fed(CORPUS, size, allow_cr=allow_cr) == whole
     assert unsafe(whole.replace("\r", "") if allow_cr else whole) == []
 
 
 @given(st.binary(max_size=200), st.integers(1, 9))
-def test_any_bytes_are_safe_and_the_same_in_any_chunks(data: bytes, size: int) -> None:
+def test_f75_any_bytes_are_safe_and_the_same_in_any_chunks(data: bytes, size: int) -> None:
     whole = fed(data, max(1, len(data)))
     assert unsafe(whole) == []
     assert fed(data, size) == whole
@@ -94,7 +94,7 @@ def test_carriage_returns_become_lines_or_stay_when_asked() -> None:
     assert fed(bars, 3, allow_cr=True) == "1%\r2%\r3%\ndone\r"
 
 
-def test_a_line_without_end_passes_on_in_pieces_without_being_kept() -> None:
+def test_f76_a_line_without_end_passes_on_in_pieces_without_being_kept() -> None:
     log, chunk = LogSanitizer(), b"x" * 65536
     tracemalloc.start()
     for _ in range(200):

@@ -47,7 +47,7 @@ from orchestrator.errors import SpecError
         ("|\n  text\n", "text\n"),
     ],
 )
-def test_scalar_follows_the_core_schema(text: str, value: Any) -> None:
+def test_f69_scalar_follows_the_core_schema(text: str, value: Any) -> None:
     loaded = strictyaml.load(f"k: {text}", path="j.yaml")["k"]
     assert loaded == value
     assert type(loaded) is type(value)
@@ -78,7 +78,7 @@ def test_scalar_follows_the_core_schema(text: str, value: Any) -> None:
         (str(2**63), "64 bits"),
     ],
 )
-def test_surprising_scalar_is_refused_at_its_place_with_its_fix(text: str, fix: str) -> None:
+def test_f69_surprising_scalar_is_refused_at_its_place_with_its_fix(text: str, fix: str) -> None:
     with pytest.raises(SpecError) as caught:
         strictyaml.load(f"a: 1\nk: {text}\n", path="jobs/j.yaml")
     assert fix in caught.value.message
@@ -116,7 +116,7 @@ def test_surprising_scalar_is_refused_at_its_place_with_its_fix(text: str, fix: 
         ("a:\n" + "- 1\n" * 10_001, 9999, "more than 10000 nodes"),
     ],
 )
-def test_forbidden_construct_names_its_line(text: str, line: int, told: str) -> None:
+def test_f68_forbidden_construct_names_its_line(text: str, line: int, told: str) -> None:
     with pytest.raises(SpecError) as caught:
         strictyaml.load(text, path="j.yaml")
     assert told in caught.value.message
@@ -144,7 +144,7 @@ def test_text_that_is_no_yaml_stream_is_refused(text: str) -> None:
         "a: '" + "''" * 500_000 + "'",
     ],
 )
-def test_hostile_text_ends_soon(text: str) -> None:
+def test_f68_hostile_text_ends_soon(text: str) -> None:
     started = time.process_time()
     try:
         strictyaml.load(text, path="j.yaml")
@@ -155,7 +155,7 @@ def test_hostile_text_ends_soon(text: str) -> None:
 
 @given(st.text(alphabet="ab01:-[]{}&*!|>'\"%#,?\n\t .~<é", max_size=40))
 @settings(max_examples=300, deadline=None)
-def test_any_text_loads_or_is_a_spec_error(text: str) -> None:
+def test_f68_any_text_loads_or_is_a_spec_error(text: str) -> None:
     try:
         strictyaml.load(text, path="j.yaml")
     except SpecError as error:

@@ -208,7 +208,7 @@ def interrupted(_request: dict[str, Any], _nonce: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("verb", "state"), [("sync", RunState.FINISHED), ("start", RunState.UNKNOWN)]
 )
-def test_ctrl_c_before_the_start_is_never_started_and_after_it_is_unknown(
+def test_f52_ctrl_c_before_the_start_is_never_started_and_after_it_is_unknown(
     verb: str, state: RunState, ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: dict[str, list[Answer]] = {"sync": [SYNCED], "start": [running]}
@@ -245,7 +245,7 @@ def test_two_runs_at_the_same_moment_have_two_ids(
     assert len(made) == len(ledger.runs()) == 5
 
 
-def test_a_secret_goes_to_the_host_and_nowhere_else(
+def test_f91_a_secret_goes_to_the_host_and_nowhere_else(
     ctx: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (ctx.cwd / "jobs" / "secretive.yaml").write_text("command: 'true'\nsecrets: [HF_TOKEN]\n")

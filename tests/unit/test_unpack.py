@@ -64,7 +64,7 @@ UNSAFE = [
 
 @pytest.mark.parametrize("path", UNSAFE, ids=lambda path: ascii(path)[:30])
 @pytest.mark.parametrize("large", [False, True])
-def test_an_unsafe_path_is_refused_and_nothing_is_written_anywhere(
+def test_f79_an_unsafe_path_is_refused_and_nothing_is_written_anywhere(
     d: Path, path: str, large: bool
 ) -> None:
     before = outside(d.parent)
@@ -76,7 +76,7 @@ def test_an_unsafe_path_is_refused_and_nothing_is_written_anywhere(
     assert not os.path.exists("/etc/orch-was-here")
 
 
-def test_lawful_names_of_every_kind_are_written_as_they_are(d: Path) -> None:
+def test_f64_lawful_names_of_every_kind_are_written_as_they_are(d: Path) -> None:
     names = [
         "a",
         "sub/b",
@@ -111,7 +111,7 @@ def test_one_file_with_wrong_bytes_keeps_its_whole_batch_from_being_placed(d: Pa
 
 
 @pytest.mark.parametrize("where", ["", "sub"])
-def test_a_link_in_place_of_a_folder_is_not_walked_through(d: Path, where: str) -> None:
+def test_f80_a_link_in_place_of_a_folder_is_not_walked_through(d: Path, where: str) -> None:
     inner = d / where
     inner.mkdir(parents=True)
     (inner / "link").symlink_to(d.parent / "beside")
@@ -130,7 +130,7 @@ def test_a_link_in_place_of_a_file_is_neither_followed_nor_replaced(d: Path) -> 
     assert (d / "log").is_symlink()
 
 
-def test_a_destination_that_is_a_link_or_a_file_is_refused(d: Path) -> None:
+def test_f82_a_destination_that_is_a_link_or_a_file_is_refused(d: Path) -> None:
     d.symlink_to(d.parent / "beside")
     before = outside(d.parent)
     with pytest.raises(UnsafePath):
@@ -143,7 +143,7 @@ def test_a_destination_that_is_a_link_or_a_file_is_refused(d: Path) -> None:
     assert d.read_text() == "a file"
 
 
-def test_a_folder_swapped_for_a_link_during_the_fetch_is_not_followed(d: Path) -> None:
+def test_f80_a_folder_swapped_for_a_link_during_the_fetch_is_not_followed(d: Path) -> None:
     with Folder(d) as folder:
         folder.write_batch([small("sub/a")])
         (d / "sub").rename(d / "moved")
@@ -152,7 +152,7 @@ def test_a_folder_swapped_for_a_link_during_the_fetch_is_not_followed(d: Path) -
     assert (d.parent / "beside" / "precious").read_bytes() == b"precious"
 
 
-def test_our_own_folder_of_parts_swapped_for_a_link_is_not_followed(d: Path) -> None:
+def test_f80_our_own_folder_of_parts_swapped_for_a_link_is_not_followed(d: Path) -> None:
     d.mkdir()
     (d / PARTS).symlink_to(d.parent / "beside")
     before = outside(d.parent)
@@ -227,7 +227,7 @@ def test_a_torn_journal_line_costs_only_that_file(d: Path, line: bytes) -> None:
 CONTENT = bytes(range(256)) * 1000
 
 
-def test_a_large_file_cut_half_way_is_gone_on_with_and_is_never_under_its_name_before(
+def test_f03_a_large_file_cut_half_way_is_gone_on_with_and_is_never_under_its_name_before(
     d: Path,
 ) -> None:
     with Folder(d) as folder:
@@ -266,7 +266,7 @@ def test_an_offset_beyond_what_is_here_is_refused_at_once(d: Path, offset: int) 
 
 
 @pytest.mark.parametrize("extra", [1, 5_000_000])
-def test_a_large_file_that_brings_more_than_was_said_is_stopped(d: Path, extra: int) -> None:
+def test_f81_a_large_file_that_brings_more_than_was_said_is_stopped(d: Path, extra: int) -> None:
     with Folder(d) as folder:
         large = folder.begin_large("m", 0o644, 10, 0)
         with pytest.raises(OrchError):

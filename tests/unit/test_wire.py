@@ -53,7 +53,7 @@ def test_frames_come_back_as_sent_after_noise_in_any_pieces(
 
 
 @given(FRAMES, st.data())
-def test_a_stream_cut_inside_a_frame_is_a_lost_link_and_never_a_clean_end(
+def test_f08_a_stream_cut_inside_a_frame_is_a_lost_link_and_never_a_clean_end(
     frames: list[tuple[int, bytes]], data: st.DataObject
 ) -> None:
     pieces = [wire.frame(NONCE, kind, payload) for kind, payload in frames]
@@ -71,7 +71,7 @@ def test_a_stream_cut_inside_a_frame_is_a_lost_link_and_never_a_clean_end(
 
 
 @given(st.binary(min_size=1, max_size=200), st.data())
-def test_a_flipped_bit_is_noticed(payload: bytes, data: st.DataObject) -> None:
+def test_f13_a_flipped_bit_is_noticed(payload: bytes, data: st.DataObject) -> None:
     whole = bytearray(wire.frame(NONCE, wire.DATA, payload))
     at = data.draw(st.integers(wire.HEADER.size, len(whole) - 1))
     whole[at] ^= 1 << data.draw(st.integers(0, 7))
@@ -92,7 +92,7 @@ def test_the_agents_side_takes_the_first_nonce_and_keeps_to_it() -> None:
         all_frames(first + wire.frame(OTHER, wire.REQUEST, b"{}"), nonce=None)
 
 
-def test_a_replayed_answer_of_another_call_is_not_taken_for_this_one() -> None:
+def test_f95_a_replayed_answer_of_another_call_is_not_taken_for_this_one() -> None:
     replay = wire.frame(OTHER, wire.END, b'{"ok":true}')
     with pytest.raises(wire.LinkClosed):
         all_frames(replay)
@@ -106,7 +106,7 @@ def test_noise_between_two_frames_is_refused() -> None:
         all_frames(frame + b"Connection reset, try again later" + frame)
 
 
-def test_endless_noise_is_refused_without_reading_on() -> None:
+def test_f66_endless_noise_is_refused_without_reading_on() -> None:
     served = 0
 
     def yes(count: int) -> bytes:
@@ -127,13 +127,13 @@ def test_what_noise_said_is_kept_for_the_error_text() -> None:
 
 
 @pytest.mark.parametrize("kind", [wire.DATA, wire.END])
-def test_an_oversized_length_is_refused_before_it_is_read(kind: int) -> None:
+def test_f81_an_oversized_length_is_refused_before_it_is_read(kind: int) -> None:
     head = wire.HEADER.pack(wire.MAGIC, NONCE, kind, 0, 0, 0xFFFFFFFF, 0)
     with pytest.raises(wire.WireError, match="over the limit"):
         all_frames(head + b"x" * 100)
 
 
-def test_a_packed_frame_may_not_grow_past_its_limit() -> None:
+def test_f81_a_packed_frame_may_not_grow_past_its_limit() -> None:
     bomb = zlib.compress(b"\0" * (wire.DATA_MAX + 1), 9)
     with pytest.raises(wire.WireError, match="unpacks"):
         all_frames(wire.frame(NONCE, wire.DATA, bomb, wire.PACKED))
@@ -167,7 +167,7 @@ def test_json_survives_the_wire(value: object) -> None:
 
 
 @given(st.binary(max_size=40))
-def test_a_path_of_any_bytes_survives_as_json_text(path: bytes) -> None:
+def test_f64_a_path_of_any_bytes_survives_as_json_text(path: bytes) -> None:
     text = path.decode("utf-8", "surrogateescape")
     back = wire.decode_json(wire.encode_json([text]))[0]
     assert back.encode("utf-8", "surrogateescape") == path
@@ -215,7 +215,7 @@ def manifest(tree: dict[bytes, bytes]) -> bytes:
 
 
 @given(TREES)
-def test_a_manifest_of_any_names_comes_back(tree: dict[bytes, bytes]) -> None:
+def test_f64_a_manifest_of_any_names_comes_back(tree: dict[bytes, bytes]) -> None:
     found = wire.parse_manifest(manifest(tree))
     assert found == [entry(path, tree[path]) for path in sorted(tree)]
 
@@ -261,7 +261,7 @@ def test_an_unlawful_manifest_line_is_refused(line: bytes) -> None:
 @pytest.mark.parametrize(
     "path", [b"/etc/passwd", b"../x", b"a/../../x", b"a//b", b".", b"a/.", b"a/", b"a" * 256]
 )
-def test_a_path_that_could_leave_the_tree_is_refused(path: bytes) -> None:
+def test_f79_a_path_that_could_leave_the_tree_is_refused(path: bytes) -> None:
     with pytest.raises(wire.WireError):
         wire.parse_manifest(entry(path).line() + b"\0")
 
