@@ -183,7 +183,7 @@ def _follow_to_end(
                 ctx, ledger, run, sink, cursor=Cursor(lines=lines), live=live, agent=agent
             )
     except KeyboardInterrupt:
-        ctx.say(output.detached_line(run.run_id))
+        ctx.say(output.detached_line(run))
         raise typer.Exit(INTERRUPTED) from None
     if live and not known.state.is_open:
         ctx.say(output.ended_line(known))
@@ -219,6 +219,7 @@ def wait(
 ) -> None:
     """Wait until a run ends; the exit code tells how it did."""
     from orchestrator import output, units
+    from orchestrator.errors import NotFinished
     from orchestrator.usecases import follow
     from orchestrator.usecases.settle import exit_code_of
 
@@ -228,8 +229,13 @@ def wait(
         chosen = ctx.run(ledger, run)
         try:
             ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)
+        except NotFinished:
+            if json:
+                known = ledger.get(chosen.run_id)
+                output.run_document(known, ledger.events(known.run_id))
+            raise
         except KeyboardInterrupt:
-            ctx.say(output.detached_line(chosen.run_id))
+            ctx.say(output.detached_line(chosen))
             raise typer.Exit(INTERRUPTED) from None
         if json:
             output.run_document(ended, ledger.events(ended.run_id))
@@ -274,7 +280,7 @@ def show(run: RunArg = None, json: Json = False) -> None:
     from orchestrator.usecases.listing import one
 
     ctx = context()
-    with ctx.ledger() as ledger:
+    with ctx.ledger(readonly=True) as ledger:
         known, silent = one(ctx, ledger, run)
         events = ledger.events(known.run_id)
     if silent:
@@ -388,8 +394,9 @@ def doctor(
     else:
         report = [(item.level, item.name, item.text) for item in checks]
         render.emit(f"{found.name}\n" + render.doctor_report(report, output.STDOUT))
-    if any(item.level == "fail" for item in checks):
-        raise typer.Exit(6)
+    failed = [item.exit_code for item in checks if item.level == "fail"]
+    if failed:
+        raise typer.Exit(failed[0])
 
 
 @host_app.command("ls")

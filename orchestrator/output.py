@@ -259,5 +259,8 @@ def log_sink(raw: bool) -> Iterator[LogSink]:
         sink.close()
 
 
-def detached_line(run_id: str) -> str:
-    return f"detached; the run goes on. `orch tail {run_id}` comes back, `orch cancel` ends it"
+def detached_line(run: Run) -> str:
+    """`run` as it was known when following began."""
+    if not run.state.is_open:
+        return f"interrupted; the run had ended. `orch tail {run.run_id}` shows its log again"
+    return f"detached; the run goes on. `orch tail {run.run_id}` comes back, `orch cancel` ends it"

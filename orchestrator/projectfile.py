@@ -32,7 +32,7 @@ _ADDRESS = re.compile(
 class ProjectConfig:
     """What both files say together; the project's word goes before the user's."""
 
-    root: Path
+    root: Path | None  # None: outside of a project only the user's file speaks
     name: str
     hosts: Mapping[str, Host] = field(default_factory=dict)
     default_host: str | None = None
@@ -51,15 +51,27 @@ def find_project(start: Path, env: Mapping[str, str]) -> Path:
                 f"ORCH_PROJECT is {given}, which has no {PROJECT_FILE}",
                 hint="`orch init` makes a folder into a project",
             )
-        return root.resolve()
+        return _recordable(root.resolve())
     start = start.resolve()
     for folder in (start, *start.parents):
         if (folder / PROJECT_FILE).is_file():
-            return folder
+            return _recordable(folder)
     raise UsageError(
         f"no {PROJECT_FILE} in {start} or above it: this is no orch project",
         hint="`orch init` makes this folder into one; or set ORCH_PROJECT",
     )
+
+
+def _recordable(root: Path) -> Path:
+    """The folder, if the ledger (UTF-8) can name it: a run must find the way back to it."""
+    try:
+        str(root).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"the project's folder {str(root)!a} has a name that is not UTF-8",
+            hint="rename the folder; nothing was changed",
+        ) from None
+    return root
 
 
 def user_config_path(env: Mapping[str, str]) -> Path | None:
@@ -72,16 +84,19 @@ def user_config_path(env: Mapping[str, str]) -> Path | None:
     return Path(base) / "orch" / "config.yaml"
 
 
-def load_project(root: Path, env: Mapping[str, str]) -> ProjectConfig:
-    """The project's orch.yaml over the user's config.yaml, which need not exist. SpecError."""
+def load_project(root: Path | None, env: Mapping[str, str]) -> ProjectConfig:
+    """The project's orch.yaml over the user's config.yaml, which need not exist. SpecError.
+
+    Outside of a project (None) it is the user's config.yaml alone.
+    """
     user_file = user_config_path(env)
     user: dict[str, Any] = {}
     if user_file is not None and user_file.is_file():
         user = _read(user_file, str(user_file))
-    own = _read(root / PROJECT_FILE, PROJECT_FILE)
+    own = _read(root / PROJECT_FILE, PROJECT_FILE) if root is not None else {}
     return ProjectConfig(
         root=root,
-        name=own.get("name") or root.name,
+        name=own.get("name") or (root.name if root is not None else ""),
         hosts={**user.get("hosts", {}), **own.get("hosts", {})},
         default_host=own.get("default_host") or user.get("default_host"),
         max_file_size=own.get("max_file_size") or user.get("max_file_size"),

@@ -262,6 +262,12 @@ def expect(field: Field | None) -> Expect:
         low, high = (table[k].number() if k in table else None for k in ("min", "max"))
         if low is None and high is None:
             raise entry.error(f"`{entry.name}` needs `min:` or `max:`")
+        for bound in (low, high):
+            if key == "accuracy" and bound is not None and not 0 <= bound <= 1:
+                raise entry.error(
+                    f"`{entry.name}`: {bound:g} is outside [0, 1], where no accuracy can be"
+                    + (f"; write {bound / 100:g}" if 1 < bound <= 100 else "")
+                )
         if low is not None and high is not None and low > high:
             raise entry.error(f"`{entry.name}`: min {low} is above max {high}")
         bounds[key] = Bound(low, high)

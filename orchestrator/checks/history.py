@@ -16,7 +16,7 @@ def check(config_hash: str, runs: Iterable[Run]) -> list[Finding]:
     A warning where the run's result did not pass or its process did not succeed, else information:
     the same config gives the same result, unless code or data changed.
     """
-    same = [run for run in runs if run.config_hash == config_hash]
+    same = [run for run in runs if run.config_hash == config_hash and _began(run)]
     same.sort(key=lambda run: (run.created_at, run.run_id), reverse=True)
     findings = [_finding(run) for run in same[:SHOWN]]
     rest = same[SHOWN:]
@@ -26,6 +26,10 @@ def check(config_hash: str, runs: Iterable[Run]) -> list[Finding]:
             Finding(severity, "history", f"and {len(rest)} earlier runs of this config")
         )
     return findings
+
+
+def _began(run: Run) -> bool:
+    return run.verdict is not Verdict.NEVER_STARTED
 
 
 def _finding(run: Run) -> Finding:

@@ -62,8 +62,8 @@ class Reader:
     def latest(self, project: str | None, job: str | None = None) -> Run | None:
         return next(iter(self.runs(project=project, job=job, limit=1)), None)
 
-    def count(self, project: str | None = None) -> int:
-        where, values = _where(project, None, None, False)
+    def count(self, project: str | None = None, job: str | None = None) -> int:
+        where, values = _where(project, job, None, False)
         return int(self._db.rows(f"SELECT count(*) FROM runs {where}", values)[0][0])
 
     def same_config(self, config_hash: str, job: str | None = None) -> list[Run]:

@@ -266,6 +266,7 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
 HINTS: Mapping[str, str] = {
     "HostDiskFull": "free space there (`orch doctor` shows it) and run the command again",
     "GpuBusy": "`orch doctor` shows the host's GPUs",
+    "NotFound": "put it there, or name another place in the job's file",
 }
 
 

@@ -293,6 +293,7 @@ def _no_key(host: Host, where: str, connection: fabric.Connection) -> errors.Aut
 
 def _connect_error(host: Host, where: str, exc: Exception) -> errors.OrchError:
     text = str(exc) or type(exc).__name__
+    hint = f"runs that go on there go on; `orch doctor {host.name}` tells when it answers again"
     if "not found in known_hosts" in text:
         return errors.HostKeyUnknown(
             f"{host.name} ({where}): its host key is not known; nothing was sent",
@@ -304,13 +305,10 @@ def _connect_error(host: Host, where: str, exc: Exception) -> errors.OrchError:
             hint="its MaxSessions may be reached",
         )
     if isinstance(exc, socket.gaierror):
-        return errors.ConnectFailed(f"{host.name} ({where}): the name does not resolve")
+        return errors.ConnectFailed(f"{host.name} ({where}): the name does not resolve", hint=hint)
     if isinstance(exc, TimeoutError):
-        return errors.ConnectFailed(f"{host.name} ({where}): no connection in time")
-    return errors.ConnectFailed(
-        f"{host.name} ({where}): cannot connect: {text}",
-        hint="nothing was changed on the host; runs that go on there go on",
-    )
+        return errors.ConnectFailed(f"{host.name} ({where}): no connection in time", hint=hint)
+    return errors.ConnectFailed(f"{host.name} ({where}): cannot connect: {text}", hint=hint)
 
 
 def fingerprint(key: paramiko.PKey) -> str:
@@ -322,7 +320,8 @@ def fingerprint(key: paramiko.PKey) -> str:
 def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> tuple[str, str, str]:
     """(known_hosts name, fingerprint, known_hosts line) of the key the host offers now.
 
-    Only the key exchange takes place: no login is tried, nothing is sent.
+    Only the key exchange takes place: no login is tried, nothing is sent. HostKeyChanged when the
+    user's own known_hosts name another key: that word goes before what is pinned.
     """
     connection = _connection(host, ssh_config, pinned, home)
     with translated(host, connection):
@@ -337,4 +336,21 @@ def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> tuple
         finally:
             transport.close()
     name = connection.host if connection.port == 22 else f"[{connection.host}]:{connection.port}"
+    for path in known_hosts_files(connection.ssh_config, home):
+        known = _known_key(path, name, key.get_name())
+        if known is not None and known != key:
+            raise errors.HostKeyChanged(
+                f"{host.name} ({name}): {path} names {fingerprint(known)}, the host offers "
+                f"{fingerprint(key)}; nothing was pinned",
+                hint=f"if the host was reinstalled: `ssh-keygen -R '{name}' -f {path}`, "
+                "then this command again",
+            )
     return name, fingerprint(key), f"{name} {key.get_name()} {key.get_base64()}\n"
+
+
+def _known_key(path: Path, name: str, kind: str) -> paramiko.PKey | None:
+    try:
+        found = paramiko.HostKeys(str(path)).lookup(name)
+    except (OSError, paramiko.SSHException):
+        return None
+    return found.get(kind) if found is not None else None

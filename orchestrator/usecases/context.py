@@ -40,9 +40,12 @@ class Context:
         return find_project(self.cwd, self.env)
 
     def project_or_none(self) -> Path | None:
-        """Like `project`, for commands that also make sense outside of one. Imports no YAML."""
+        """Like `project`, for commands that also make sense outside of one.
+
+        UsageError when ORCH_PROJECT names a folder that is none.
+        """
         if self.env.get("ORCH_PROJECT"):
-            return (self.cwd / self.env["ORCH_PROJECT"]).resolve()
+            return self.project()
         start = self.cwd.resolve()
         for folder in (start, *start.parents):
             if (folder / "orch.yaml").is_file():
@@ -55,20 +58,19 @@ class Context:
         return load_project(self.project(), self.env)
 
     def host(self, name: str | None) -> Host:
-        from orchestrator.projectfile import resolve_host
+        """The host that is meant, in a project or outside of one."""
+        from orchestrator.projectfile import load_project, resolve_host
 
-        return resolve_host(name, self.config(), self.env)
+        return resolve_host(name, load_project(self.project_or_none(), self.env), self.env)
 
     def host_of(self, run: Run) -> Host:
         """The host a run is on, by what its project says of it today."""
         from orchestrator.projectfile import load_project, resolve_host
 
         project = Path(run.project)
-        if (project / "orch.yaml").is_file():
-            return resolve_host(run.host, load_project(project, self.env), self.env)
-        if run.host == "local":
-            return Host(name="local", transport="local")
-        return Host(name=run.host)
+        there = (project / "orch.yaml").is_file()
+        config = load_project(project if there else None, self.env)
+        return resolve_host(run.host, config, self.env)
 
     def connect(self, host: Host) -> Agent:
         from orchestrator.transport.connect import connect

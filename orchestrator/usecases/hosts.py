@@ -21,21 +21,23 @@ SKEW_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of `orch doctor`. `level`: ok | warn | fail."""
+    """One line of `orch doctor`. `exit_code` is what a failed one means for the command."""
 
     level: Literal["ok", "warn", "fail"]
     name: str
     text: str
+    exit_code: int = 6
 
 
 def known_hosts(ctx: Context) -> list[tuple[Host, str]]:
     """(host, where it is named), `local` first; SSH aliases last."""
     from orchestrator.projectfile import LOCAL, load_project
 
-    project = ctx.project_or_none()
     found: dict[str, tuple[Host, str]] = {"local": (LOCAL, "embedded")}
-    if project is not None:
-        for name, host in load_project(project, ctx.env).hosts.items():
+    for name, host in load_project(None, ctx.env).hosts.items():
+        found[name] = (host, "config.yaml")
+    for name, host in load_project(ctx.project_or_none(), ctx.env).hosts.items():
+        if found.get(name, (None,))[0] != host:
             found[name] = (host, "orch.yaml")
     if ssh_config(ctx.env).exists():
         from orchestrator.transport.ssh import aliases
@@ -49,7 +51,7 @@ def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple
     """(fingerprint, whether it is pinned now). `confirm(name, fingerprint)` decides."""
     from orchestrator.transport.ssh import offered_key
 
-    host = _host(ctx, name)
+    host = ctx.host(name)
     if host.is_local:
         raise UsageError(f"{name} is the embedded host; it has no host key")
     check_name(host, ctx.env)
@@ -59,6 +61,8 @@ def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple
     before = pinned.read_text(encoding="utf-8").splitlines(True) if pinned.exists() else []
     if line in before:
         return shown, True
+    if any(item.split(" ")[0] == known_as for item in before):
+        ctx.say(f"{name}: ANOTHER key is pinned for it; replace it only if you know why it changed")
     if not confirm(known_as, shown):
         return shown, False
     kept = [item for item in before if item.split(" ")[0] != known_as]
@@ -70,21 +74,15 @@ def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple
     return shown, True
 
 
-def _host(ctx: Context, name: str) -> Host:
-    if ctx.project_or_none() is not None:
-        return ctx.host(name)
-    return Host(name="local", transport="local") if name == "local" else Host(name=name)
-
-
 def doctor(ctx: Context, name: str | None) -> tuple[Host, list[Check]]:
     """What would bite later, found now. A host that cannot be reached is one failed check."""
-    host = _host(ctx, name or "local") if name or ctx.project_or_none() is None else ctx.host(None)
+    host = ctx.host(name)
     try:
         with ctx.connect(host) as agent:
             facts = agent.call("doctor", {}, deadline=90.0)
     except OrchError as exc:
         text = exc.message + (f"; {exc.hint}" if exc.hint else "")
-        return host, [Check("fail", "connection", text)]
+        return host, [Check("fail", "connection", text, exc.exit_code)]
     return host, [Check("ok", "connection", _reached(host, facts)), *_judge(ctx, facts)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.domain import Run
-from orchestrator.errors import UsageError
+from orchestrator.errors import LedgerError, UsageError
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
 
@@ -24,32 +24,37 @@ def listing(ctx: Context, *, job: str | None, everywhere: bool, limit: int) -> L
     scope = str(project) if project else None
     with ctx.ledger(readonly=True) as ledger:
         runs = ledger.runs(project=scope, job=job, limit=limit or None)
-        total = ledger.count(scope) if limit and len(runs) == limit else len(runs)
+        total = ledger.count(scope, job) if limit and len(runs) == limit else len(runs)
     if any(run.state.is_open for run in runs):
-        runs = _refreshed(ctx, runs)
+        told: list[str] = []
+        runs = _refreshed(ctx, runs, told)
+        for why in told:
+            ctx.say(f"{why}; what was last known is shown")
     return Listing(runs, total)
 
 
-def _refreshed(ctx: Context, runs: list[Run]) -> list[Run]:
+def _refreshed(ctx: Context, runs: list[Run], told: list[str]) -> list[Run]:
+    """The runs by their hosts' latest word; `told` holds which hosts were silent, and why."""
     from orchestrator.usecases.reconcile import refresh_quietly
 
-    def silent(host: str, why: str) -> None:
-        ctx.say(f"{host}: {why}; what was last known is shown")
-
-    with ctx.ledger() as ledger:
-        return refresh_quietly(ctx, ledger, runs, silent)
+    try:
+        with ctx.ledger() as ledger:
+            return refresh_quietly(
+                ctx, ledger, runs, lambda host, why: told.append(f"{host}: {why}")
+            )
+    except LedgerError as exc:  # read here a moment ago, so what it holds can be shown
+        ctx.say(f"{exc.message}; what was last known is shown")
+        return runs
 
 
 def one(ctx: Context, ledger: Ledger, selector: str | None) -> tuple[Run, str | None]:
-    """(the run by its host's latest word, why the host is silent)."""
+    """(the run by its host's latest word, why that word could not be had)."""
     run = ctx.run(ledger, selector)
     if not run.state.is_open:
         return run, None
-    from orchestrator.usecases.reconcile import refresh_quietly
-
     told: list[str] = []
-    known = refresh_quietly(ctx, ledger, [run], lambda host, why: told.append(f"{host}: {why}"))
-    return known[0], told[0] if told else None
+    (known,) = _refreshed(ctx, [run], told)
+    return known, told[0] if told else None
 
 
 def export(ctx: Context, format_: str, *, everywhere: bool) -> str:

@@ -152,6 +152,8 @@ def submit(
                 ) from None
             if isinstance(exc, KeyboardInterrupt):
                 raise _interrupted(run, sent.is_set()) from None
+            if isinstance(exc, OrchError) and _never_began(ledger, run):
+                exc.message += f"; {run.run_id} was not started"
             raise
 
 
@@ -206,6 +208,11 @@ def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, se
         ledger.unknown(run.run_id, ctx.now(), reason)
         return
     ledger.never_started(run.run_id, ctx.now(), reason)
+
+
+def _never_began(ledger: Ledger, run: Run) -> bool:
+    known = ledger.find(run.run_id)
+    return known is not None and known.verdict is Verdict.NEVER_STARTED
 
 
 def _interrupted(run: Run, sent: bool) -> Interrupted:
