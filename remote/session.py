@@ -64,6 +64,11 @@ def attach_argv(kind: str, run: RunFiles) -> Tuple[str, ...]:
     return ("tail", "-n", "+1", "-F", run.log)
 
 
+def ended_argv(run: RunFiles) -> Tuple[str, ...]:
+    """The log of a run that has ended: nothing more can come."""
+    return ("tail", "-n", "+1", "--", run.log)
+
+
 def plain_env(environ: Optional[Dict[str, str]] = None) -> Dict[str, str]:
     """The environment for sessions: nothing of the job's, no agent sockets, no nested tmux."""
     source: Dict[str, str] = dict(os.environ) if environ is None else environ

@@ -50,6 +50,7 @@ class Supervisor:
         self.ending: Optional[Ended] = None
         self.view = "plain"
         self.helpers: List[int] = []
+        self.opener: Optional[int] = None  # the helper that opens the view
         self.leader: Optional[int] = None  # the job's first process, not reaped before its tree is
         self.oom_before = causes.oom_kills()
         self.log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -169,7 +170,10 @@ class Supervisor:
 
     def _open_view(self) -> None:
         """Built in a child and after the first report: a slow tmux must not delay the job."""
-        if self.view == "plain" or self._fork_helper():
+        if self.view == "plain":
+            return
+        self.opener = self._fork_helper()
+        if self.opener:
             return
         try:
             _quiet_child()
@@ -190,12 +194,22 @@ class Supervisor:
         finally:
             os._exit(0)
 
-    def _fork_helper(self) -> bool:
-        """True in the supervisor, False in the child that does the work."""
+    def _close_view(self) -> None:
+        """A session still being opened would stand for ever: its opener, which has a deadline of
+        its own, is waited for first."""
+        if self.opener in self.helpers:
+            os.waitpid(self.opener, 0)
+            self.helpers.remove(self.opener)
+        view = files.read_json(self.run.session)
+        if view:
+            session.close_view(str(view["kind"]), self.run, session.plain_env())
+
+    def _fork_helper(self) -> int:
+        """The child's pid in the supervisor, 0 in the child that does the work."""
         pid = os.fork()
         if pid:
             self.helpers.append(pid)
-        return bool(pid)
+        return pid
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -278,9 +292,7 @@ class Supervisor:
         status.write_exit(self.run, verdict, code, number, reasons, metrics)
         for held in self.leases:
             os.close(held)
-        view = files.read_json(self.run.session)
-        if view:
-            session.close_view(str(view["kind"]), self.run, session.plain_env())
+        self._close_view()
         if self.report_fd is not None:
             self.view = "plain"
             self.report({"phase": "finished"})

@@ -35,9 +35,11 @@ def view(layout: Layout, channel: Channel, request: Body) -> Body:
     known = status.status(layout, run.run_id)
     if known["phase"] == "absent":
         return known
+    if known["phase"] == "finished":
+        return {**known, "view": None, "argv": list(session.ended_argv(run))}
     state = status.view_state(run)
     kind = str(state["kind"])
-    if known["phase"] not in ("finished",) and not state["open"]:
+    if not state["open"]:
         kind = session.choose("auto") if kind == "plain" else kind
         if kind != "plain" and session.open_view(kind, run, session.plain_env()):
             record = {"kind": kind, "name": session.name_of(run.run_id)}

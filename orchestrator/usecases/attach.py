@@ -31,6 +31,8 @@ def view(ctx: Context, run: Run) -> View:
     found = reply.get("view")
     if isinstance(found, dict) and found.get("rebuilt"):
         notice = "the session had been lost (the run was not affected); it was built again"
+    elif reply.get("phase") == "finished":
+        notice = f"the run has ended; this is its log. `orch show {run.run_id}` tells how it ended"
     elif argv[0] == "tail":
         notice = "no tmux or screen session stands; showing the log. Ctrl-C leaves, the run goes on"
     return View(tuple(argv) if host.is_local else _over_ssh(ctx, host, argv), notice)

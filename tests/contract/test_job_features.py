@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import TRAIN, Desk, until
+from tests.contract.desk import TRAIN, Desk, supervisor_of, until
 from tests.contract.terminal import attached
+from tests.helpers import processes
 from tests.helpers.sshd import PrivateSshd
 
 
@@ -252,3 +255,35 @@ def test_attach_on_this_machine_shows_the_log(session: str, new_desk: MakeDesk) 
     assert "visible" in attached(desk, "visible")
     assert desk.show()["state"] == "running"
     desk.orch("cancel", run_id)
+
+
+def test_attach_to_an_ended_run_shows_its_log_and_ends(new_desk: MakeDesk) -> None:
+    desk = new_desk({"short": "echo visible"})
+    desk.orch("submit", "short", "-f")
+    done = desk.orch("attach", "short", timeout=30)
+    assert done.stdout == "visible\n"
+    assert "has ended" in done.stderr
+
+
+@pytest.mark.sessions
+def test_no_session_outlives_a_run_that_ends_while_it_is_being_opened(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    slow, opened = tmp_path / "bin" / "tmux", tmp_path / "opened"
+    slow.parent.mkdir()
+    real = shutil.which("tmux")
+    slow.write_text(
+        f'#!/bin/sh\ntest "$1" = new-session || exec {real} "$@"\n'
+        f'sleep 1\n{real} "$@"\ntouch {opened}\n'
+    )
+    slow.chmod(0o755)
+    desk = new_desk({"short": "true"}, host={"transport": "local", "session": "tmux"})
+    desk.env["PATH"] = f"{slow.parent}:{os.environ['PATH']}"
+    run_id = desk.submit("short")
+    desk.orch("wait", run_id)
+    supervisor = supervisor_of(desk.home / ".orch" / "runs" / run_id)
+    until(opened.exists)
+    until(lambda: not processes.is_alive(supervisor))
+    name = f"=orch-{run_id}"
+    asked = subprocess.run(["tmux", "has-session", "-t", name], capture_output=True)
+    assert asked.returncode != 0
