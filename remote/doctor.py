@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import pwd
 import sys
 from typing import Any, Dict
 
@@ -27,7 +28,7 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "linger": _linger(),
         "kill_user_processes": _kill_user_processes(),
         "gpus": _gpus(),
-        "user": os.environ.get("USER") or str(os.getuid()),
+        "user": _user(),
         "shell": os.environ.get("SHELL"),
         "cpus": os.cpu_count(),
         "memory": _memory(),
@@ -49,7 +50,15 @@ def _linger() -> Any:
     """Whether the user's processes outlive their logins; None where there is no logind."""
     if not os.path.isdir("/run/systemd/seats") and not os.path.isdir("/var/lib/systemd/linger"):
         return None
-    return os.path.exists("/var/lib/systemd/linger/" + (os.environ.get("USER") or "?"))
+    return os.path.exists("/var/lib/systemd/linger/" + _user())
+
+
+def _user() -> str:
+    """The account's name, which the environment need not tell."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _kill_user_processes() -> Any:

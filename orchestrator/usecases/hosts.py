@@ -162,5 +162,6 @@ def _gpus(facts: Mapping[str, Any]) -> Check:
         memory = "memory unknown"
         if used is not None and total is not None:
             memory = f"{(total - used) >> 20} of {total >> 20} MiB free now"
-        lines.append(f"{card.get('number')}: {card.get('name')}, {memory}")
+        driver = f", driver {card['driver']}" if card.get("driver") else ""
+        lines.append(f"{card.get('number')}: {card.get('name')}, {memory}{driver}")
     return Check("ok", "gpu", "; ".join(lines))

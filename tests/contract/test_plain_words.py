@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 from pathlib import Path
@@ -47,6 +48,18 @@ def test_hosts_of_the_users_file_are_known_outside_of_a_project(tmp_path: Path) 
         done = run_orch(["doctor", "--json"], home=home, project=tmp_path, env=env)
         assert_exit(done, code)
         assert json.loads(done.stdout)["host"] == host
+
+
+def test_doctor_names_the_account_and_each_cards_driver(desk: Desk, tmp_path: Path) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho '0, GPU-1, Some Card, 100, 40960, 0, 550.54.14'\n")
+    tool.chmod(0o755)
+    path = f"{tool.parent}:{os.environ['PATH']}"
+    checks = json.loads(desk.orch("doctor", "--json", PATH=path).stdout)["checks"]
+    told = {check["name"]: check["text"] for check in checks}
+    assert f"user {pwd.getpwuid(os.getuid()).pw_name}," in told["connection"]
+    assert told["gpu"] == "0: Some Card, 40860 of 40960 MiB free now, driver 550.54.14"
 
 
 def test_a_start_that_the_host_refuses_names_the_run_and_the_next_step(
