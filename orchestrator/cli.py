@@ -265,7 +265,8 @@ def list_runs(
     if json:
         output.runs_document(shown.runs)
         return
-    render.emit(render.ls_table(shown.runs, ctx.clock.now(), output.STDOUT))
+    now = ctx.clock.now()
+    render.emit(render.ls_table(shown.runs, now, output.STDOUT, unreachable=shown.silent))
     if output.STDOUT.width is not None and any(run.supersedes for run in shown.runs):
         ctx.say("* supersedes an earlier run")
     if shown.total > len(shown.runs):
@@ -305,6 +306,55 @@ def cancel(run: RunNeeded, json: Json = False) -> None:
         if json:
             output.run_document(ended, ledger.events(ended.run_id))
     ctx.say(("it had ended before: " if already else "") + output.ended_line(ended))
+
+
+@app.command()
+@fail_softly
+def resume(run: RunNeeded, follow: Follow = False) -> None:
+    """Go on with a run that ended badly, from the job's own checkpoint: its next attempt."""
+    from orchestrator import output, render
+    from orchestrator.usecases.resume import resume as run_resume
+
+    ctx = context()
+    with ctx.ledger() as ledger:
+        known, agent = run_resume(ctx, ledger, ctx.run(ledger, run))
+        render.emit(known.run_id + "\n")
+        ctx.say(output.started_line(known))
+        if not follow:
+            agent.close()
+            return
+        _follow_to_end(ctx, ledger, known, agent=agent)
+
+
+@app.command()
+@fail_softly
+def reconcile(
+    runs: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Runs; nothing: every open one.", autocompletion=complete.runs),
+    ] = None,
+    host: Annotated[
+        Text, typer.Option("--host", help="Only this host.", autocompletion=complete.hosts)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Ask the hosts what really happened to open runs, and write it down."""
+    from orchestrator import output, render
+    from orchestrator.usecases.hostwide import reconcile as run_reconcile
+
+    ctx = context()
+    with ctx.ledger() as ledger:
+        chosen = [ctx.run(ledger, each) for each in runs] if runs else None
+        accounts = run_reconcile(ctx, ledger, chosen, host)
+    if json:
+        output.document(output.accounts_document(accounts))
+    else:
+        render.emit(output.accounts_text(accounts, ctx.clock.now()))
+    for account in accounts:
+        if account.error is not None:
+            ctx.say(f"{account.host}: {account.error}; nothing of its runs was changed")
+    if any(account.error is not None for account in accounts):
+        raise typer.Exit(6)
 
 
 @app.command()

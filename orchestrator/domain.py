@@ -128,6 +128,8 @@ class ExitRecord:
     reasons: tuple[str, ...] = ()
     metrics: bytes | None = None
     metrics_error: str | None = None  # why the host could not send a metrics file that is there
+    cause: str | None = None  # one word, e.g. "oom", "cuda_oom", "reboot"
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,9 @@ class Run:
     note: str | None = None
     spec: Mapping[str, Any] = field(
         default_factory=dict
-    )  # what later commands need (expect, results)
+    )  # what later commands need (expect, results, retry)
+    attempt: int = 1
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

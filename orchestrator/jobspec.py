@@ -63,6 +63,15 @@ class Expect:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """After which ends a run goes on by itself, and how many attempts may follow the first."""
+
+    on: tuple[str, ...] = ()  # lost | oom
+    exits: tuple[int, ...] = ()
+    max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """A job as one run would execute it: profile and overrides applied, every default filled."""
 
@@ -89,3 +98,4 @@ class JobSpec:
     expect: Expect = Expect()
     guards: tuple[Mapping[str, Any], ...] = ()
     canary: Mapping[str, Any] | None = None
+    retry: Retry | None = None

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import render, runjson, runtext, sanitize
+from orchestrator.clock import age_words
 from orchestrator.domain import Event, Finding, Host, Run, RunState
 from orchestrator.progress import FollowProgress
 from orchestrator.tables import style_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.usecases.check import Preflight
     from orchestrator.usecases.fetch import Report
     from orchestrator.usecases.hosts import Check
+    from orchestrator.usecases.hostwide import HostAccount
     from orchestrator.usecases.jobs import JobLine
     from orchestrator.usecases.submit import Plan
 
@@ -107,6 +109,35 @@ def doctor_document(host: Host, checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
+def accounts_document(accounts: Sequence[HostAccount]) -> list[dict[str, Any]]:
+    return [
+        {
+            "host": account.host,
+            "reached": account.error is None,
+            "error": account.error,
+            "runs": [
+                {"before": state_document(before), **runjson.to_json(after)}
+                for before, after in account.settled
+            ],
+            "foreign": [
+                {
+                    "run_id": run.run_id,
+                    "job": run.job,
+                    "project": run.project,
+                    "created_at": run.created_at,
+                }
+                for run in account.foreign
+            ],
+        }
+        for account in accounts
+    ]
+
+
+def state_document(run: Run) -> dict[str, Any]:
+    verdict = run.verdict.value if run.verdict else None
+    return {"state": run.state.value, "verdict": verdict, "attempt": run.attempt}
+
+
 # --- text -----------------------------------------------------------------------------------------
 
 
@@ -142,13 +173,39 @@ def plan_text(plan: Plan) -> str:
     return "".join(sanitize.line(line) + "\n" for line in lines)
 
 
+def accounts_text(accounts: Sequence[HostAccount], now: datetime) -> str:
+    """One line a run: what it was, what it is; then what else lies on the hosts."""
+    lines = []
+    for account in accounts:
+        for before, after in account.settled:
+            was, is_ = runtext.state_words(before), runtext.state_words(after)
+            lines.append(f"{after.run_id}: " + (was if was == is_ else f"{was} -> {is_}"))
+            if not after.state.is_open:
+                lines += [f"  {reason}" for reason in after.outcome_reasons]
+        if account.foreign:
+            count = len(account.foreign)
+            lines.append(f"{account.host}: {count} runs that this ledger does not know")
+        for run in account.foreign:
+            age = ""
+            if run.created_at:
+                age = ", " + age_words(runtext.age(run.created_at, now))
+            lines.append(f"  {run.run_id}  {run.job or '?'} of {run.project or '?'}{age}")
+    if not lines and all(account.error is None for account in accounts):
+        lines = ["no run is open"]
+    return "".join(sanitize.line(line) + "\n" for line in lines)
+
+
 def started_line(run: Run) -> str:
     where = ""
     if run.session is not None:
         where = f" in {run.session.kind} session {run.session.name}"
         if run.session.kind == "plain":
             where = " without a session (no tmux or screen there, or none wanted)"
+    if run.state is RunState.FINISHED:
+        return ended_line(run)
     word = {RunState.RUNNING: "started", RunState.QUEUED: "queued"}.get(run.state, run.state.value)
+    if run.attempt > 1:
+        word = f"attempt {run.attempt} {word}"
     return (
         f"{word} on {run.host}{where}\n"
         f"  orch tail {run.run_id} · orch wait {run.run_id} · orch cancel {run.run_id}"

@@ -31,6 +31,10 @@ class LocalLayout:
         """Keys pinned by `orch host trust`; the user's own known_hosts is never written."""
         return self.home / "known_hosts"
 
+    def inflight(self, run_id: str) -> Path:
+        """Locked by the command that is about to start the run."""
+        return self.home / "inflight" / run_id
+
     def hash_cache(self, tree: Path) -> Path:
         return self.home / "cache" / ("hashes-" + _short(str(tree)) + ".json")
 

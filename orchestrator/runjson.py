@@ -40,7 +40,7 @@ PROMISED = (
     "tags",
     "note",
 )
-MORE = ("project", "profile", "overrides", "findings", "forced", "data")
+MORE = ("project", "profile", "overrides", "findings", "forced", "data", "attempt", "cause")
 FIELDS = PROMISED + MORE
 
 

@@ -87,7 +87,10 @@ def _verdict_words(run: Run) -> str:
     verdict = run.verdict.value if run.verdict else "finished"
     if run.signal is not None:
         return f"{verdict} (signal {run.signal})"
-    return f"{verdict} (exit {run.exit_code})" if run.exit_code else verdict
+    if run.exit_code:
+        return f"{verdict} (exit {run.exit_code})"
+    told = run.cause if run.cause not in (None, run.verdict and run.verdict.value) else None
+    return f"{verdict} ({told.replace('_', ' ')})" if told else verdict
 
 
 def state_colours(run: Run) -> tuple[str, ...]:
@@ -163,6 +166,8 @@ def ran_for(run: Run, now: datetime) -> str:
 
 def _head(run: Run, now: datetime, style: Style, unreachable: bool) -> str:
     state = state_words(run, now, unreachable=unreachable)
+    if run.attempt > 1:
+        state += f", attempt {run.attempt}"
     return (
         _field("run", style.paint(sanitize.line(run.run_id), "bold"), safe=True)
         + _field("job", run.job + (f" ({run.profile})" if run.profile else ""))

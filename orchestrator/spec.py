@@ -21,6 +21,7 @@ JOBS_DIR = "jobs"
 KEYS = (
     "description", "command", "stages", "config", "volatile", "reference", "resources", "profiles",
     "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards", "canary",
+    "retry",
 )  # fmt: skip
 
 
@@ -146,6 +147,7 @@ def _assembled(
         expect=specparts.expect(top.get("expect")),
         guards=specparts.guards(top.get("guards")),
         canary=specparts.canary(top.get("canary")),
+        retry=specparts.retry(top.get("retry")),
     )
 
 
@@ -174,7 +176,8 @@ class Recorded:
 
 
 def recorded(spec: JobSpec) -> dict[str, Any]:
-    """The spec's expect, metrics and results as a JSON value for the ledger."""
+    """The spec's expect, metrics, results and retry as a JSON value for the ledger, and the names
+    of its secrets."""
     bounds = {
         name: {"min": bound.min, "max": bound.max} for name, bound in spec.expect.metrics.items()
     }
@@ -186,7 +189,17 @@ def recorded(spec: JobSpec) -> dict[str, Any]:
             "declared": spec.metrics_declared,
         },
         "results": {"dir": spec.results_dir, "exclude": list(spec.results_exclude)},
+        "retry": retry_order(spec),
+        "secrets": list(spec.secrets),
     }
+
+
+def retry_order(spec: JobSpec) -> dict[str, Any] | None:
+    """`retry` as the host is told of it."""
+    if spec.retry is None:
+        return None
+    asked = spec.retry
+    return {"on": list(asked.on), "exit": list(asked.exits), "max": asked.max}
 
 
 def expect_of(record: Mapping[str, Any]) -> Recorded:

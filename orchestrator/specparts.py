@@ -18,6 +18,7 @@ from orchestrator.jobspec import (
     Reference,
     ReferenceFile,
     Resources,
+    Retry,
     Stage,
 )
 from orchestrator.names import did_you_mean
@@ -299,3 +300,38 @@ def canary(field: Field | None) -> Mapping[str, Any] | None:
         raise field.error("`canary` needs `command:`")
     seconds = table["time"].read(units.duration) if "time" in table else 300.0
     return {"argv": list(argv(table["command"])), "time": seconds}
+
+
+_RETRY_ON = ("lost", "oom")
+_RETRY_MAX = 100
+
+
+def retry(field: Field | None) -> Retry | None:
+    """`{on: [lost, oom, exit: [75]], max: 2}`: every item one of two words or a map of codes."""
+    if field is None:
+        return None
+    table = field.table(("on", "max"))
+    for key in ("on", "max"):
+        if key not in table:
+            raise field.error(f"`retry` needs `{key}:`", "retry: {on: [lost, exit: [75]], max: 2}")
+    words: list[str] = []
+    codes: list[int] = []
+    for item in table["on"].items():
+        if isinstance(item.value, dict):
+            listed = item.table(("exit",))
+            codes += [_exit_code(code) for code in listed["exit"].items()] if listed else []
+        else:
+            words.append(item.one_of(_RETRY_ON))
+    if not words and not codes:
+        raise table["on"].error("`retry.on` is empty; nothing would be tried again")
+    most = table["max"].value
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= _RETRY_MAX:
+        raise table["max"].error(f"`retry.max` must be a whole number from 1 to {_RETRY_MAX}")
+    return Retry(tuple(dict.fromkeys(words)), tuple(dict.fromkeys(codes)), most)
+
+
+def _exit_code(field: Field) -> int:
+    code = field.value
+    if isinstance(code, bool) or not isinstance(code, int) or not 1 <= code <= 255:
+        raise field.error("an exit code to retry on must be a whole number from 1 to 255")
+    return code

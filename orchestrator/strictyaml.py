@@ -186,6 +186,8 @@ class _Composer:
             return text
         if text == "<<":
             raise self.error(event, "merge key `<<`: write the keys out")
+        if text == "on":
+            return text  # what old readers take for true makes no sense as a key: `retry: {on:`
         value = self.scalar(event)
         if not isinstance(value, str):
             raise self.error(event, f"key {quoted(text)} is not a text; quote it: {to_mend(text)}")

@@ -8,7 +8,7 @@ import pwd
 import sys
 from typing import Any, Dict
 
-from remote import files, gpu, procs, session, status
+from remote import files, gpu, logind, procs, session, status
 from remote.channel import Channel
 from remote.layout import Layout
 
@@ -25,8 +25,9 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "inodes_free": info.f_favail if info.f_files else None,
         "tools": {name: procs.which(name) for name in ("tmux", "screen", "git", "nvidia-smi")},
         "session": session.choose("auto"),
-        "linger": _linger(),
-        "kill_user_processes": _kill_user_processes(),
+        "linger": logind.lingers(_user()),
+        "kill_user_processes": logind.kills_at_logout(),
+        "login_scope": logind.login() is not None,
         "gpus": _gpus(),
         "user": _user(),
         "shell": os.environ.get("SHELL"),
@@ -46,32 +47,12 @@ def _gpus() -> Any:
         return {"error": str(exc)}
 
 
-def _linger() -> Any:
-    """Whether the user's processes outlive their logins; None where there is no logind."""
-    if not os.path.isdir("/run/systemd/seats") and not os.path.isdir("/var/lib/systemd/linger"):
-        return None
-    return os.path.exists("/var/lib/systemd/linger/" + _user())
-
-
 def _user() -> str:
     """The account's name, which the environment need not tell."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
-
-
-def _kill_user_processes() -> Any:
-    """logind's KillUserProcesses as configured; its default is no on most systems."""
-    try:
-        with open("/etc/systemd/logind.conf", "r") as file:
-            for line in file:
-                key, _, value = line.strip().partition("=")
-                if key == "KillUserProcesses":
-                    return value.strip().lower() in ("yes", "true", "1", "on")
-    except OSError:
-        return None
-    return False
 
 
 def _memory() -> Any:

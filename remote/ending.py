@@ -6,43 +6,45 @@ import os
 import time
 from typing import Any, Dict, Optional
 
-from remote import files, procs, status, stream
+from remote import adopt, closing, files, procs, status, stream
+from remote.causes import End
 from remote.channel import Channel
 from remote.layout import Layout
 
 Body = Dict[str, Any]
 KEEPALIVE = 10.0
+CLAIM_PATIENCE = 30.0
 
 
 def cancel(layout: Layout, channel: Channel, request: Body) -> Body:
-    """Ask the supervisor to end the run; without one, end its processes from here.
+    """Ask the supervisor to end the run; a job that lost its supervisor is given a new one first.
 
-    Before the start it leaves a mark that makes the start refuse. A run that has ended stays as it
-    ended. The reply is the status after at most `patience` seconds.
+    One that has not started never will. A run that has ended stays as it ended: the first exit
+    record counts. The reply is the status after at most `patience` seconds.
     """
-    run = layout.run(str(request["run_id"]))
-    known = status.status(layout, run.run_id)
-    if known["phase"] == "finished":
-        return {**known, "already": True}
-    if known["phase"] == "absent":
-        return known
+    run_id = str(request["run_id"])
+    known = status.status(layout, run_id)
+    if known["phase"] in ("absent", "claimed"):
+        end = End("cancelled", reasons=("cancelled before it started",))
+        closing.close(layout, run_id, 1, end, CLAIM_PATIENCE)
+        known = status.status(layout, run_id)
+    elif known["phase"] == "unowned":
+        adopt.take_over(layout, run_id)
+    if known["phase"] in ("finished", "absent"):
+        cancelled = (known.get("exit") or {}).get("verdict") == "cancelled"
+        return {**known, "already": not cancelled}
+    _ask(layout, run_id)
+    return _until_finished(layout, channel, run_id, float(request.get("patience") or 0))
+
+
+def _ask(layout: Layout, run_id: str) -> None:
+    """The mark first: a supervisor that comes up now sees it, one that is up is signalled."""
+    run = layout.run(run_id)
     files.write_once(run.cancel, status.now().encode("ascii"))
     identity = files.read_json(run.identity) or {}
     pid = identity.get("pid")
     if procs.is_same(pid, identity.get("start_time")):
         procs.send(int(pid), 15)  # type: ignore[arg-type]
-    elif known["phase"] == "unowned":
-        job = files.read_json(run.job) or {}
-        alive = procs.is_same(job.get("pid"), job.get("start_time"))
-        tree = procs.Tree(run.run_id, job["pid"] if alive else None, [os.getpid()])
-        left = procs.end_tree(tree, float(request.get("grace") or 10.0))
-        if not left:
-            reason = ["cancelled by its user; its supervisor was gone already"]
-            status.write_exit(run, "cancelled", None, None, reason, status.metrics_of(run))
-    elif known["phase"] == "claimed":
-        reason = ["cancelled before it started"]
-        status.write_exit(run, "cancelled", None, None, reason, None)
-    return _until_finished(layout, channel, run.run_id, float(request.get("patience") or 0))
 
 
 def wait(layout: Layout, channel: Channel, request: Body) -> Body:
@@ -57,7 +59,7 @@ def _until_finished(
     """The status once the run ended, `patience` seconds passed or the controller spoke."""
     run = layout.run(run_id)
     begun = spoke = checked = time.monotonic()
-    known = status.status(layout, run_id)
+    known = adopt.owned_status(layout, run_id)
     watch = stream.Watch(run, channel.input)
     try:
         while known["phase"] not in ("finished", "absent"):
@@ -68,7 +70,8 @@ def _until_finished(
                 return {**known, "detached": True}
             moment = time.monotonic()
             if os.path.exists(run.exit) or moment - checked > stream.EVIDENCE_EVERY:
-                known, checked = status.status(layout, run_id), moment
+                known, checked = adopt.owned_status(layout, run_id), moment
+                run = layout.run(run_id)
             if moment - spoke > KEEPALIVE:
                 channel.item({})
                 spoke = moment

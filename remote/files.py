@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import stat
+import time
 from typing import Any, Dict, Optional
 
 NETWORK_FS = ("nfs", "cifs", "smb", "fuse", "afs", "lustre", "gpfs", "beegfs", "9p")
@@ -145,6 +146,16 @@ def try_lock(path: str) -> Optional[int]:
             return None
         raise
     return fd
+
+
+def lock_within(path: str, seconds: float) -> Optional[int]:
+    """Like `try_lock`, for `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        held = try_lock(path)
+        if held is not None or time.monotonic() >= end:
+            return held
+        time.sleep(0.02)
 
 
 def lock(path: str) -> int:

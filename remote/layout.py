@@ -67,9 +67,18 @@ class Layout:
         return os.path.join(local_dir(), digest + "-" + name)
 
     def run(self, run_id: str) -> "RunFiles":
+        """The files of the run's latest attempt."""
+        run = self.attempt(run_id, 1)
+        while True:
+            later = RunFiles(run.path, run_id, run.attempt + 1)
+            if not (os.path.exists(later.started) or os.path.exists(later.exit)):
+                return run
+            run = later
+
+    def attempt(self, run_id: str, attempt: int) -> "RunFiles":
         if not RUN_ID.match(run_id):
             raise BadName("not a run id: %r" % run_id[:80])
-        return RunFiles(os.path.join(self.runs, run_id), run_id)
+        return RunFiles(os.path.join(self.runs, run_id), run_id, attempt)
 
 
 def tree_name(tree: str) -> str:
@@ -80,24 +89,33 @@ def tree_name(tree: str) -> str:
 
 
 class RunFiles:
-    """The files of one run directory. A run directory is made once and never reused."""
+    """The files of one attempt of one run. A run directory is made once and never reused.
 
-    def __init__(self, path: str, run_id: str) -> None:
+    What tells of one attempt has its number in its name from the second on (`exit.2.json`): the
+    records of an attempt are never moved, replaced or written by another one.
+    """
+
+    def __init__(self, path: str, run_id: str, attempt: int = 1) -> None:
         self.path = path
         self.run_id = run_id
+        self.attempt = attempt
         self.tree = os.path.join(path, "tree")
         self.results = os.path.join(path, "results")
         self.data = os.path.join(path, "data")
         self.log = os.path.join(path, "log")
         self.config = os.path.join(path, "config.json")
         self.spec = os.path.join(path, "spec.json")
-        self.started = os.path.join(path, "started")  # made by O_EXCL: at most one start
-        self.identity = os.path.join(path, "supervisor.json")
-        self.job = os.path.join(path, "job.json")
+        self.order = os.path.join(path, "order.json")  # what to start, without secrets' values
+        self.stage = os.path.join(path, "stage")  # the stage begun last
         self.session = os.path.join(path, "session.json")
-        self.cancel = os.path.join(path, "cancel")
-        self.exit = os.path.join(path, "exit.json")
         self.reserve = os.path.join(path, "reserve")  # freed so that a full disk can hold `exit`
+        number = "" if attempt == 1 else ".%d" % attempt
+        self.started = os.path.join(path, "started" + number)  # by O_EXCL: at most one start
+        self.identity = os.path.join(path, "supervisor%s.json" % number)
+        self.job = os.path.join(path, "job%s.json" % number)
+        self.ended = os.path.join(path, "ended%s.json" % number)  # the keeper's word, see keeper
+        self.cancel = os.path.join(path, "cancel" + number)
+        self.exit = os.path.join(path, "exit%s.json" % number)
 
 
 def local_dir() -> str:

@@ -166,18 +166,18 @@ def spawn(
     env: Dict[str, str],
     cwd: str,
     output: int,
-    input: Optional[int] = None,
+    own_session: bool = True,
 ) -> int:
-    """Start `argv` in a session of its own; returns its pid. stdin is /dev/null unless given.
+    """Start `argv` in a session (or only a process group) of its own; returns its pid.
 
-    stdout and stderr both go to `output`; nothing else is inherited. An exec that fails raises
-    OSError here.
+    stdin is /dev/null, stdout and stderr both go to `output`; nothing else is inherited. An exec
+    that fails raises OSError here.
     """
     read_end, write_end = os.pipe()  # close-on-exec: an empty read means that exec succeeded
     pid = os.fork()
     if pid == 0:
         try:
-            _become(argv, env, cwd, output, input)
+            _become(argv, env, cwd, output, own_session)
         except OSError as exc:
             os.write(write_end, b"%d" % (exc.errno or 0))
         finally:
@@ -193,17 +193,33 @@ def spawn(
 
 
 def _become(
-    argv: Sequence[str], env: Dict[str, str], cwd: str, output: int, input: Optional[int]
+    argv: Sequence[str], env: Dict[str, str], cwd: str, output: int, own_session: bool
 ) -> None:
-    os.setsid()
+    if own_session:
+        os.setsid()
+    else:
+        os.setpgid(0, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.dup2(os.open("/dev/null", os.O_RDONLY) if input is None else input, 0)
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(cwd)
     os.execvpe(argv[0], list(argv), env)
+
+
+def let_go(keep: Sequence[int] = ()) -> None:
+    """In a fork: no descriptor but `keep` stays open, so that it holds no lock of its parent's and
+    keeps no pipe open; 0, 1 and 2 lead nowhere."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    first = 3
+    for kept in sorted(keep):
+        os.closerange(first, kept)
+        first = kept + 1
+    os.closerange(first, 1024)
 
 
 def run_quiet(argv: Sequence[str], env: Dict[str, str], deadline: float) -> Optional[int]:

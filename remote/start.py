@@ -10,7 +10,7 @@ import shutil
 import time
 from typing import Any, Dict, List, Optional
 
-from remote import files, gpu, procs, status, store, supervisor, trees, wire
+from remote import attempts, files, gpu, status, store, supervisor, trees, wire
 from remote.channel import Channel
 from remote.errors import HEADROOM, Damaged, Refused
 from remote.layout import Layout, RunFiles
@@ -25,9 +25,9 @@ def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str
     `{"need": "tree"}` or `{"need": "data", "names": [...]}` instead when content is missing; then
     nothing was claimed and the same request may come again after a sync.
     """
-    run = layout.run(str(request["run_id"]))
+    run = layout.attempt(str(request["run_id"]), 1)
     delta = _receive_delta(layout, channel, request)
-    if os.path.exists(run.started):
+    if is_decided(run):
         return {**status.status(layout, run.run_id), "already": True}
     try:
         store.manifest_of(layout, str(request["tree"]))
@@ -36,19 +36,24 @@ def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str
     lacking = _lacking_data(layout, request)
     if lacking:
         return {"need": "data", "names": lacking}
-    _check_host(layout, request)
+    check_host(layout, request["order"], int(request.get("tree_bytes") or 0))
     # Two controllers may hold the same run id: the second waits here and finds it started.
     guard = files.lock(layout.lock(run.run_id + ".claim"))
     try:
-        if os.path.exists(run.started):
+        if is_decided(run):
             return {**status.status(layout, run.run_id), "already": True}
         if not _claimed(layout, run, request, delta):
             return {"need": "tree"}
-        return _launch(layout, run, request)
+        return launch(layout, run, {**request["order"], "snapshot": request["tree"]})
     finally:
-        if os.path.exists(run.started):  # whoever comes now is told so without the lock
+        if is_decided(run):  # whoever comes now is told so without the lock
             files.remove(layout.lock(run.run_id + ".claim"))
         os.close(guard)
+
+
+def is_decided(run: RunFiles) -> bool:
+    """The attempt was started, or it was proven and written down that it never will be."""
+    return os.path.exists(run.started) or os.path.exists(run.exit)
 
 
 def _claimed(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes) -> bool:
@@ -98,9 +103,9 @@ def _lacking_data(layout: Layout, request: Dict[str, Any]) -> List[str]:
     return lacking
 
 
-def _check_host(layout: Layout, request: Dict[str, Any]) -> None:
-    order = request["order"]
-    needed = int(request.get("tree_bytes") or 0) + int(order.get("disk") or 0) + HEADROOM
+def check_host(layout: Layout, order: Dict[str, Any], more: int) -> None:
+    """Refused when there is no room for `more` bytes and what the run needs, or too few GPUs."""
+    needed = more + int(order.get("disk") or 0) + HEADROOM
     free = files.free_bytes(layout.root)
     if free < needed:
         text = "%d MB are free under %s on the host, the run needs %d MB"
@@ -141,9 +146,16 @@ def _claim(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes)
     _lay_data(layout, run, request)
     files.write_atomic(run.config, request["config"].encode("utf-8"), durable=False)
     files.write_json(run.spec, request["spec"], durable=False)
+    order = {**request["order"], "snapshot": request["tree"]}
+    order["secrets_named"] = sorted(order.pop("secrets", None) or {})
+    files.write_json(run.order, order, durable=False)
+    lay_reserve(run)
+    return True
+
+
+def lay_reserve(run: RunFiles) -> None:
     with open(run.reserve, "wb") as file:
         file.write(b"\0" * RESERVE)
-    return True
 
 
 def _lay_results(run: RunFiles, results_dir: str) -> None:
@@ -170,11 +182,10 @@ def _withdraw(run: RunFiles) -> None:
         shutil.rmtree(run.path, ignore_errors=True)
 
 
-def _launch(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> Dict[str, Any]:
-    marker = {"boot_id": procs.boot_id(), "at": status.now()}
-    if not files.write_once(run.started, json.dumps(marker).encode("ascii")):
+def launch(layout: Layout, run: RunFiles, order: Dict[str, Any]) -> Dict[str, Any]:
+    """Start the attempt unless it was started before; the reply is the run's status."""
+    if not attempts.mark_begun(run):
         return {**status.status(layout, run.run_id), "already": True}
-    order = {**request["order"], "snapshot": request["tree"]}
     report = _first_report(_fork_supervisor(layout, run, order))
     known = status.status(layout, run.run_id)
     if report and known["phase"] in ("queued", "starting"):

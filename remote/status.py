@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
-from remote import files, procs, session
+from remote import causes, files, keeper, procs, session
+from remote.causes import End
 from remote.layout import Layout, RunFiles
 
 EXIT_MAX = 8 * 1024 * 1024
@@ -28,12 +29,15 @@ def now() -> str:
 
 
 def status(layout: Layout, run_id: str) -> Dict[str, Any]:
-    """`phase` is absent | claimed | starting | queued | running | unowned | finished."""
+    """`phase` is absent | claimed | starting | queued | running | unowned | finished, of the run's
+    latest attempt."""
     run = layout.run(run_id)
     report: Dict[str, Any] = {"run_id": run_id, "phase": "absent", "host_time": now()}
     if not os.path.isdir(run.path):
+        report["living"] = len(procs.tagged(run_id))  # of one whose directory was taken away
         return report
     report["phase"] = _phase(layout, run)
+    report["attempt"] = run.attempt
     job = files.read_json(run.job) or {}
     report["started_at"] = job.get("started_at")
     report["gpus"] = job.get("gpus")
@@ -44,6 +48,8 @@ def status(layout: Layout, run_id: str) -> Dict[str, Any]:
         report["log_size"] = 0
     if report["phase"] == "finished":
         report["exit"] = exit_record(run)
+    elif (files.read_json(run.identity) or {}).get("adopted_at"):
+        report["adopted"] = True
     return report
 
 
@@ -87,12 +93,19 @@ def _unlocked(layout: Layout, run: RunFiles, lock: str) -> str:
     try:
         if os.path.exists(run.exit):
             return "finished"
-        if same_boot and procs.tagged(run.run_id):
+        if same_boot and tree_of(run).living():
             return "unowned"
         _record_loss(run, same_boot)
         return "finished"
     finally:
         os.close(held)
+
+
+def tree_of(run: RunFiles) -> procs.Tree:
+    """The processes of a run that is not this process's own child."""
+    job = files.read_json(run.job) or {}
+    leads = procs.is_same(job.get("pid"), job.get("start_time"))
+    return procs.Tree(run.run_id, int(job["pid"]) if leads else None, [os.getpid()])
 
 
 def _age(path: str) -> float:
@@ -103,35 +116,46 @@ def _age(path: str) -> float:
 
 
 def _record_loss(run: RunFiles, same_boot: bool) -> None:
-    phase = (files.read_json(run.job) or {}).get("phase")
-    if phase is None:
-        verdict, reason = "never_started", "the host accepted the run but its job was not started"
-    elif not same_boot:
-        verdict, reason = "lost", "the host was restarted while the run was going"
-    elif phase == "spawning":
-        verdict = "lost"
-        reason = "its supervisor was killed while it started the job; how far it got is not known"
-    else:
-        verdict = "lost"
-        reason = "its supervisor and all of its processes are gone, and left no exit record"
-    write_exit(run, verdict, None, None, [reason], metrics_of(run))
+    metrics = metrics_of(run)
+    write_exit(run, end_without_supervisor(run, same_boot), metrics)
 
 
-def write_exit(
-    run: RunFiles,
-    verdict: str,
-    exit_code: Optional[int],
-    signal_number: Optional[int],
-    reasons: List[str],
-    metrics: Optional[Dict[str, Any]],
-) -> bool:
+def end_without_supervisor(run: RunFiles, same_boot: bool = True) -> End:
+    """How an attempt ended that nobody watched to its end: by its keeper's word, if it left one."""
+    word = keeper.word(run)
+    job = files.read_json(run.job)
+    if word is None and job is None:
+        told = "the host accepted the run but its job was not started"
+        return End("never_started", reasons=(told,))
+    shut_down = not same_boot and word is not None and word.get("signal") is not None
+    if word is not None and not shut_down:
+        code, number = int(word["code"]), word.get("signal")
+        end = causes.judge(code, number, bool(word.get("oom")), run.log)
+        if word.get("last") or end.verdict != "succeeded":
+            told = "its supervisor was gone when it ended"
+            return end._replace(reasons=(*end.reasons, told))
+        told = "stage %s succeeded; its supervisor was killed and nobody started the next one"
+        return End("lost", "supervisor_lost", reasons=(told % word.get("stage"),))
+    if not same_boot:
+        told = "the host was restarted while the run was going"
+        return End("lost", "reboot", reasons=(told,))
+    told = "its supervisor and all of its processes are gone, and left no exit record"
+    if job is not None and job.get("phase") != "running":
+        told = "its supervisor was killed in the moment its job was started"
+    return End("lost", "supervisor_lost", reasons=(told,))
+
+
+def write_exit(run: RunFiles, end: End, metrics: Optional[Dict[str, Any]]) -> bool:
     """Write the exit record unless there is one; True if this one stands. Survives a full disk."""
     job = files.read_json(run.job) or {}
+    reasons = list(end.reasons)
     record = {
         "run_id": run.run_id,
-        "verdict": verdict,
-        "exit_code": exit_code,
-        "signal": signal_number,
+        "attempt": run.attempt,
+        "verdict": end.verdict,
+        "cause": end.cause,
+        "exit_code": end.exit_code,
+        "signal": end.signal,
         "reasons": reasons,
         "started_at": job.get("started_at"),
         "ended_at": now(),

@@ -7,7 +7,7 @@ import select
 import time
 from typing import Any, Dict, List, Optional
 
-from remote import files, status
+from remote import adopt, files, status
 from remote.channel import Channel
 from remote.layout import Layout, RunFiles
 
@@ -156,7 +156,7 @@ def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -
     run = reader.run
     watch = Watch(run, channel.input) if follow else None
     progress = Progress(run)
-    known = status.status(layout, run.run_id)
+    known = adopt.owned_status(layout, run.run_id)
     channel.item({"status": known})
     checked = spoke = time.monotonic()
     try:
@@ -176,9 +176,9 @@ def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -
                 continue
             moment = time.monotonic()
             if os.path.exists(run.exit) or moment - checked > EVIDENCE_EVERY:
-                before, known = known["phase"], status.status(layout, run.run_id)
-                checked = moment
-                if known["phase"] != before:
+                before, known = _state(known), adopt.owned_status(layout, run.run_id)
+                run, checked = layout.run(run.run_id), moment
+                if _state(known) != before:
                     channel.item({"status": known})
             if moment - spoke > HEARTBEAT:
                 channel.item({})
@@ -186,6 +186,10 @@ def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -
     finally:
         if watch is not None:
             watch.close()
+
+
+def _state(known: Dict[str, Any]) -> Any:
+    return known["phase"], known.get("attempt")
 
 
 class Progress:

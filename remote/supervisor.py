@@ -1,8 +1,8 @@
-"""Owns one run until it ends: lease, environment, spawn, wait, exit record.
+"""Owns one run until it ends: lease, environment, spawn, wait, exit record, and the next attempt.
 
-It is the only waiter of the job. It holds a kernel lock for as long as it lives, so that anyone can
-see whether it does. The job writes straight into the log file: when the supervisor dies the job
-does not notice. tmux or screen only show that file.
+It holds a kernel lock for as long as it lives, so that anyone can see whether it does. The job
+writes straight into the log file and its own parent, the keeper, notes how it ends: when the
+supervisor dies the job does not notice. tmux or screen only show the log.
 """
 
 from __future__ import annotations
@@ -12,23 +12,27 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
-from remote import causes, environment, files, gpu, procs, session, status, trees
+from remote import causes, environment, files, gpu, keeper, procs, session, status, trees
+from remote.aside import Aside
+from remote.attempts import follows, owned_by
+from remote.causes import End
 from remote.layout import Layout, RunFiles
 
 GRACE = 10.0
 QUEUE_POLL = 3.0
+STUCK_POLL = 5.0
+LOCK_PATIENCE = 2.0  # who looks whether the run lives holds its lock for a moment
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Ended(Exception):
-    """The run is over before or besides its job's own end: (verdict, reason)."""
+    """The run is over before or besides its job's own end."""
 
-    def __init__(self, verdict: str, reason: str) -> None:
-        super().__init__(reason)
-        self.verdict = verdict
-        self.reason = reason
+    def __init__(self, end: End) -> None:
+        super().__init__(end.verdict)
+        self.end = end
 
 
 class Ending(NamedTuple):
@@ -39,50 +43,78 @@ class Ending(NamedTuple):
 
 
 class Supervisor:
-    def __init__(self, layout: Layout, run: RunFiles, order: Dict[str, Any], report: int) -> None:
+    """One run's owner. `main` is the life of one; `remote.adopt` has another beginning."""
+
+    poll: Optional[float] = None  # seconds between two looks at the job; None: the kernel tells
+
+    def __init__(
+        self, layout: Layout, run: RunFiles, order: Dict[str, Any], report: Optional[int]
+    ) -> None:
         self.layout = layout
         self.run = run
         self.order = order
-        self.report_fd: Optional[int] = report
+        self.report_fd = report
         self.deadline: Optional[float] = None
         self.gpus: List[gpu.Gpu] = []
         self.leases: List[int] = []
-        self.ending: Optional[Ended] = None
         self.view = "plain"
-        self.helpers: List[int] = []
-        self.opener: Optional[int] = None  # the helper that opens the view
-        self.leader: Optional[int] = None  # the job's first process, not reaped before its tree is
-        self.oom_before = causes.oom_kills()
+        self.aside = Aside()
+        self.opener: Optional[int] = None  # the child that opens the view
+        self.first = run.attempt  # the earliest attempt this process owned
+        self.leader: Optional[int] = None  # the job's keeper, not reaped before its tree is
         self.log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def main(self) -> None:
-        """After this returns the exit record stands and every process of the run is gone."""
-        reasons: List[str] = []
-        code: Optional[int] = None
-        number: Optional[int] = None
+        """After this returns the exit records stand and every process of the run is gone."""
+        self._choose_view()
+        while True:
+            if self.run.attempt > 1:
+                self.say("attempt %d" % self.run.attempt)
+            if not self._over(self._attempt()):
+                return
+
+    def _attempt(self) -> End:
         try:
-            self._choose_view()
             self._lease()
             path = self._environment()
-            code, number = self._stages(path)
+            return self._stages(path)
         except Ended as ended:
-            self.ending = ended
+            return ended.end
         except OSError as exc:
-            self.ending = Ended("failed", "%s: %s" % (exc.filename or "the job", exc.strerror))
-            self.say(self.ending.reason)
-            code = 127
-        left = self._clear_tree()
-        if left:
-            reasons.append("%d processes would not end: %s" % (len(left), left[:20]))
-        verdict, why = self._verdict(code, number)
-        reasons = why + reasons
-        self._finish(verdict, code, number, reasons)
+            reason = "%s: %s" % (exc.filename or "the job", exc.strerror)
+            self.say(reason)
+            return End("failed", "not_started", 127, None, (reason,))
+
+    def _over(self, end: End) -> bool:
+        """Write the attempt down; True when the spec wants another one, which is then `self.run`.
+
+        Nothing is recorded while a process of it is left, e.g. one in uninterruptible sleep: it may
+        still write, and holds its GPUs.
+        """
+        while True:
+            left = self._clear_tree()
+            if not left:
+                break
+            self.say("%d processes would not end: %s" % (len(left), left[:20]))
+            time.sleep(STUCK_POLL)
+        done = self.run
+        following = follows(self.layout, done, self.order.get("retry"), end, self._is_cancelled)
+        if following is not None:
+            # The marker of the next attempt is there already: nobody takes this end for the last.
+            end = end._replace(reasons=(*end.reasons, "attempt %d follows" % following.attempt))
+            identify(following)
+        self._record(done, end)
+        if following is None:
+            self._leave()
+            return False
+        self.run = following
+        return True
 
     # --- before the job ---------------------------------------------------------------------------
 
     def _lease(self) -> None:
         most = int(self.order.get("gpus_max") or 0)
-        if not most:
+        if not most or self.leases:
             return
         least = int(self.order.get("gpus_min") or 0)
         while True:
@@ -106,7 +138,7 @@ class Supervisor:
                     self.layout, requirements, self.log, self.run.tree, self.say, self._wait_code
                 )
             except environment.SetupFailed as exc:
-                raise Ended("failed", "setup: %s" % exc) from None
+                raise Ended(End("failed", "setup", reasons=("setup: %s" % exc,))) from None
         return environment.search_path(folder, self.layout, sys.executable)
 
     def _job_env(self, path: str) -> Dict[str, str]:
@@ -120,6 +152,7 @@ class Supervisor:
             ORCH_RESULTS_DIR=self.run.results,
             ORCH_CONFIG=self.run.config,
             ORCH_DATA=self.run.data,
+            ORCH_ATTEMPT=str(self.run.attempt),
             CUDA_DEVICE_ORDER="PCI_BUS_ID",
             CUDA_VISIBLE_DEVICES=",".join(str(card.number) for card in self.gpus),
             PWD=self.run.tree,
@@ -128,88 +161,85 @@ class Supervisor:
 
     # --- the job ----------------------------------------------------------------------------------
 
-    def _stages(self, path: str) -> Tuple[int, Optional[int]]:
-        """(exit code, signal) of the first stage that failed, or of the last one."""
+    def _stages(self, path: str) -> End:
+        """The end of the first stage that failed, or of the last one."""
         env = self._job_env(path)
         limit = self.order.get("time")
         self.deadline = time.monotonic() + float(limit) if limit else None
-        stages = self.order["stages"]
-        code, number = 0, None
-        # Before the fork: killed right after it, we must not leave a job of which nothing tells.
-        files.write_json(self.run.job, {"phase": "spawning"}, durable=False)
+        stages = self._stages_left()
         for index, stage in enumerate(stages):
-            if len(stages) > 1:
+            last = index + 1 == len(stages)
+            if len(self.order["stages"]) > 1:
                 self.say("stage %s" % stage["name"])
-            pid = self.leader = procs.spawn(stage["argv"], env, self.run.tree, self.log)
+                files.write_atomic(self.run.stage, stage["name"].encode("utf-8"), durable=False)
+            told = {"stage": stage["name"], "last": last}
             if index == 0:
-                self._started(pid)
-                self._leave_spare()
-            ended = self._wait(pid, None)
-            assert ended is not None
-            code, number = ended
-            if code != 0 or number is not None or index + 1 == len(stages):
-                break
+                # Before the fork: killed right after it, we must not leave a job untold of.
+                files.write_json(self.run.job, {"phase": "spawning"}, durable=False)
+            pid = self.leader = keeper.spawn(
+                stage["argv"], env, self.run, self.log, self.leases, told
+            )
+            self._started(pid)
+            if index == 0 and self.run.attempt == 1:
+                self.aside.do(self._leave_spare)
+            end = self._end_of(self._wait(pid, None))
+            if end.verdict != "succeeded" or last:
+                return end
             self._clear_tree()
-        return code, number
+        raise AssertionError("a job has a stage")
+
+    def _stages_left(self) -> List[Dict[str, Any]]:
+        """All stages; from the second attempt on those from the one that was begun last."""
+        stages: List[Dict[str, Any]] = self.order["stages"]
+        begun = files.read_regular(self.run.stage, 1000) if self.run.attempt > 1 else None
+        names = [stage["name"].encode("utf-8") for stage in stages]
+        return stages[names.index(begun) :] if begun in names else stages
+
+    def _end_of(self, ended: Optional[Ending]) -> End:
+        assert ended is not None
+        word = keeper.word(self.run) or {}
+        return causes.judge(ended.code, ended.signal, bool(word.get("oom")), self.run.log)
 
     def _started(self, pid: int) -> None:
+        """What a watcher would need to know if this process were killed; each stage anew."""
+        before = files.read_json(self.run.job) or {}
         record = {
             "phase": "running",
             "pid": pid,
             "start_time": procs.start_time(pid),
-            "started_at": status.now(),
+            "started_at": before.get("started_at") or status.now(),
             "gpus": [card._asdict() for card in self.gpus],
+            "time_left": None if self.deadline is None else self.deadline - time.monotonic(),
+            "since_boot": time.clock_gettime(time.CLOCK_BOOTTIME),
         }
         self.report(record)
         files.write_json(self.run.job, record)
+
+    # --- the view ---------------------------------------------------------------------------------
 
     def _choose_view(self) -> None:
         self.view = session.choose(str(self.order.get("session") or "auto"))
         record = {"kind": self.view, "name": session.name_of(self.run.run_id)}
         files.write_json(self.run.session, record, durable=False)
 
-    def _open_view(self) -> None:
-        """Built in a child and after the first report: a slow tmux must not delay the job."""
-        if self.view == "plain":
-            return
-        self.opener = self._fork_helper()
-        if self.opener:
-            return
-        try:
-            _quiet_child()
-            if not session.open_view(self.view, self.run, session.plain_env()):
-                name = session.name_of(self.run.run_id)
-                plain = {"kind": "plain", "name": name, "failed": self.view}
-                files.write_json(self.run.session, plain, durable=False)
-        finally:
-            os._exit(0)
-
-    def _leave_spare(self) -> None:
-        if self._fork_helper():
-            return
-        try:
-            _quiet_child()
-            os.nice(10)
-            trees.make_spare(self.layout, str(self.order["snapshot"]))
-        finally:
-            os._exit(0)
+    def _show(self) -> None:
+        if not session.open_view(self.view, self.run, session.plain_env()):
+            name = session.name_of(self.run.run_id)
+            plain = {"kind": "plain", "name": name, "failed": self.view}
+            files.write_json(self.run.session, plain, durable=False)
 
     def _close_view(self) -> None:
         """A session still being opened would stand for ever: its opener, which has a deadline of
         its own, is waited for first."""
-        if self.opener in self.helpers:
-            os.waitpid(self.opener, 0)
-            self.helpers.remove(self.opener)
+        if self.opener is not None:
+            self.aside.wait_for(self.opener)
         view = files.read_json(self.run.session)
         if view:
             session.close_view(str(view["kind"]), self.run, session.plain_env())
 
-    def _fork_helper(self) -> int:
-        """The child's pid in the supervisor, 0 in the child that does the work."""
-        pid = os.fork()
-        if pid:
-            self.helpers.append(pid)
-        return pid
+    def _leave_spare(self) -> None:
+        os.nice(10)
+        trees.make_spare(self.layout, str(self.order["snapshot"]))
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -220,27 +250,41 @@ class Supervisor:
         """
         end = None if seconds is None else time.monotonic() + seconds
         while True:
-            self._reap_helpers()
-            ended = _ended(pid) if pid is not None else None
+            self.aside.reap()
+            ended = self._ending(pid) if pid is not None else None
             if ended is not None:
                 return ended
-            pause = 3600.0
+            pause = 3600.0 if self.poll is None else self.poll
             for limit in (end, self.deadline):
                 if limit is not None:
                     pause = min(pause, limit - time.monotonic())
             info = signal.sigtimedwait(WATCHED, max(0.0, pause))
             if info is not None and info.si_signo in (signal.SIGTERM, signal.SIGINT):
-                raise self._asked_to_end()
+                raise Ended(self._asked_to_end())
             if self.deadline is not None and time.monotonic() >= self.deadline:
-                limit_text = "its time limit of %g s was reached" % float(self.order["time"])
-                raise Ended("killed", limit_text)
+                reason = "its time limit of %g s was reached" % float(self.order["time"])
+                raise Ended(End("killed", "time_limit", reasons=(reason,)))
             if end is not None and time.monotonic() >= end:
                 return None
 
-    def _asked_to_end(self) -> Ended:
-        if os.path.exists(self.run.cancel):
-            return Ended("cancelled", "cancelled by its user")
-        return Ended("killed", "its supervisor was asked to end (shutdown or logout?)")
+    def _ending(self, pid: int) -> Optional[Ending]:
+        """How the child ended, if it did. It stays a zombie, so that its pid stays its own."""
+        info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if info is None:
+            return None
+        if info.si_code == os.CLD_EXITED:
+            return Ending(info.si_status, None)
+        return Ending(128 + info.si_status, info.si_status)
+
+    def _asked_to_end(self) -> End:
+        if self._is_cancelled():
+            return End("cancelled", reasons=("cancelled by its user",))
+        return causes.of_termination()
+
+    def _is_cancelled(self) -> bool:
+        """A cancel may have been meant for the attempt before: it was under way when that ended."""
+        mine = owned_by(self.layout, self.run, self.first)
+        return any(os.path.exists(run.cancel) for run in mine)
 
     def _wait_code(self, pid: int) -> int:
         """For the tools that make the environment: their exit code, and nothing of them left."""
@@ -250,46 +294,30 @@ class Supervisor:
         self._clear_tree()
         return ended.code
 
-    def _reap_helpers(self) -> None:
-        for pid in list(self.helpers):
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                self.helpers.remove(pid)
-
     # --- after the job ----------------------------------------------------------------------------
 
     def _clear_tree(self) -> List[int]:
         """End what is left of the job, then let its first process go; pids that would not end."""
         grace = float(self.order.get("grace") or GRACE)
-        tree = procs.Tree(self.run.run_id, self.leader, [os.getpid(), *self.helpers])
-        left = procs.end_tree(tree, grace, self._reap_helpers)
-        if self.leader is not None:
-            os.waitpid(self.leader, os.WNOHANG)
-            self.leader = None
+        tree = procs.Tree(self.run.run_id, self.leader, [os.getpid(), *self.aside.pids])
+        left = procs.end_tree(tree, grace, self.aside.reap)
+        if self.leader is not None and not left:
+            self._reap()
         return left
 
-    def _verdict(self, code: Optional[int], number: Optional[int]) -> Tuple[str, List[str]]:
-        if self.ending is not None:
-            return self.ending.verdict, [self.ending.reason]
-        if code == 0:
-            return "succeeded", []
-        if (number == signal.SIGKILL or code == 137) and causes.oom_kills() > self.oom_before:
-            return "oom", ["the kernel killed it: its memory limit was reached"]
-        reasons = causes.in_log(self.run.log)
-        if number is not None:
-            return "killed", ["signal %d ended it" % number, *reasons]
-        return "failed", ["exit code %s" % code, *reasons]
+    def _reap(self) -> None:
+        assert self.leader is not None
+        os.waitpid(self.leader, os.WNOHANG)
+        self.leader = None
 
-    def _finish(
-        self, verdict: str, code: Optional[int], number: Optional[int], reasons: List[str]
-    ) -> None:
+    def _record(self, run: RunFiles, end: End) -> None:
         try:
             os.fsync(self.log)
         except OSError:
-            reasons = [*reasons, "the end of the log may be missing"]
-        metrics = status.metrics_of(self.run)
-        if number is not None or (self.ending is not None and self.ending.verdict != "failed"):
-            code = None
-        status.write_exit(self.run, verdict, code, number, reasons, metrics)
+            end = end._replace(reasons=(*end.reasons, "the end of the log may be missing"))
+        status.write_exit(run, end, status.metrics_of(run))
+
+    def _leave(self) -> None:
         for held in self.leases:
             os.close(held)
         self._close_view()
@@ -302,7 +330,8 @@ class Supervisor:
     def say(self, text: str) -> None:
         """A line of our own in the run's log."""
         try:
-            files.write_all(self.log, ("[orch] %s\n" % text).encode("utf-8", "replace"))
+            begun = b"" if ends_line(self.run.log) else b"\n"
+            files.write_all(self.log, begun + ("[orch] %s\n" % text).encode("utf-8", "replace"))
         except OSError:
             pass
 
@@ -316,46 +345,55 @@ class Supervisor:
             pass
         os.close(self.report_fd)
         self.report_fd = None
-        self._open_view()
+        if self.view != "plain":
+            self.opener = self.aside.do(
+                self._show
+            )  # after the report: a slow tmux must not delay the job
 
 
-def _quiet_child() -> None:
-    """A forked helper must not be taken for the supervisor: it lets go of every inherited lock."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.closerange(3, 1024)
+def ends_line(path: str) -> bool:
+    """True for a file that is empty or ends with a line feed."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            return True
+        file.seek(size - 1)
+        return file.read(1) == b"\n"
 
 
-def _ended(pid: int) -> Optional[Ending]:
-    """How the child ended, if it did. It stays a zombie, so that its pid stays its own."""
-    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    if info is None:
-        return None
-    if info.si_code == os.CLD_EXITED:
-        return Ending(info.si_status, None)
-    return Ending(128 + info.si_status, info.si_status)
+def detach(report: int) -> None:
+    """In a fork of the agent: leave its session, its descriptors and its folder."""
+    os.setsid()
+    procs.let_go([report])
+    os.chdir("/")
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the agent may leave before our report
 
 
-def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int) -> None:
-    """The life of the supervisor process; `report` is written one line and closed. Never returns.
-
-    Called in a fork of the agent: it leaves the agent's session and descriptors first.
-    """
-    _detach(report)
-    held = files.try_lock(layout.lock(run.run_id + ".lock"))
-    if held is None or os.path.exists(run.exit):  # somebody has proved that we would not come
-        os._exit(1)
+def identify(run: RunFiles, **more: Any) -> None:
+    """This process is known as the attempt's owner."""
     identity = {
         "pid": os.getpid(),
         "start_time": procs.start_time(os.getpid()),
         "boot_id": procs.boot_id(),
         "agent": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        **more,
     }
     files.write_json(run.identity, identity, durable=False)  # means nothing after a reboot
+
+
+def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int) -> None:
+    """The life of the supervisor process; `report` is written one line and closed. Never returns.
+
+    Called in a fork of the agent, which it leaves first.
+    """
+    detach(report)
+    held = files.lock_within(layout.lock(run.run_id + ".lock"), LOCK_PATIENCE)
+    if held is None or os.path.exists(run.exit):  # somebody has proved that we would not come
+        os._exit(1)
+    identify(run)
     if os.path.exists(run.cancel):
-        status.write_exit(run, "cancelled", None, None, ["cancelled before it started"], None)
+        status.write_exit(run, End("cancelled", reasons=("cancelled before it started",)), None)
         os._exit(0)
     owner = Supervisor(layout, run, order, report)
     try:
@@ -364,16 +402,3 @@ def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int)
         owner.say("the supervisor failed: %s: %s" % (type(exc).__name__, exc))
         os._exit(1)
     os._exit(0)
-
-
-def _detach(report: int) -> None:
-    """Out of the agent's session; of its descriptors only `report` is left."""
-    os.setsid()
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.closerange(3, report)
-    os.closerange(report + 1, 1024)
-    os.chdir("/")
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the agent may leave before our report

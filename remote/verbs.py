@@ -7,7 +7,8 @@ import os
 import sys
 from typing import Any, Callable, Dict, Optional
 
-from remote import files, procs, session, status, wire
+from remote import adopt, closing, files, procs, session, status, wire
+from remote.causes import End
 from remote.channel import Channel
 from remote.layout import Layout
 
@@ -26,7 +27,15 @@ def hello(layout: Layout, channel: Channel, request: Body) -> Body:
 
 
 def statuses(layout: Layout, channel: Channel, request: Body) -> Body:
-    return {"runs": [status.status(layout, str(run_id)) for run_id in request["run_ids"]]}
+    """The status of each of `run_ids`, in their order.
+
+    Before that each of `close` ({"run_id", "attempt", "verdict", "reason"}) that has not started is
+    closed for good, and a job found without its supervisor is watched again.
+    """
+    for item in request.get("close") or []:
+        end = End(str(item["verdict"]), reasons=(str(item["reason"]),))
+        closing.close(layout, str(item["run_id"]), int(item["attempt"]), end)
+    return {"runs": [adopt.owned_status(layout, str(run_id)) for run_id in request["run_ids"]]}
 
 
 def view(layout: Layout, channel: Channel, request: Body) -> Body:
@@ -51,7 +60,11 @@ def view(layout: Layout, channel: Channel, request: Body) -> Body:
 
 
 def list_runs(layout: Layout, channel: Channel, request: Body) -> Body:
-    return {"run_ids": sorted(os.listdir(layout.runs))}
+    """Every run of this host; of those in `describe` also what was known at their submit."""
+    described = {}
+    for run_id in request.get("describe") or []:
+        described[str(run_id)] = files.read_json(layout.run(str(run_id)).spec) or {}
+    return {"run_ids": sorted(os.listdir(layout.runs)), "described": described}
 
 
 # Where each verb lives: a call imports what it needs and no more, since a start is waited for.
@@ -60,6 +73,7 @@ VERBS: Dict[str, str] = {
     "doctor": "remote.doctor:doctor",
     "sync": "remote.sync:sync",
     "start": "remote.start:start",
+    "resume": "remote.resume:resume",
     "status": "remote.verbs:statuses",
     "stream": "remote.stream:stream",
     "results": "remote.results:send",

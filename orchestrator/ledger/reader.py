@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orchestrator.domain import Event, Run, RunState
+from orchestrator.domain import Event, Run, RunState, Verdict
 from orchestrator.errors import NotFound
 from orchestrator.ledger import rows
 from orchestrator.ledger.database import Database, mapped
@@ -104,6 +104,20 @@ class Reader:
         where, values = _where(project, None, None, False)
         query = f"SELECT DISTINCT job FROM runs {where} ORDER BY job"
         return [row[0] for row in self._db.rows(query, values)]
+
+    def on_host(self, host: str) -> dict[str, tuple[RunState, Verdict | None]]:
+        """The runs recorded for that host, by id."""
+        found = self._db.rows("SELECT run_id, state, verdict FROM runs WHERE host = ?", (host,))
+        with mapped(self._db.path):
+            return {
+                run_id: (RunState(state), Verdict(verdict) if verdict else None)
+                for run_id, state, verdict in found
+            }
+
+    def lacks(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of the ids that no run of the ledger has."""
+        known = {row[0] for row in self._db.rows("SELECT run_id FROM runs", ())}
+        return [run_id for run_id in run_ids if run_id not in known]
 
     def integrity(self) -> list[str]:
         """What SQLite finds wrong with the file, page by page; empty when it is sound."""

@@ -77,4 +77,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX runs_by_config ON runs (config_hash, run_id)",
         "CREATE INDEX runs_open ON runs (run_id) WHERE state <> 'finished'",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1 CHECK (attempt >= 1)",
+        "ALTER TABLE runs ADD COLUMN cause TEXT",
+    ),
 )

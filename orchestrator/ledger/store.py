@@ -7,12 +7,21 @@ together, on disk when the method returns, or not at all. Every failure of the f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.domain import ExitRecord, Fetched, Judged, Run, RunState, Session, Verdict
+from orchestrator.domain import (
+    ExitRecord,
+    Fetched,
+    Judged,
+    Outcome,
+    Run,
+    RunState,
+    Session,
+    Verdict,
+)
 from orchestrator.ledger import rows
 from orchestrator.ledger.database import BUSY_SECONDS, Database
 from orchestrator.ledger.reader import Reader
@@ -27,6 +36,22 @@ _MOVES = {
     RunState.RUNNING: "state <> 'finished'",
     RunState.UNKNOWN: "state <> 'finished'",
 }
+
+# What a run that is open again does not have yet, and every column that one attempt decides.
+_OPEN: Mapping[str, Any] = {
+    "verdict": None,
+    "cause": None,
+    "exit_code": None,
+    "signal": None,
+    "outcome": None,
+    "outcome_reasons": (),
+    "accuracy": None,
+    "metrics": {},
+    "confusion_matrix": (),
+    "labels": (),
+    "ended_at": None,
+}
+_OF_AN_ATTEMPT = (*_OPEN, "state", "attempt", "fetched")
 
 
 class Ledger(Reader):
@@ -101,7 +126,7 @@ class Ledger(Reader):
 
     def finished(self, run_id: str, at: str, record: ExitRecord, judged: Judged) -> bool:
         """True: the run is finished as recorded. False: it was already, and nothing changed."""
-        about = {
+        about: dict[str, Any] = {
             "verdict": record.verdict,
             "exit_code": record.exit_code,
             "signal": record.signal,
@@ -110,6 +135,8 @@ class Ledger(Reader):
             "outcome_reasons": judged.reasons,
             "accuracy": rows.finite(judged.accuracy),
         }
+        about.update({"cause": record.cause} if record.cause else {})
+        about.update({"attempt": record.attempt} if record.attempt > 1 else {})
         reasons = tuple(dict.fromkeys((*judged.reasons, *record.reasons)))
         with self._db.write():
             if self._state(run_id) is RunState.FINISHED:
@@ -118,6 +145,7 @@ class Ledger(Reader):
                 run_id,
                 state=RunState.FINISHED,
                 verdict=record.verdict,
+                cause=record.cause,
                 exit_code=record.exit_code,
                 signal=record.signal,
                 **{**_result(judged), "outcome_reasons": reasons},
@@ -142,6 +170,55 @@ class Ledger(Reader):
             )
             self._append(run_id, at, "never_started", {"reason": reason})
             return True
+
+    def resuming(self, run_id: str, at: str, attempt: int) -> bool:
+        """True: attempt `attempt` is about to be started, and the run is open again.
+
+        False, and nothing changed, when the ledger has moved on meanwhile.
+        """
+        with self._db.write():
+            known = self.get(run_id)
+            if known.state is not RunState.FINISHED or known.attempt != attempt - 1:
+                return False
+            self._reopen(known, RunState.INTENT, attempt)
+            self._append(run_id, at, "resuming", {"attempt": attempt, "was": known.verdict})
+            return True
+
+    def not_resumed(self, before: Run, at: str, reason: str) -> None:
+        """The attempt announced by `resuming` did not start; the run is as it was `before`."""
+        with self._db.write():
+            known = self.get(before.run_id)
+            if known.state is not RunState.INTENT or known.attempt != before.attempt + 1:
+                return
+            self._set(before.run_id, **{name: getattr(before, name) for name in _OF_AN_ATTEMPT})
+            self._append(before.run_id, at, "not_resumed", {"reason": reason})
+
+    def went_on(self, run_id: str, at: str, attempt: int) -> None:
+        """The host has begun a later attempt than the ledger knew of: the run is open again."""
+        with self._db.write():
+            known = self.get(run_id)
+            if attempt > known.attempt:
+                self._reopen(known, RunState.QUEUED, attempt)
+                self._append(run_id, at, "attempt", {"attempt": attempt, "was": known.verdict})
+
+    def corrected(self, run_id: str, at: str, reason: str) -> None:
+        """The host's evidence contradicts the verdict: it is withdrawn, the run open again."""
+        with self._db.write():
+            known = self.get(run_id)
+            if known.state is RunState.FINISHED:
+                self._reopen(known, RunState.UNKNOWN, known.attempt)
+                self._append(run_id, at, "corrected", {"was": known.verdict, "reason": reason})
+
+    def seen_all(self, run_ids: Sequence[str], at: str) -> None:
+        """The hosts of these runs answered at `at` and said nothing new of them."""
+        with self._db.write():
+            for run_id in run_ids:
+                self._seen(run_id, at)
+
+    def lost(self, run_id: str, at: str, reason: str) -> bool:
+        """True: proven to be over, nobody knows how, and finished so. False: it was already."""
+        record = ExitRecord(Verdict.LOST, reasons=(reason,), cause="gone")
+        return self.finished(run_id, at, record, Judged(Outcome.UNVERIFIED))
 
     def judged(self, run_id: str, at: str, judged: Judged) -> None:
         """The result of a finished run was read (again): its outcome and accuracy are these."""
@@ -172,6 +249,13 @@ class Ledger(Reader):
             pass
 
     # --- inside one transaction -------------------------------------------------------------------
+
+    def _reopen(self, known: Run, state: RunState, attempt: int) -> None:
+        partial = Fetched.NONE if known.fetched is Fetched.NONE else Fetched.PARTIAL
+        self._set(
+            known.run_id,
+            **{**_OPEN, "state": state, "attempt": attempt, "fetched": partial},
+        )
 
     def _insert(self, run: Run, at: str, kind: str, data: Mapping[str, Any]) -> None:
         with self._db.write():

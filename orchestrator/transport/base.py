@@ -261,12 +261,14 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "UsageError": errors.UsageError,
     "FrameGarbled": errors.FrameGarbled,
     "AgentMismatch": errors.HostUnfit,
+    "NotResumable": errors.PreflightRefused,
     "HostError": errors.HostFailed,
 }
 HINTS: Mapping[str, str] = {
     "HostDiskFull": "free space there (`orch doctor` shows it) and run the command again",
     "GpuBusy": "`orch doctor` shows the host's GPUs",
     "NotFound": "put it there, or name another place in the job's file",
+    "NotResumable": "`orch retry` makes a new run of the same job",
 }
 
 

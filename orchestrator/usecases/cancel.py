@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.domain import Run, RunState
+from orchestrator.domain import Run, RunState, Verdict
 from orchestrator.errors import NotFinished
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.reconcile import UNSETTLED, meet
 from orchestrator.usecases.settle import settle
 
 PATIENCE = 40.0  # seconds: 10 of grace, the kill, the exit record
@@ -16,15 +17,15 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
     if run.state is RunState.FINISHED:
         return run, True
     with ctx.connect(ctx.host_of(run)) as agent:
+        if run.attempt > 1 and run.state in UNSETTLED:
+            run = meet(ctx, ledger, run, agent)
         body = {"run_id": run.run_id, "patience": PATIENCE}
         status = agent.call("cancel", body, deadline=PATIENCE + 30)
-    if status.get("phase") == "absent" and run.state in (RunState.INTENT, RunState.SYNCED):
-        ledger.never_started(run.run_id, ctx.now(), "cancelled before it reached its host")
-        return ledger.get(run.run_id), False
     known = settle(ledger, run, status, ctx.now())
     if known.state is not RunState.FINISHED:
         raise NotFinished(
             f"{run.run_id}: asked to end on {run.host}; it has not ended yet",
-            hint=f"`orch wait {run.run_id}` follows it; repeating the cancel is harmless",
+            hint=f"`orch wait {run.run_id}` follows it; repeating the cancel is harmless; "
+            "a process that the kernel does not let go (state D) ends with what it waits for",
         )
-    return known, bool(status.get("already"))
+    return known, bool(status.get("already")) or known.verdict is not Verdict.CANCELLED

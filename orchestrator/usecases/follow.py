@@ -14,6 +14,8 @@ from orchestrator.retry import RECONNECT_FOR, is_lost_link, reconnecting
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset, run_status
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.reconcile import UNSETTLED, meet
+from orchestrator.usecases.resume import is_due, resume_if_due
 from orchestrator.usecases.settle import settle
 from remote import wire
 
@@ -69,7 +71,15 @@ def follow(
     try:
         while True:
             try:
-                return _once(ctx, ledger, run, agent, sink, cursor, live)
+                if run.state in UNSETTLED:
+                    run = meet(ctx, ledger, run, agent)
+                known = _once(ctx, ledger, run, agent, sink, cursor, live)
+                if not live or not is_due(known):
+                    return known
+                run = resume_if_due(ctx, ledger, known)
+                if not run.state.is_open:
+                    return run
+                continue
             except TransportError as exc:
                 if not live or not is_lost_link(exc):
                     raise
@@ -116,9 +126,14 @@ def _absent(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> R
     known = settle(ledger, ledger.get(run.run_id), status, ctx.now())
     if known.state is RunState.FINISHED:
         return known
+    if known.state in UNSETTLED:
+        raise NotFound(
+            f"{run.run_id}: {run.host} has no such run yet; its submit is still going on",
+            hint="try again when it is through",
+        )
     raise NotFound(
         f"{run.run_id}: {run.host} has no such run; the ledger says {known.state.value}",
-        hint="its submit may still be going on, or was cut before it reached the host",
+        hint=f"`orch reconcile {run.run_id}` settles it",
     )
 
 
@@ -173,6 +188,8 @@ def wait(
     end = None if timeout is None else ctx.clock.monotonic() + timeout
     agent = ctx.connect(host)
     try:
+        if run.state in UNSETTLED:
+            run = meet(ctx, ledger, run, agent)
         while True:
             left = None if end is None else max(0.0, end - ctx.clock.monotonic())
             try:
@@ -194,6 +211,7 @@ def wait(
             if status.get("phase") == "absent":
                 return _absent(ctx, ledger, run, status)
             known = settle(ledger, ledger.get(run.run_id), status, ctx.now())
+            known = resume_if_due(ctx, ledger, known)
             if known.state is RunState.FINISHED:
                 return known
             if end is not None and ctx.clock.monotonic() >= end:

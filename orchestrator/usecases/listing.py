@@ -16,6 +16,7 @@ SHOWN = 50
 class Listing:
     runs: list[Run]
     total: int
+    silent: frozenset[str] = frozenset()  # names of hosts that were asked and did not answer
 
 
 def listing(ctx: Context, *, job: str | None, everywhere: bool, limit: int) -> Listing:
@@ -25,23 +26,21 @@ def listing(ctx: Context, *, job: str | None, everywhere: bool, limit: int) -> L
     with ctx.ledger(readonly=True) as ledger:
         runs = ledger.runs(project=scope, job=job, limit=limit or None)
         total = ledger.count(scope, job) if limit and len(runs) == limit else len(runs)
+    told: dict[str, str] = {}
     if any(run.state.is_open for run in runs):
-        told: list[str] = []
         runs = _refreshed(ctx, runs, told)
-        for why in told:
-            ctx.say(f"{why}; what was last known is shown")
-    return Listing(runs, total)
+        for host, why in told.items():
+            ctx.say(f"{host}: {why}; what was last known is shown")
+    return Listing(runs, total, frozenset(told))
 
 
-def _refreshed(ctx: Context, runs: list[Run], told: list[str]) -> list[Run]:
-    """The runs by their hosts' latest word; `told` holds which hosts were silent, and why."""
+def _refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]:
+    """The runs by their hosts' latest word; `told`: silent hosts, and why each was silent."""
     from orchestrator.usecases.reconcile import refresh_quietly
 
     try:
         with ctx.ledger() as ledger:
-            return refresh_quietly(
-                ctx, ledger, runs, lambda host, why: told.append(f"{host}: {why}")
-            )
+            return refresh_quietly(ctx, ledger, runs, told.__setitem__)
     except LedgerError as exc:  # read here a moment ago, so what it holds can be shown
         ctx.say(f"{exc.message}; what was last known is shown")
         return runs
@@ -52,9 +51,9 @@ def one(ctx: Context, ledger: Ledger, selector: str | None) -> tuple[Run, str | 
     run = ctx.run(ledger, selector)
     if not run.state.is_open:
         return run, None
-    told: list[str] = []
+    told: dict[str, str] = {}
     (known,) = _refreshed(ctx, [run], told)
-    return known, told[0] if told else None
+    return known, next((f"{host}: {why}" for host, why in told.items()), None)
 
 
 def export(ctx: Context, format_: str, *, everywhere: bool) -> str:

@@ -1,51 +1,139 @@
-"""Ask the hosts what really happened, one round trip a host."""
+"""Ask the hosts what really happened, one round trip a host, and write down what they can prove."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from orchestrator.domain import Run
+from orchestrator import inflight
+from orchestrator.background import Background
+from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import OrchError, TransportError
 from orchestrator.ledger.store import Ledger
+from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status, run_statuses
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.settle import settle
+from orchestrator.usecases.settle import is_news, settle
+
+ANSWER_WITHIN = 6.0  # seconds a command that only shows runs waits for their hosts
+UNSETTLED = (RunState.INTENT, RunState.SYNCED, RunState.UNKNOWN)
+
+
+def question(ctx: Context, runs: Sequence[Run]) -> dict[str, Any]:
+    """The request for the runs' states.
+
+    A run whose start is open, while the command that was to start it is gone, is closed by the host
+    if it has not started: then no request still on its way can start it.
+    """
+    return {
+        "run_ids": [run.run_id for run in runs],
+        "close": [_closing(run) for run in runs if _is_orphan(ctx, run)],
+    }
+
+
+def _is_orphan(ctx: Context, run: Run) -> bool:
+    return run.state in UNSETTLED and not inflight.is_held(ctx.layout.inflight(run.run_id))
+
+
+def _closing(run: Run) -> dict[str, Any]:
+    what = "it" if run.attempt == 1 else f"attempt {run.attempt}"
+    reason = f"the command that was to start {what} ended before it had reached the host"
+    told = {"run_id": run.run_id, "attempt": run.attempt}
+    return {**told, "verdict": "never_started", "reason": reason}
 
 
 def refresh(ctx: Context, ledger: Ledger, run: Run) -> Run:
     """The run by its host's latest word; raises when the host is silent."""
     with ctx.connect(ctx.host_of(run)) as agent:
-        reply = agent.call("status", {"run_ids": [run.run_id]})
+        return meet(ctx, ledger, run, agent)
+
+
+def meet(ctx: Context, ledger: Ledger, run: Run, agent: Agent) -> Run:
+    """`refresh` over a connection that is open."""
+    reply = agent.call("status", question(ctx, [run]))
     return settle(ledger, run, only_status(reply, run.run_id), ctx.now())
 
 
 def refresh_quietly(
-    ctx: Context, ledger: Ledger, runs: Sequence[Run], silent: Callable[[str, str], None]
+    ctx: Context,
+    ledger: Ledger,
+    runs: Sequence[Run],
+    silent: Callable[[str, str], None],
+    *,
+    within: float = ANSWER_WITHIN,
 ) -> list[Run]:
-    """The runs, open ones by their hosts' latest word. A host that does not answer changes nothing:
-    `silent(host, why)` is told and what was last known stays."""
+    """The runs, open ones by their hosts' latest word. A host that does not answer `within` seconds
+    changes nothing: `silent(host, why)` is told and what was last known stays."""
     known = {run.run_id: run for run in runs}
-    for name, group in _by_host(run for run in runs if run.state.is_open).items():
-        try:
-            host = ctx.host_of(group[0])
-            with ctx.connect(host) as agent:
-                reply = agent.call("status", {"run_ids": [run.run_id for run in group]})
-            statuses = run_statuses(reply)
-        except OrchError as exc:
-            if not isinstance(exc, TransportError):
-                silent(name, exc.message)
-            else:
-                silent(name, "host unreachable")
+    asked = {
+        host: Background(_asking(ctx, host, group))
+        for host, group in by_host(ctx, filter(_is_open, runs), silent).items()
+    }
+    end = ctx.clock.monotonic() + within
+    for host, answer in asked.items():
+        if not answer.is_done_within(end - ctx.clock.monotonic()):
+            silent(host.name, f"no answer within {within:g} s")
             continue
-        for status in statuses:
-            run = known.get(status["run_id"])
-            if run is not None:
-                known[run.run_id] = settle(ledger, run, status, ctx.now())
+        try:
+            statuses = answer.result()
+        except OrchError as exc:
+            unreachable = isinstance(exc, TransportError)
+            silent(host.name, "host unreachable" if unreachable else exc.message)
+            continue
+        _write_down(ctx, ledger, known, statuses)
     return [known[run.run_id] for run in runs]
 
 
-def _by_host(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    groups: dict[str, list[Run]] = {}
+def _asking(ctx: Context, host: Host, runs: Sequence[Run]) -> Callable[[], list[dict[str, Any]]]:
+    body = question(ctx, runs)
+
+    def ask() -> list[dict[str, Any]]:
+        with ctx.connect(host) as agent:
+            return run_statuses(agent.call("status", body))
+
+    return ask
+
+
+def _write_down(
+    ctx: Context, ledger: Ledger, known: dict[str, Run], statuses: Iterable[dict[str, Any]]
+) -> None:
+    """What is new of each run; that the others were seen costs one write in all."""
+    seen: list[str] = []
+    for status in statuses:
+        run = known.get(status["run_id"])
+        if run is None:
+            continue
+        if is_news(run, status):
+            known[run.run_id] = settle(ledger, run, status, ctx.now())
+        else:
+            seen.append(run.run_id)
+    if seen:
+        ledger.seen_all(seen, ctx.now())
+        known.update({run_id: ledger.get(run_id) for run_id in seen})
+
+
+def by_host(
+    ctx: Context, runs: Iterable[Run], silent: Callable[[str, str], None]
+) -> dict[Host, list[Run]]:
+    """Runs by the host they are on, as their project describes it today.
+
+    Those whose project cannot be read are left out, and `silent(host, why)` is told.
+    """
+    groups: dict[Host, list[Run]] = {}
+    described: dict[tuple[str, str], Host | None] = {}
     for run in runs:
-        groups.setdefault(run.host, []).append(run)
+        key = (run.project, run.host)
+        if key not in described:
+            try:
+                described[key] = ctx.host_of(run)
+            except OrchError as exc:
+                described[key] = None
+                silent(run.host, exc.message)
+        host = described[key]
+        if host is not None:
+            groups.setdefault(host, []).append(run)
     return groups
+
+
+def _is_open(run: Run) -> bool:
+    return run.state.is_open

@@ -22,32 +22,73 @@ PHASES: Mapping[str, RunState] = {
     "unowned": RunState.RUNNING,
 }
 TEXT_MAX = 2000
+UNOWNED = "unowned"  # the event: the supervisor was killed, the job lives and is watched again
 
 
 def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
     """Write down what the host's status proves; the run as it is known afterwards.
 
-    Nothing is concluded from what the host does not say. A run it has never seen stays as it is,
-    unless its start was left unknown: then it is now known not to have happened.
+    Nothing is concluded from what the host does not say: a run it has never seen stays as it is.
     """
     phase = run_status(status, run.run_id)["phase"]
+    attempt = _number(status.get("attempt")) or 1
+    if attempt > run.attempt and (phase in PHASES or phase == "finished"):
+        ledger.went_on(run.run_id, at, attempt)
+        run = ledger.get(run.run_id)
     if run.state is RunState.FINISHED:
         return run
-    if phase == "finished" and isinstance(status.get("exit"), dict):
-        record = exit_record(status["exit"])
-        if run.started_at is None and run.session is None:
-            _started(ledger, run, status, at, run.state)
-        ledger.finished(run.run_id, at, record, judge_record(run, record))
-    elif phase == "absent":
-        if run.state is RunState.UNKNOWN:
-            ledger.never_started(run.run_id, at, "the host knows nothing of it")
+    if attempt < run.attempt and phase != "absent":
+        ledger.seen(run.run_id, at)  # the host has not heard of our attempt yet
+    elif phase == "finished" and isinstance(status.get("exit"), dict):
+        _finished(ledger, run, status, at)
     elif phase in PHASES:
         state = PHASES[phase]
         if state is not run.state or run.session is None:
             _started(ledger, run, status, at, state)
         else:
             ledger.seen(run.run_id, at, state)
+        if status.get("adopted") is True:
+            _note_adopted(ledger, run, at, attempt)
     return ledger.get(run.run_id)
+
+
+def _finished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
+    record = exit_record(status["exit"])
+    if record.verdict is Verdict.NEVER_STARTED:
+        ledger.never_started(run.run_id, at, "; ".join(record.reasons))
+        return
+    ran = status.get("started_at") or status.get("session")
+    if ran and run.started_at is None and run.session is None:
+        _started(ledger, run, status, at, run.state)
+    ledger.finished(run.run_id, at, record, judge_record(run, record))
+
+
+def is_news(run: Run, status: Mapping[str, Any]) -> bool:
+    """Whether `settle` would write down more than that the host answered."""
+    phase = run_status(status, run.run_id)["phase"]
+    same = PHASES.get(phase) is run.state and run.session is not None
+    return not same or (_number(status.get("attempt")) or 1) != run.attempt or "adopted" in status
+
+
+def contradiction(run: Run, status: Mapping[str, Any]) -> str | None:
+    """How the host's evidence contradicts what the ledger holds of a finished run, in words."""
+    phase = run_status(status, run.run_id)["phase"]
+    if run.state is not RunState.FINISHED or (_number(status.get("attempt")) or 1) != run.attempt:
+        return None
+    verdict = run.verdict.value if run.verdict else "nothing"
+    if phase in ("queued", "running", "unowned", "starting"):
+        return f"the ledger said {verdict}, on its host it is {phase}"
+    if phase == "finished" and isinstance(status.get("exit"), dict):
+        record = exit_record(status["exit"])
+        if record.verdict is not run.verdict:
+            return f"the ledger said {verdict}, the host's exit record says {record.verdict.value}"
+    return None
+
+
+def _note_adopted(ledger: Ledger, run: Run, at: str, attempt: int) -> None:
+    told = {"attempt": attempt}
+    if not any(each.kind == UNOWNED and each.data == told for each in ledger.events(run.run_id)):
+        ledger.event(run.run_id, at, UNOWNED, told)
 
 
 def _started(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str, state: RunState) -> None:
@@ -87,6 +128,8 @@ def exit_record(raw: Mapping[str, Any]) -> ExitRecord:
     fault = metrics.get("error") if isinstance(metrics, dict) else None
     return ExitRecord(
         verdict=verdict,
+        cause=_cause(raw.get("cause")),
+        attempt=_number(raw.get("attempt")) or 1,
         exit_code=_number(raw.get("exit_code")),
         signal=_number(raw.get("signal")),
         started_at=_text(raw.get("started_at")),
@@ -100,6 +143,11 @@ def exit_record(raw: Mapping[str, Any]) -> ExitRecord:
 def _number(value: Any) -> int | None:
     lawful = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 65536
     return value if lawful else None
+
+
+def _cause(value: Any) -> str | None:
+    lawful = isinstance(value, str) and len(value) <= 40 and value.replace("_", "").isalnum()
+    return value if lawful and value.isascii() else None
 
 
 def _text(value: Any) -> str | None:

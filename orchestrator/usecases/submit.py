@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import names
+from orchestrator import inflight, names
+from orchestrator.background import Background
 from orchestrator.domain import Finding, Host, Run, RunState, Verdict
 from orchestrator.errors import (
     HostUnfit,
@@ -30,7 +31,7 @@ from orchestrator.errors import (
 from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_data, scan_project
-from orchestrator.spec import data_for, load_job, recorded
+from orchestrator.spec import data_for, load_job, recorded, retry_order
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import unlawful, words
@@ -136,25 +137,37 @@ def submit(
     with ctx.ledger() as ledger:
         run = _intent(ctx, plan, request, ledger)
         sent = threading.Event()
-        try:
+        return _begin(ctx, plan, ledger, run, sent, announce)
+
+
+def _begin(
+    ctx: Context,
+    plan: Plan,
+    ledger: Ledger,
+    run: Run,
+    sent: threading.Event,
+    announce: Callable[[Run], None],
+) -> tuple[Run, Agent]:
+    try:
+        with inflight.hold(ctx.layout.inflight(run.run_id)):
             ledger.intend(run)
             announce(run)
             return _deliver(ctx, plan, ledger, run, sent)
-        except BaseException as exc:
-            _note_failure(ctx, ledger, run, exc, sent.is_set())
-            lost = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
-            if sent.is_set() and lost:
-                raise OutcomeUnknown(
-                    f"{run.run_id}: the start was sent to {plan.host.name}, its answer was lost "
-                    f"({exc})",
-                    hint=f"the run may be going; `orch wait {run.run_id}` asks the host; "
-                    "it is never started twice",
-                ) from None
-            if isinstance(exc, KeyboardInterrupt):
-                raise _interrupted(run, sent.is_set()) from None
-            if isinstance(exc, OrchError) and _never_began(ledger, run):
-                exc.message += f"; {run.run_id} was not started"
-            raise
+    except BaseException as exc:
+        _note_failure(ctx, ledger, run, exc, sent.is_set())
+        lost = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
+        if sent.is_set() and lost:
+            raise OutcomeUnknown(
+                f"{run.run_id}: the start was sent to {plan.host.name}, its answer was lost "
+                f"({exc})",
+                hint=f"the run may be going; `orch reconcile {run.run_id}` asks the host; "
+                "it is never started twice",
+            ) from None
+        if isinstance(exc, KeyboardInterrupt):
+            raise _interrupted(run, sent.is_set()) from None
+        if isinstance(exc, OrchError) and _never_began(ledger, run):
+            exc.message += f"; {run.run_id} was not started"
+        raise
 
 
 def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
@@ -344,6 +357,7 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
             "gpu_memory": needs.gpu_memory,
             "disk": needs.disk,
             "time": needs.time,
+            "retry": retry_order(spec),
         },
         "data": [
             {"name": source.name, "tree": data[source.name].tree}
@@ -388,32 +402,3 @@ def _remember(path: Path, manifest: bytes) -> None:
         os.replace(tmp, path)
     except OSError:
         pass
-
-
-class Background:
-    """One call on a thread of its own; `result` waits and raises what it raised."""
-
-    def __init__(self, work: Callable[[], Agent]) -> None:
-        self._value: Agent | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-
-    def _run(self, work: Callable[[], Agent]) -> None:
-        try:
-            self._value = work()
-        except BaseException as exc:
-            self._error = exc
-
-    def result(self) -> Agent:
-        while self._thread.is_alive():
-            self._thread.join(1.0)  # in steps: Ctrl-C must come through
-        if self._error is not None:
-            raise self._error
-        assert self._value is not None
-        return self._value
-
-    def discard(self, dispose: Callable[[Agent], None]) -> None:
-        self._thread.join(0.5)
-        if self._value is not None:
-            dispose(self._value)

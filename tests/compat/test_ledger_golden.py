@@ -1,7 +1,8 @@
 """Ledgers of every published schema open, migrate and read as they were written.
 
-`ledger_v1.db` was written by the functions below with schema 1; a published file is never made
-anew. A change of the tables adds a migration, a golden file of the schema before it, and a row.
+`ledger_v1.db` was written by `write` with schema 1, `ledger_v2.db` by `write` and `write_more` with
+schema 2; a published file is never made anew. A change of the tables adds a migration, a golden
+file of its schema, and a number in SCHEMAS.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from orchestrator.domain import (
 )
 from orchestrator.ledger import Ledger, schema
 
-GOLDEN = Path(__file__).with_name("ledger_v1.db")
+SCHEMAS = (1, 2)
 T0, T1, T2 = (f"2026-11-23T09:{minute}:00.000000Z" for minute in (19, 20, 50))
 OLD, NEW, OTHER = "20261123-091900-000aaaaa", "20261123-095000-000bbbbb", "20261123-095100-000ccccc"
+AGAIN = "20261123-095200-000ddddd"
 
 
 def intents() -> list[Run]:
@@ -81,21 +83,47 @@ def write(path: Path) -> None:
         ledger.unknown(OTHER, T2, "the reply was lost")
 
 
+def write_more(path: Path) -> None:
+    """What schema 2 can hold besides: a run in its second attempt, one that died for a cause."""
+    lost = ExitRecord(Verdict.LOST, reasons=("the host was restarted",), cause="reboot")
+    oom = ExitRecord(Verdict.OOM, None, 9, T1, T2, cause="oom", attempt=2)
+    with Ledger.open(path) as ledger:
+        ledger.intend(Run(AGAIN, "again", "/projects/a", RunState.INTENT, "c1:2", {}, "nigel", T0))
+        ledger.started(AGAIN, T0, T0, Session("plain", "x"), RunState.RUNNING)
+        ledger.finished(AGAIN, T1, lost, Judged(Outcome.UNVERIFIED))
+        assert ledger.resuming(AGAIN, T1, 2)
+        ledger.finished(AGAIN, T2, oom, Judged(Outcome.UNVERIFIED))
+
+
+@pytest.fixture(params=SCHEMAS)
+def schema_number(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
 @pytest.fixture
-def ledger_file(tmp_path: Path) -> Path:
+def ledger_file(tmp_path: Path, schema_number: int) -> Path:
     """A copy of the golden file; the original is never opened."""
-    return Path(shutil.copy(GOLDEN, tmp_path / "ledger.db"))
+    golden = Path(__file__).with_name(f"ledger_v{schema_number}.db")
+    return Path(shutil.copy(golden, tmp_path / "ledger.db"))
 
 
-def test_the_golden_file_is_of_schema_1(ledger_file: Path) -> None:
+def test_every_schema_has_its_golden_file() -> None:
+    assert len(schema.MIGRATIONS) == SCHEMAS[-1]
+
+
+def test_a_golden_file_is_of_its_schema(ledger_file: Path, schema_number: int) -> None:
     with sqlite3.connect(ledger_file) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+        assert database.execute("PRAGMA user_version").fetchone() == (schema_number,)
         assert database.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
     database.close()
 
 
-def test_f59_an_old_ledger_reads_as_it_was_written(ledger_file: Path, tmp_path: Path) -> None:
+def test_f59_an_old_ledger_reads_as_it_was_written(
+    ledger_file: Path, tmp_path: Path, schema_number: int
+) -> None:
     write(tmp_path / "fresh.db")
+    if schema_number > 1:
+        write_more(tmp_path / "fresh.db")
     with Ledger.open(ledger_file) as old, Ledger.open(tmp_path / "fresh.db") as fresh:
         assert old.integrity() == []
         assert old.runs() == fresh.runs()
@@ -127,3 +155,12 @@ def test_an_old_ledger_goes_on_being_written(ledger_file: Path) -> None:
         ledger.seen(OTHER, T2, RunState.RUNNING)
         assert ledger.get(OTHER).state is RunState.RUNNING
         assert [event.kind for event in ledger.events(OTHER)] == ["intent", "unknown", "seen"]
+
+
+def test_a_run_of_schema_1_is_in_its_first_attempt(ledger_file: Path) -> None:
+    with Ledger.open(ledger_file) as ledger:
+        known = ledger.get(OLD)
+        assert (known.attempt, known.cause) == (1, None)
+        if ledger.find(AGAIN):
+            again = ledger.get(AGAIN)
+            assert (again.attempt, again.verdict, again.cause) == (2, Verdict.OOM, "oom")

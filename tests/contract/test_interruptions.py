@@ -24,14 +24,14 @@ def test_f23_a_killed_supervisor_is_not_a_dead_run(new_desk: MakeDesk) -> None:
     assert of_run(run_id)
     (place / "go").touch()
     until(lambda: not of_run(run_id))
-    desk.orch("wait", code=1)
+    desk.orch("wait")
     shown = desk.show()
-    assert (shown["state"], shown["verdict"], shown["exit_code"]) == ("finished", "lost", None)
+    assert (shown["state"], shown["verdict"], shown["exit_code"]) == ("finished", "succeeded", 0)
     assert "through" in desk.orch("tail", "--no-follow").stdout
     assert desk.orch("fetch-results").returncode == 0
 
 
-def test_f23_supervisor_and_job_killed_are_lost_and_stay_so(new_desk: MakeDesk) -> None:
+def test_f23_supervisor_and_job_killed_are_found_out_and_stay_so(new_desk: MakeDesk) -> None:
     desk = new_desk({"sleep": SLEEPER})
     run_id = desk.submit("sleep")
     tail = desk.start("tail")
@@ -40,8 +40,8 @@ def test_f23_supervisor_and_job_killed_are_lost_and_stay_so(new_desk: MakeDesk) 
     processes.end([supervisor_of(desk.home / ".orch" / "runs" / run_id), *of_run(run_id)])
     assert tail.wait(timeout=20) == 1
     tail.communicate()
-    assert desk.show()["verdict"] == "lost"
     first = desk.show()
+    assert (first["verdict"], first["signal"]) == ("killed", signal.SIGKILL)
     assert desk.show() == first
     assert len(desk.runs()) == 1, "it was started again"
 

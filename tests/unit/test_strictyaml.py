@@ -105,7 +105,7 @@ def test_f69_surprising_scalar_is_refused_at_its_place_with_its_fix(text: str, f
         ("%YAML 1.1\n---\na: 1", 1, "directives"),
         ("1: a", 1, 'quote it: "1"'),
         ("true: a", 1, "not a text"),
-        ("on: a", 1, "quote it"),
+        ("off: a", 1, "quote it"),
         ("? [a]\n: b", 1, "a key must be a text"),
         ("*x : b", 1, "a key must be a text"),
         ("a: [1, 2\n", 2, "not valid YAML"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator import names
-from orchestrator.domain import Run, RunState, Verdict
+from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Verdict
 from orchestrator.errors import (
     ConnectFailed,
     HostDiskFull,
@@ -21,6 +21,8 @@ from orchestrator.errors import (
 )
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
+from orchestrator.usecases import reconcile
+from orchestrator.usecases import resume as resuming
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.submit import Request
@@ -259,3 +261,86 @@ def test_f91_a_secret_goes_to_the_host_and_nowhere_else(
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert b"canary" not in path.read_bytes(), path
+
+
+# --- resume ---------------------------------------------------------------------------------------
+
+
+def failed(ctx: Context, ledger: Ledger) -> Run:
+    """A run that ended badly in its first attempt, with a result of sorts."""
+    run = liar.running_run(ctx, ledger)
+    record = ExitRecord(Verdict.FAILED, 9, ended_at=ctx.now(), cause="exit")
+    ledger.finished(run.run_id, ctx.now(), record, Judged(Outcome.UNVERIFIED, accuracy=0.5))
+    return ledger.get(run.run_id)
+
+
+def a_status(**changes: Any) -> dict[str, Any]:
+    exit_ = {"verdict": "failed", "exit_code": 9, "cause": "exit"}
+    return {"run_id": liar.RUN_ID, "phase": "finished", "attempt": 1, "exit": exit_, **changes}
+
+
+ASKED = end({"ok": True, "runs": [a_status()]})
+REFUSAL = end({"ok": False, "error": {"kind": "NotResumable", "message": "no"}})
+
+
+def test_an_attempt_is_in_the_ledger_before_the_host_is_asked_for_it(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = failed(ctx, ledger)
+    seen: list[tuple[RunState, int, float | None]] = []
+
+    def started(request: dict[str, Any], nonce: bytes) -> bytes:
+        with Ledger.open(ctx.layout.ledger) as mine:
+            known = mine.get(liar.RUN_ID)
+        seen.append((known.state, known.attempt, known.accuracy))
+        return end({"ok": True, **a_status(phase="running", attempt=2)})(request, nonce)
+
+    host = Host(status=[ASKED], resume=[started])
+    liar.lie(monkeypatch, host)
+    known, agent = resuming.resume(ctx, ledger, before)
+    agent.close()
+    assert seen == [(RunState.INTENT, 2, None)]
+    assert (known.state, known.attempt, known.verdict) == (RunState.RUNNING, 2, None)
+    assert host.asked[1]["attempt"] == 2
+
+
+@pytest.mark.parametrize("answer", [REFUSAL, end({"ok": False, "error": {"kind": "HostDiskFull"}})])
+def test_a_refused_resume_leaves_the_run_as_it_was(
+    answer: Answer, ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = failed(ctx, ledger)
+    liar.lie(monkeypatch, Host(status=[ASKED], resume=[answer]))
+    with pytest.raises(OrchError):
+        resuming.resume(ctx, ledger, before)
+    assert ledger.get(liar.RUN_ID) == before
+    assert [e.kind for e in ledger.events(liar.RUN_ID)][-2:] == ["resuming", "not_resumed"]
+
+
+def test_a_resume_whose_answer_is_lost_is_unknown_and_settled_by_the_host(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = failed(ctx, ledger)
+    host = Host(status=[ASKED], resume=[lambda _r, _n: b""])
+    liar.lie(monkeypatch, host)
+    with pytest.raises(OutcomeUnknown) as caught:
+        resuming.resume(ctx, ledger, before)
+    assert "orch reconcile" in str(caught.value.hint)
+    known = ledger.get(liar.RUN_ID)
+    assert (known.state, known.attempt) == (RunState.UNKNOWN, 2)
+    # The host has not heard of it: the old record proves nothing of the new attempt.
+    refreshed = reconcile.refresh(ctx, ledger, known)
+    assert (refreshed.state, refreshed.attempt) == (RunState.UNKNOWN, 2)
+    (closing,) = host.asked[-1]["close"]
+    assert (closing["attempt"], closing["verdict"]) == (2, "never_started")
+    liar.lie(monkeypatch, end({"ok": True, "runs": [a_status(phase="running", attempt=2)]}))
+    assert reconcile.refresh(ctx, ledger, known).state is RunState.RUNNING
+
+
+def test_an_attempt_begun_by_another_controller_is_learnt_of(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = failed(ctx, ledger)
+    liar.lie(monkeypatch, end({"ok": True, "runs": [a_status(phase="running", attempt=3)]}))
+    known = reconcile.refresh(ctx, ledger, before)
+    assert (known.state, known.attempt, known.verdict) == (RunState.RUNNING, 3, None)
+    assert known.accuracy is None

@@ -1,0 +1,158 @@
+"""`orch reconcile`: the ledger and the hosts' evidence agree afterwards, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator import names
+from orchestrator.background import Background
+from orchestrator.domain import Host, Run, RunState, Verdict
+from orchestrator.errors import OrchError
+from orchestrator.ledger.store import Ledger
+from orchestrator.transport.base import Agent
+from orchestrator.transport.replies import run_statuses, words
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.reconcile import by_host, question
+from orchestrator.usecases.resume import resume_if_due
+from orchestrator.usecases.settle import contradiction, settle
+
+DEADLINE = 60.0  # seconds of silence after which a host counts as unreachable
+DOUBTFUL = (Verdict.LOST, Verdict.NEVER_STARTED)  # concluded from absence, so asked for again
+TEXT_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A run on a host that the ledger does not know, as its submit described it there."""
+
+    run_id: str
+    job: str | None
+    project: str | None
+    created_at: str | None
+
+
+@dataclass(slots=True)
+class HostAccount:
+    """What came of one host. `error`: why it could not be asked; nothing changed then."""
+
+    host: str
+    error: str | None = None
+    settled: list[tuple[Run, Run]] = field(default_factory=list)  # (as it was, as it is)
+    foreign: list[Foreign] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    statuses: list[dict[str, Any]]
+    on_host: list[str]
+    described: dict[str, Any]
+
+
+def reconcile(
+    ctx: Context, ledger: Ledger, runs: Sequence[Run] | None, host: str | None
+) -> list[HostAccount]:
+    """The runs named, or every open run (of `host`), settled by their hosts' evidence.
+
+    Without names the hosts also tell of runs the ledger does not know, and finished runs whose
+    verdict was concluded from absence are asked after again.
+    """
+    accounts: list[HostAccount] = []
+
+    def silent(name: str, why: str) -> None:
+        accounts.append(HostAccount(name, why))
+
+    chosen = list(runs) if runs is not None else ledger.runs(open_only=True)
+    if host is not None:
+        chosen = [run for run in chosen if run.host == host]
+    groups = by_host(ctx, chosen, silent)
+    if host is not None and not any(known.name == host for known in groups):
+        groups[ctx.host(host)] = []
+    whole = runs is None
+    asked = [
+        (place, group, Background(_asking(ctx, ledger, place, group, whole)))
+        for place, group in groups.items()
+    ]
+    for place, group, answer in asked:
+        account = HostAccount(place.name)
+        accounts.append(account)
+        try:
+            found = answer.result()
+        except OrchError as exc:
+            account.error = exc.message
+            continue
+        account.settled = _settled(ctx, ledger, group, found)
+        account.foreign = _foreign(ledger, found)
+    return accounts
+
+
+def _asking(
+    ctx: Context, ledger: Ledger, host: Host, runs: Sequence[Run], whole: bool
+) -> Callable[[], _Answer]:
+    body = question(ctx, runs)
+    recorded = ledger.on_host(host.name) if whole else {}
+    doubtful = {run_id for run_id, (_, verdict) in recorded.items() if verdict in DOUBTFUL}
+    known = set(recorded)
+
+    def ask() -> _Answer:
+        with ctx.connect(host) as agent:
+            on_host = _listed(agent, []) if whole else ([], {})
+            ids = [run_id for run_id in on_host[0] if names.is_run_id(run_id)]
+            body["run_ids"] += sorted(doubtful.intersection(ids))
+            statuses = run_statuses(agent.call("status", body, deadline=DEADLINE))
+            strange = [run_id for run_id in ids if run_id not in known]
+            described = _listed(agent, strange)[1] if strange else {}
+            return _Answer(statuses, ids, described)
+
+    return ask
+
+
+def _listed(agent: Agent, describe: list[str]) -> tuple[list[str], dict[str, Any]]:
+    reply = agent.call("runs", {"describe": describe}, deadline=DEADLINE)
+    described = reply.get("described")
+    return words(reply.get("run_ids")), described if isinstance(described, dict) else {}
+
+
+def _settled(
+    ctx: Context, ledger: Ledger, asked: Sequence[Run], found: _Answer
+) -> list[tuple[Run, Run]]:
+    """The runs before and after; those that were finished only where something changed."""
+    told = []
+    asked_ids = {run.run_id for run in asked}
+    for status in found.statuses:
+        before = ledger.find(status["run_id"])
+        if before is None:
+            continue
+        why = contradiction(before, status)
+        if why is not None:
+            ledger.corrected(before.run_id, ctx.now(), why)
+        after = settle(ledger, ledger.get(before.run_id), status, ctx.now())
+        after = _gone(ctx, ledger, after, status)
+        after = resume_if_due(ctx, ledger, after)
+        if before.run_id in asked_ids or after != before:
+            told.append((before, after))
+    return told
+
+
+def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run:
+    """A run that was seen on its host, which has neither its directory nor a process of it now."""
+    seen = run.state in (RunState.QUEUED, RunState.RUNNING)
+    if seen and status["phase"] == "absent" and status.get("living") == 0:
+        ledger.lost(run.run_id, ctx.now(), "its host has neither its directory nor a process of it")
+    return ledger.get(run.run_id)
+
+
+def _foreign(ledger: Ledger, found: _Answer) -> list[Foreign]:
+    told = []
+    for run_id in ledger.lacks(found.on_host):
+        about = found.described.get(run_id)
+        about = about if isinstance(about, dict) else {}
+        told.append(
+            Foreign(run_id, *(_text(about.get(name)) for name in ("job", "project", "created_at")))
+        )
+    return told
+
+
+def _text(value: Any) -> str | None:
+    return value[:TEXT_MAX] if isinstance(value, str) else None

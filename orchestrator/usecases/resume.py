@@ -1,0 +1,116 @@
+"""Going on with a run that has ended: the same directory, the job's own checkpoint, a new attempt.
+
+The attempt is in the ledger before the host is asked for it, and the host starts it at most once,
+whoever asks. An answer that is lost leaves it `unknown`; `orch reconcile` settles it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator import inflight
+from orchestrator.domain import Run, RunState, Verdict
+from orchestrator.errors import (
+    HostUnfit,
+    OrchError,
+    OutcomeUnknown,
+    PreflightRefused,
+    TransportError,
+)
+from orchestrator.ledger.store import Ledger
+from orchestrator.transport.base import Agent
+from orchestrator.transport.replies import run_status
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.reconcile import meet
+from orchestrator.usecases.settle import settle
+
+
+def resume(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, Agent]:
+    """The run, its next attempt started or queued, and the open connection to go on with.
+
+    PreflightRefused for a run that goes on, has succeeded or never started, and for a host that
+    cannot go on with it; the run is then as it was.
+    """
+    secrets = {name: ctx.secret(name) for name in run.spec.get("secrets") or ()}
+    agent = ctx.connect(ctx.host_of(run))
+    try:
+        known = meet(ctx, ledger, run, agent)
+        refuse(known)
+        return _start(ctx, ledger, known, agent, secrets), agent
+    except BaseException:
+        agent.close()
+        raise
+
+
+def refuse(run: Run) -> None:
+    """PreflightRefused unless there is something to go on with."""
+    if run.state is not RunState.FINISHED:
+        raise PreflightRefused(
+            f"{run.run_id} has not ended: it is {run.state.value} on {run.host}",
+            hint="`orch tail` follows it, `orch cancel` ends it",
+        )
+    if run.verdict is Verdict.SUCCEEDED:
+        raise PreflightRefused(
+            f"{run.run_id} has succeeded; there is nothing to go on with",
+            hint=f"`orch retry {run.run_id}` makes a new run of the same job",
+        )
+    if run.verdict is Verdict.NEVER_STARTED and run.attempt == 1:
+        raise PreflightRefused(
+            f"{run.run_id} never started; there is nothing to go on with",
+            hint=f"`orch retry {run.run_id}` makes a new run of the same job",
+        )
+
+
+def _start(ctx: Context, ledger: Ledger, before: Run, agent: Agent, secrets: dict[str, str]) -> Run:
+    attempt = before.attempt + 1
+    with inflight.hold(ctx.layout.inflight(before.run_id)) as is_ours:
+        if not is_ours or not ledger.resuming(before.run_id, ctx.now(), attempt):
+            raise PreflightRefused(
+                f"{before.run_id} is being resumed by another command",
+                hint="`orch tail` follows it",
+            )
+        body: dict[str, Any] = {"run_id": before.run_id, "attempt": attempt, "secrets": secrets}
+        try:
+            status = run_status(agent.call("resume", body), before.run_id)
+        except BaseException as exc:
+            raise _failure(ctx, ledger, before, exc) from None
+        return settle(ledger, ledger.get(before.run_id), status, ctx.now())
+
+
+def _failure(ctx: Context, ledger: Ledger, before: Run, exc: BaseException) -> BaseException:
+    """A refusal leaves the run as it was; anything else leaves the attempt unknown."""
+    lost = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
+    if isinstance(exc, OrchError) and not lost:
+        ledger.not_resumed(before, ctx.now(), exc.message)
+        return exc
+    reason = exc.message if isinstance(exc, OrchError) else type(exc).__name__
+    ledger.unknown(before.run_id, ctx.now(), reason)
+    if not lost:
+        return exc
+    return OutcomeUnknown(
+        f"{before.run_id}: attempt {before.attempt + 1} was asked for on {before.host}, the answer "
+        f"was lost ({reason})",
+        hint=f"it may be going; `orch reconcile {before.run_id}` asks the host; "
+        "no attempt is started twice",
+    )
+
+
+def is_due(run: Run) -> bool:
+    """Whether its spec wants a lost run to go on by itself, which nobody on the host can do."""
+    asked = run.spec.get("retry") or {}
+    wanted = run.verdict is Verdict.LOST and "lost" in (asked.get("on") or ())
+    return wanted and run.attempt <= int(asked.get("max") or 0)
+
+
+def resume_if_due(ctx: Context, ledger: Ledger, run: Run) -> Run:
+    """The run, going on if it was lost and its spec asks for it; what hinders that is only said."""
+    if not is_due(run):
+        return run
+    try:
+        known, agent = resume(ctx, ledger, run)
+    except OrchError as exc:
+        ctx.say(f"{run.run_id} was lost and could not go on as its spec asks: {exc.message}")
+        return ledger.get(run.run_id)
+    agent.close()
+    ctx.say(f"{run.run_id} was lost; attempt {known.attempt} goes on as its spec asks")
+    return known

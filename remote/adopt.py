@@ -1,0 +1,98 @@
+"""A new watcher for a job whose supervisor was killed: the job goes on, its end is recorded."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import Any, Dict, Optional
+
+from remote import files, keeper, procs, status
+from remote.causes import End
+from remote.layout import Layout, RunFiles
+from remote.supervisor import LOCK_PATIENCE, Ended, Ending, Supervisor, detach, identify
+
+REPORT_DEADLINE = 10.0
+
+
+class Watcher(Supervisor):
+    """Not the keeper's parent: it looks every second whether the keeper lives, and takes its word
+    for how the job ended."""
+
+    poll = 1.0
+
+    def __init__(self, layout: Layout, run: RunFiles) -> None:
+        order: Dict[str, Any] = files.read_json(run.order) or {}
+        if order.get("secrets_named"):
+            order["retry"] = None  # another attempt needs what only the submitter has
+        super().__init__(layout, run, order, None)
+        self.job = files.read_json(run.job) or {}
+        if self.job.get("time_left") is not None:
+            passed = time.clock_gettime(time.CLOCK_BOOTTIME) - float(self.job["since_boot"])
+            self.deadline = time.monotonic() + float(self.job["time_left"]) - passed
+        if self._leads():
+            self.leader = int(self.job["pid"])
+
+    def watch(self) -> None:
+        """After this returns the exit record stands and every process of the run is gone."""
+        self.say("the supervisor was killed; the job goes on and is watched again")
+        if self._over(self._watched()):
+            Supervisor(self.layout, self.run, self.order, None).main()
+
+    def _watched(self) -> End:
+        try:
+            self._wait(0, None)
+        except Ended as ended:
+            return ended.end
+        return status.end_without_supervisor(self.run)
+
+    def _ending(self, pid: int) -> Optional[Ending]:
+        if self._leads():
+            return None
+        if keeper.word(self.run) is None and status.tree_of(self.run).living():
+            return None  # the keeper was killed too: it is over when nothing of the job is left
+        return Ending(0, None)
+
+    def _leads(self) -> bool:
+        return procs.is_same(self.job.get("pid"), self.job.get("start_time"))
+
+    def _reap(self) -> None:
+        self.leader = None
+
+
+def take_over(layout: Layout, run_id: str) -> bool:
+    """True once a watcher holds the lock of the run, whose job lives unowned; of two that try
+    at once one does."""
+    read_end, write_end = os.pipe()
+    if os.fork() == 0:
+        try:
+            _watch(layout, layout.run(run_id), write_end)
+        finally:
+            os._exit(1)
+    os.close(write_end)
+    try:
+        ready, _, _ = select.select([read_end], [], [], REPORT_DEADLINE)
+        return bool(ready and os.read(read_end, 1))
+    finally:
+        os.close(read_end)
+
+
+def _watch(layout: Layout, run: RunFiles, report: int) -> None:
+    detach(report)
+    held = files.lock_within(layout.lock(run.run_id + ".lock"), LOCK_PATIENCE)
+    if held is None or os.path.exists(run.exit):
+        os._exit(1)
+    identify(run, adopted_at=status.now())
+    watcher = Watcher(layout, run)
+    os.write(report, b"1")
+    os.close(report)
+    watcher.watch()
+    os._exit(0)
+
+
+def owned_status(layout: Layout, run_id: str) -> Dict[str, Any]:
+    """The run's status; a job found without its supervisor has a watcher afterwards."""
+    known = status.status(layout, run_id)
+    if known["phase"] == "unowned" and take_over(layout, run_id):
+        known = status.status(layout, run_id)
+    return known

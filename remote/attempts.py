@@ -1,0 +1,54 @@
+"""Attempts: a run goes on in its own directory, each time under the next number."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Callable, Dict, List, Optional
+
+from remote import files, procs, status
+from remote.causes import End
+from remote.layout import Layout, RunFiles
+
+
+def follows(
+    layout: Layout,
+    run: RunFiles,
+    retry: Optional[Dict[str, Any]],
+    end: End,
+    cancelled: Callable[[], bool],
+) -> Optional[RunFiles]:
+    """The next attempt, begun (its marker stands), if the spec's `retry` asks for one."""
+    if not asked_for(retry, end.verdict, end.cause, end.exit_code, run.attempt) or cancelled():
+        return None
+    following = layout.attempt(run.run_id, run.attempt + 1)
+    return following if mark_begun(following) else None
+
+
+def asked_for(
+    retry: Optional[Dict[str, Any]],
+    verdict: str,
+    cause: Optional[str],
+    exit_code: Optional[int],
+    attempt: int,
+) -> bool:
+    """`retry`: {"on": ["lost", "oom"], "exit": [75], "max": 2}; `max` counts attempts after the
+    first. `oom` is the kernel's and CUDA's alike."""
+    if not retry or attempt > int(retry.get("max") or 0):
+        return False
+    on = retry.get("on") or []
+    if verdict == "failed" and exit_code in (retry.get("exit") or []):
+        return True
+    if "oom" in on and (verdict == "oom" or (verdict == "failed" and cause == "cuda_oom")):
+        return True
+    return verdict == "lost" and "lost" in on
+
+
+def mark_begun(run: RunFiles) -> bool:
+    """True once in an attempt's life: whoever is told so may start it."""
+    marker = {"boot_id": procs.boot_id(), "at": status.now()}
+    return files.write_once(run.started, json.dumps(marker).encode("ascii"))
+
+
+def owned_by(layout: Layout, run: RunFiles, first: int) -> List[RunFiles]:
+    """The attempts from `first` to the present one."""
+    return [layout.attempt(run.run_id, number) for number in range(first, run.attempt + 1)]

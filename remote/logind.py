@@ -1,0 +1,74 @@
+"""What logind does to processes when their user logs out. Files only; no bus, no tool."""
+
+from __future__ import annotations
+
+import os
+from typing import List, Optional
+
+CONFIG = "/etc/systemd/logind.conf"
+SESSIONS = "/run/systemd/sessions"
+LINGER = "/var/lib/systemd/linger"
+CGROUP = "/proc/self/cgroup"
+
+
+def kills_at_logout() -> Optional[bool]:
+    """KillUserProcesses as configured (later files win); None where there is no logind."""
+    if not os.path.isdir(SESSIONS) and not os.path.exists(CONFIG):
+        return None
+    killing = False
+    for path in _config_files():
+        try:
+            with open(path, "r") as file:
+                lines = file.read().splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue
+        for line in lines:
+            key, _, value = line.strip().partition("=")
+            if key.strip() == "KillUserProcesses":
+                killing = value.strip().lower() in ("yes", "true", "1", "on")
+    return killing
+
+
+def _config_files() -> List[str]:
+    found = [CONFIG]
+    for folder in (CONFIG + ".d", "/run/systemd/logind.conf.d"):
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.endswith(".conf"))
+        except OSError:
+            continue
+        found += [os.path.join(folder, name) for name in names]
+    return found
+
+
+def lingers(user: str) -> Optional[bool]:
+    """Whether the user's manager outlives the logins; None where there is no logind."""
+    if not os.path.isdir(SESSIONS) and not os.path.isdir(LINGER):
+        return None
+    return os.path.exists(os.path.join(LINGER, user))
+
+
+def login() -> Optional[str]:
+    """`12` when this process is in `session-12.scope`, which is what a logout ends."""
+    try:
+        with open(CGROUP, "r") as file:
+            parts = file.read().replace("\n", "/").split("/")
+    except OSError:
+        return None
+    for part in parts:
+        if part.startswith("session-") and part.endswith(".scope"):
+            return part[len("session-") : -len(".scope")]
+    return None
+
+
+def login_is_closing() -> bool:
+    """True when the login this process came from is ending or has ended."""
+    number = login()
+    if number is None:
+        return False
+    try:
+        with open(os.path.join(SESSIONS, number), "r") as file:
+            return "STATE=closing" in file.read().split("\n")
+    except FileNotFoundError:
+        return os.path.isdir(SESSIONS)
+    except OSError:
+        return False

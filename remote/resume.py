@@ -1,0 +1,57 @@
+"""Go on with a run that has ended, in its own directory: the next attempt, started at most once."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+from remote import files, start, status
+from remote.channel import Channel
+from remote.errors import Refused
+from remote.layout import Layout
+
+
+def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Start attempt `attempt` of the run unless it was started before; the reply is its status.
+
+    Refused with nothing changed for a run that goes on, has succeeded, or whose directory does not
+    hold what a new attempt needs.
+    """
+    run_id, wanted = str(request["run_id"]), int(request["attempt"])
+    guard = files.lock(layout.lock(run_id + ".claim"))
+    try:
+        run, following = layout.run(run_id), layout.attempt(run_id, wanted)
+        if start.is_decided(following):
+            return {**status.status(layout, run_id), "already": True}
+        known = status.status(layout, run_id)
+        if wanted != run.attempt + 1 or known["phase"] != "finished":
+            raise Refused("NotResumable", _why_not(known, run.attempt, wanted))
+        if (known.get("exit") or {}).get("verdict") == "succeeded":
+            raise Refused("NotResumable", "it has succeeded; there is nothing to go on with")
+        left = status.tree_of(run).living()
+        if left:
+            raise Refused("NotResumable", "processes of it still live: %s" % left[:20])
+        order = _order(run.order, request.get("secrets") or {})
+        start.check_host(layout, order, 0)
+        start.lay_reserve(following)
+        return start.launch(layout, following, order)
+    finally:
+        os.close(guard)
+
+
+def _why_not(known: Dict[str, Any], attempt: int, wanted: int) -> str:
+    if known["phase"] == "absent":
+        return "the host has no such run"
+    if known["phase"] != "finished":
+        return "it has not ended: it is %s" % known["phase"]
+    return "its latest attempt is %d, so the next one cannot be %d" % (attempt, wanted)
+
+
+def _order(path: str, secrets: Dict[str, Any]) -> Dict[str, Any]:
+    order = files.read_json(path)
+    if order is None or not order.get("stages"):
+        raise Refused("NotResumable", "the host has not kept what is to be started")
+    lacking = [name for name in order.get("secrets_named") or [] if name not in secrets]
+    if lacking:
+        raise Refused("NotResumable", "it needs the secrets %s" % ", ".join(lacking))
+    return {**order, "secrets": secrets}
