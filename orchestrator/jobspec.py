@@ -32,6 +32,15 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """A relation the config must keep, as an expression over its keys."""
+
+    text: str
+    why: str | None = None
+    waive: str | None = None  # the reason for which a breach is let pass
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     gpus_min: int = 0
     gpus_max: int = 0
@@ -76,6 +85,7 @@ class JobSpec:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     volatile: tuple[str, ...] = ()  # dotted config keys left out of the hash
     reference: Reference | None = None
+    rules: tuple[Rule, ...] = ()
     resources: Resources = Resources()
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()

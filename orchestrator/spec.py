@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import names, overlay, specparts, strictyaml
+from orchestrator import names, overlay, specchecks, specparts, strictyaml
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.fields import Field
 from orchestrator.jobspec import Bound, DataSource, Expect, JobSpec
@@ -19,8 +19,9 @@ from orchestrator.strictyaml import Document
 
 JOBS_DIR = "jobs"
 KEYS = (
-    "description", "command", "stages", "config", "volatile", "reference", "resources", "profiles",
-    "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards", "canary",
+    "description", "command", "stages", "config", "volatile", "reference", "rules", "resources",
+    "profiles", "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards",
+    "canary",
 )  # fmt: skip
 
 
@@ -133,6 +134,7 @@ def _assembled(
         overrides=overrides,
         volatile=specparts.config_keys(top.get("volatile"), config),
         reference=specparts.reference(top.get("reference")),
+        rules=specchecks.rules(top.get("rules"), config),
         resources=specparts.resources(top.get("resources")),
         env=env,
         secrets=specparts.secrets(top.get("secrets"), env),
