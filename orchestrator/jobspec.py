@@ -97,5 +97,6 @@ class JobSpec:
     metrics_primary: str = "accuracy"
     metrics_declared: bool = False  # the spec names `metrics` or `expect`: a metrics file is owed
     expect: Expect = Expect()
-    guards: tuple[Mapping[str, Any], ...] = ()
+    guards: tuple[Mapping[str, Any], ...] = ()  # in the form their host takes
+    notify: Mapping[str, Any] | None = None
     canary: Mapping[str, Any] | None = None

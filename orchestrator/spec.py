@@ -21,7 +21,7 @@ JOBS_DIR = "jobs"
 KEYS = (
     "description", "command", "stages", "config", "volatile", "reference", "rules", "resources",
     "profiles", "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards",
-    "canary",
+    "notify", "canary",
 )  # fmt: skip
 
 
@@ -146,7 +146,8 @@ def _assembled(
         metrics_primary=primary,
         metrics_declared="metrics" in top or "expect" in top,
         expect=specparts.expect(top.get("expect")),
-        guards=specparts.guards(top.get("guards")),
+        guards=specchecks.guards(top.get("guards")),
+        notify=specchecks.notify(top.get("notify")),
         canary=specparts.canary(top.get("canary")),
     )
 

@@ -96,6 +96,7 @@ class RunFiles:
         self.job = os.path.join(path, "job.json")
         self.session = os.path.join(path, "session.json")
         self.cancel = os.path.join(path, "cancel")
+        self.events = os.path.join(path, "events.jsonl")
         self.exit = os.path.join(path, "exit.json")
         self.reserve = os.path.join(path, "reserve")  # freed so that a full disk can hold `exit`
 

@@ -12,13 +12,17 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple
 
-from remote import causes, environment, files, gpu, procs, session, status, trees
+from remote import causes, environment, events, files, gpu, procs, session, status, trees
 from remote.layout import Layout, RunFiles
+
+if TYPE_CHECKING:
+    from remote.guards import Guards
 
 GRACE = 10.0
 QUEUE_POLL = 3.0
+LAST_LOOK = 256  # pieces of metrics.jsonl, 64 MiB: what a job wrote just before its end
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -50,6 +54,8 @@ class Supervisor:
         self.ending: Optional[Ended] = None
         self.view = "plain"
         self.helpers: List[int] = []
+        self.guards: Optional[Guards] = None
+        self.grace = float(order.get("grace") or GRACE)
         self.leader: Optional[int] = None  # the job's first process, not reaped before its tree is
         self.oom_before = causes.oom_kills()
         self.log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -71,6 +77,7 @@ class Supervisor:
             self.say(self.ending.reason)
             code = 127
         left = self._clear_tree()
+        self._guard(ended=True)
         if left:
             reasons.append("%d processes would not end: %s" % (len(left), left[:20]))
         verdict, why = self._verdict(code, number)
@@ -161,6 +168,10 @@ class Supervisor:
         }
         self.report(record)
         files.write_json(self.run.job, record)
+        if self.order.get("guards"):
+            from remote.guards import Guards  # a run without guards does not pay for them
+
+            self.guards = Guards(self.run, self.order["guards"], self.gpus)
 
     def _choose_view(self) -> None:
         self.view = session.choose(str(self.order.get("session") or "auto"))
@@ -211,7 +222,7 @@ class Supervisor:
             if ended is not None:
                 return ended
             pause = 3600.0
-            for limit in (end, self.deadline):
+            for limit in (end, self.deadline, self.guards.due if self.guards else None):
                 if limit is not None:
                     pause = min(pause, limit - time.monotonic())
             info = signal.sigtimedwait(WATCHED, max(0.0, pause))
@@ -220,8 +231,50 @@ class Supervisor:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 limit_text = "its time limit of %g s was reached" % float(self.order["time"])
                 raise Ended("killed", limit_text)
+            if self.guards is not None and time.monotonic() >= self.guards.due:
+                self._guard()
             if end is not None and time.monotonic() >= end:
                 return None
+
+    def _guard(self, ended: bool = False) -> None:
+        """Write down what the guards found; raises Ended when one of them ends the run."""
+        if self.guards is None:
+            return
+        ending = None
+        try:
+            fired = self.guards.look(LAST_LOOK if ended else None)
+        except Exception as exc:  # a guard that fails must not cost the run its owner
+            self.say("the guards failed and are off: %s: %s" % (type(exc).__name__, exc))
+            self.guards = None
+            return
+        for firing in fired:
+            acts = firing.action != "warn" and not ended and ending is None
+            if acts:
+                self.grace = firing.grace
+                ending = Ended("killed", "a guard ended it (%s): %s" % firing[0:3:2])
+            about = {"action": firing.action, "acted": acts, "evidence": firing.evidence}
+            now, text = status.now(), firing.message
+            events.append(self.run, now, "guard", text, guard=firing.guard, **about)
+            self.say("guard (%s): %s" % (firing.action if acts else "warn", text))
+            self._tell("guard", text)
+        self.guards.said()
+        if ending is not None:
+            raise ending
+
+    def _tell(self, event: str, text: str) -> None:
+        """Notify whom the spec names, in a helper that nobody waits for."""
+        order = self.order.get("notify") or {}
+        if event not in (order.get("events") or ()) or self._fork_helper():
+            return
+        try:
+            _quiet_child()
+            from remote import notify
+
+            about = {"event": event, "run_id": self.run.run_id, "job": order.get("job")}
+            text = "%s (%s): %s" % (order.get("job"), self.run.run_id, text)
+            notify.send(self.run, order, {"text": text, **about})
+        finally:
+            os._exit(0)
 
     def _asked_to_end(self) -> Ended:
         if os.path.exists(self.run.cancel):
@@ -245,9 +298,8 @@ class Supervisor:
 
     def _clear_tree(self) -> List[int]:
         """End what is left of the job, then let its first process go; pids that would not end."""
-        grace = float(self.order.get("grace") or GRACE)
         tree = procs.Tree(self.run.run_id, self.leader, [os.getpid(), *self.helpers])
-        left = procs.end_tree(tree, grace, self._reap_helpers)
+        left = procs.end_tree(tree, self.grace, self._reap_helpers)
         if self.leader is not None:
             os.waitpid(self.leader, os.WNOHANG)
             self.leader = None
@@ -276,6 +328,7 @@ class Supervisor:
         if number is not None or (self.ending is not None and self.ending.verdict != "failed"):
             code = None
         status.write_exit(self.run, verdict, code, number, reasons, metrics)
+        self._tell("end", ": ".join([verdict, *reasons[:3]]))
         for held in self.leases:
             os.close(held)
         view = files.read_json(self.run.session)

@@ -13,6 +13,7 @@ from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Sess
 from orchestrator.ledger.store import Ledger
 from orchestrator.spec import expect_of
 from orchestrator.transport.replies import run_status
+from orchestrator.usecases import hostevents
 
 PHASES: Mapping[str, RunState] = {
     "claimed": RunState.SYNCED,
@@ -31,6 +32,7 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
     unless its start was left unknown: then it is now known not to have happened.
     """
     phase = run_status(status, run.run_id)["phase"]
+    hostevents.note(ledger, run, status, at)
     if run.state is RunState.FINISHED:
         return run
     if phase == "finished" and isinstance(status.get("exit"), dict):

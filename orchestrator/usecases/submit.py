@@ -63,6 +63,7 @@ class Plan:
     found: Preflight
     data: tuple[tuple[DataSource, Path | None], ...]  # with the local folder of what is sent
     secrets: Mapping[str, str]
+    notify: Mapping[str, Any] | None  # with the webhook's address in the clear: to the host only
     max_file: int
     listing: GitListing
 
@@ -89,9 +90,19 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         found=found,
         data=tuple((source, _data_folder(ctx, source)) for source in data_for(spec)),
         secrets={name: ctx.secret(name) for name in spec.secrets},
+        notify=_notify(ctx, spec),
         max_file=config.max_file_size or MAX_FILE,
         listing=listing,
     )
+
+
+def _notify(ctx: Context, spec: JobSpec) -> Mapping[str, Any] | None:
+    if spec.notify is None:
+        return None
+    told = {**spec.notify, "job": spec.name}
+    if str(told.get("webhook", "")).startswith("$"):
+        told["webhook"] = ctx.secret(told["webhook"].strip("${}"))
+    return told
 
 
 def _data_folder(ctx: Context, source: DataSource) -> Path | None:
@@ -344,6 +355,8 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
             "gpu_memory": needs.gpu_memory,
             "disk": needs.disk,
             "time": needs.time,
+            "guards": list(spec.guards),
+            "notify": plan.notify,
         },
         "data": [
             {"name": source.name, "tree": data[source.name].tree}

@@ -69,7 +69,8 @@ def test_full_job_is_read_to_the_last_key(load: Load) -> None:
     assert job.expect.metrics == {"accuracy": Bound(0.85, None)}
     assert job.expect.predictions == "not-degenerate"
     assert job.guards == (
-        {"metric": "loss", "rule": "finite"}, {"log": "idle", "after": 1800.0}
+        {"metric": "loss", "rule": "finite", "action": "stop", "grace": 60.0},
+        {"log": "idle", "after": 1800.0, "action": "warn"},
     )  # fmt: skip
     assert job.canary == {
         "argv": ["sh", "-c", "python -m jobs.textdiff.pipeline --canary"], "time": 300.0
@@ -142,6 +143,16 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nexpect: {a: {min: 2, max: 1}}", 2, "above max"),
         ("command: x\nexpect: {predictions: not_degenerate}", 2, "did you mean `not-degenerate`?"),
         ("command: x\nguards: [{metric: loss}]", 2, "must be {metric: NAME, rule: finite}"),
+        ("command: x\nguards: [{loss: idle}]", 2, "unknown key `loss`"),
+        ("command: x\nguards: [{metric: loss, log: idle, after: 1m}]", 2, "is no guard"),
+        ("command: x\nguards: [{metric: loss, max: 3, rule: finite}]", 2, "must be {metric"),
+        ("command: x\nguards: [{log: idle}]", 2, "needs `after:`"),
+        ("command: x\nguards: [{disk: low}]", 2, "needs `free:`"),
+        ("command: x\nguards: [{log: idle, after: 1m, grace: 1m}]", 2, "only `action: stop`"),
+        ("command: x\nguards: [{metric: l, max: 3, action: die}]", 2, "warn, stop, kill"),
+        ("command: x\nguards: [{metric: l, no_improvement: 0}]", 2, "more than 0 steps"),
+        ("command: x\nnotify: {events: [end]}", 2, "needs `webhook:` or `command:`"),
+        ("command: x\nnotify: {webhook: 'file:///etc/passwd'}", 2, "http(s)://"),
         ("command: x\nguards: [{metric: loss, rule: finit}]", 2, "did you mean `finite`?"),
         ("command: x\ncanary: {time: 5m}", 2, "needs `command:`"),
         ("command: x\nreference: {only: [a]}", 2, "needs `config:`"),
