@@ -72,6 +72,17 @@ class Expect:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A short command that must go well on the host before the run itself is started."""
+
+    argv: tuple[str, ...]
+    time: float  # seconds
+    metrics_file: str | None = None  # None: the job's own
+    expect: Expect = Expect()
+    scale: str | None = None  # over the config: how many times as long the run itself takes
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """A job as one run would execute it: profile and overrides applied, every default filled."""
 
@@ -99,4 +110,4 @@ class JobSpec:
     expect: Expect = Expect()
     guards: tuple[Mapping[str, Any], ...] = ()  # in the form their host takes
     notify: Mapping[str, Any] | None = None
-    canary: Mapping[str, Any] | None = None
+    canary: Canary | None = None

@@ -148,7 +148,7 @@ def _assembled(
         expect=specparts.expect(top.get("expect")),
         guards=specchecks.guards(top.get("guards")),
         notify=specchecks.notify(top.get("notify")),
-        canary=specparts.canary(top.get("canary")),
+        canary=specchecks.canary(top.get("canary"), config),
     )
 
 

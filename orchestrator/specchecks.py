@@ -8,8 +8,10 @@ from typing import Any
 from orchestrator import units
 from orchestrator.checks import relations
 from orchestrator.fields import Field
-from orchestrator.jobspec import Rule
-from orchestrator.specparts import argv
+from orchestrator.jobspec import Canary, Rule
+from orchestrator.specparts import argv, expect
+
+CANARY_TIME = 300.0  # seconds
 
 
 def rules(field: Field | None, config: Mapping[str, Any]) -> tuple[Rule, ...]:
@@ -23,16 +25,40 @@ def _rule(field: Field, config: Mapping[str, Any]) -> Rule:
         table = field.table(("rule", "why", "waive"))
         if "rule" not in table:
             raise field.error(f"`{field.name}` must be an expression or {{rule: ..., why: ...}}")
-    text = table["rule"].text().strip()
+    text = _parsed(table["rule"], config)
+    why, waive = (table[key].text() if key in table else None for key in ("why", "waive"))
+    return Rule(text, why, waive)
+
+
+def _parsed(field: Field, config: Mapping[str, Any]) -> str:
+    text = field.text().strip()
     try:
         relations.parse(text, config)
     except relations.BadRule as error:
-        raise table["rule"].error(
-            f"rule `{ascii(text)[1:-1]}`, character {error.position}: {error}",
-            "a rule compares config keys: a.b < c.d, with and, or, not, + - * /, min, max",
+        raise field.error(
+            f"`{ascii(text)[1:-1]}`, character {error.position}: {error}",
+            "it is made of config keys, as in a.b < c.d, with and, or, not, + - * /, min, max",
         ) from None
-    why, waive = (table[key].text() if key in table else None for key in ("why", "waive"))
-    return Rule(text, why, waive)
+    return text
+
+
+def canary(field: Field | None, config: Mapping[str, Any]) -> Canary | None:
+    """The short command that runs first; five minutes when no time is given."""
+    if field is None:
+        return None
+    table = field.table(("command", "time", "metrics", "expect", "scale"))
+    if "command" not in table:
+        raise field.error("`canary` needs `command:`")
+    scale = table.get("scale")
+    if scale is not None and not isinstance(scale.value, (int, float)):
+        _parsed(scale, config)
+    return Canary(
+        argv=argv(table["command"]),
+        time=table["time"].read(units.duration) if "time" in table else CANARY_TIME,
+        metrics_file=table["metrics"].plain_path() if "metrics" in table else None,
+        expect=expect(table.get("expect")),
+        scale=str(scale.value) if scale is not None else None,
+    )
 
 
 # --- during a run ---------------------------------------------------------------------------------

@@ -272,14 +272,3 @@ def expect(field: Field | None) -> Expect:
             raise entry.error(f"`{entry.name}`: min {low} is above max {high}")
         bounds[key] = Bound(low, high)
     return Expect(bounds, predictions)
-
-
-def canary(field: Field | None) -> Mapping[str, Any] | None:
-    """{argv, time: seconds}; five minutes when no time is given."""
-    if field is None:
-        return None
-    table = field.table(("command", "time"))
-    if "command" not in table:
-        raise field.error("`canary` needs `command:`")
-    seconds = table["time"].read(units.duration) if "time" in table else 300.0
-    return {"argv": list(argv(table["command"])), "time": seconds}

@@ -76,6 +76,16 @@ def check(config: Mapping[str, Any], rules: Iterable[Rule]) -> list[Finding]:
     return [found for rule in rules if (found := _finding(config, rule)) is not None]
 
 
+def number(config: Mapping[str, Any], text: str) -> float | None:
+    """What the expression gives; None when that is no finite number above 0."""
+    try:
+        value = _value(parse(text, config), config)
+    except _Stuck:
+        return None
+    lawful = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if lawful and 0 < value < math.inf else None
+
+
 def _finding(config: Mapping[str, Any], rule: Rule) -> Finding | None:
     tree = parse(rule.text, config)
     used = _used(tree, config)

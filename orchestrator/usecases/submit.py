@@ -52,6 +52,7 @@ class Request:
     note: str | None = None
     force: bool = False
     supersedes: str | None = None
+    canary: bool = True
 
 
 @dataclass(frozen=True, slots=True)

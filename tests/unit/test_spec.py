@@ -13,7 +13,7 @@ import pytest
 from orchestrator import spec, units
 from orchestrator.confighash import config_hash
 from orchestrator.errors import NotFound, SpecError, UsageError
-from orchestrator.jobspec import Bound, JobSpec, Resources, Stage
+from orchestrator.jobspec import Bound, Canary, JobSpec, Resources, Stage
 
 FULL = Path(__file__).parent.parent / "data" / "full_job.yaml"
 SMALL = """\
@@ -72,9 +72,7 @@ def test_full_job_is_read_to_the_last_key(load: Load) -> None:
         {"metric": "loss", "rule": "finite", "action": "stop", "grace": 60.0},
         {"log": "idle", "after": 1800.0, "action": "warn"},
     )  # fmt: skip
-    assert job.canary == {
-        "argv": ["sh", "-c", "python -m jobs.textdiff.pipeline --canary"], "time": 300.0
-    }  # fmt: skip
+    assert job.canary == Canary(("sh", "-c", "python -m jobs.textdiff.pipeline --canary"), 300.0)
 
 
 def test_smallest_job_has_every_default(load: Load) -> None:
@@ -154,6 +152,7 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nnotify: {events: [end]}", 2, "needs `webhook:` or `command:`"),
         ("command: x\nnotify: {webhook: 'file:///etc/passwd'}", 2, "http(s)://"),
         ("command: x\nguards: [{metric: loss, rule: finit}]", 2, "did you mean `finite`?"),
+        ("command: x\ncanary: {command: y, scale: steps / 10}", 2, "no key `steps`"),
         ("command: x\ncanary: {time: 5m}", 2, "needs `command:`"),
         ("command: x\nreference: {only: [a]}", 2, "needs `config:`"),
         ("command: x\nreference: {config: ../r.yaml}", 2, "inside the project"),
