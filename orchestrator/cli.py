@@ -100,12 +100,24 @@ def jobs(json: Json = False) -> None:
 
 @app.command()
 @fail_softly
-def check(job: Job, profile: Profile = None, set_: Sets = None, json: Json = False) -> None:
-    """Preflight without starting: spec, config against reference, history."""
+def check(
+    job: Job,
+    profile: Profile = None,
+    set_: Sets = None,
+    canary: Annotated[bool, typer.Option("--canary", help="Run the canary on the host.")] = False,
+    host: HostOption = None,
+    json: Json = False,
+) -> None:
+    """Preflight without starting: spec, config against reference, history, the canary if asked."""
     from orchestrator import output, render
     from orchestrator.usecases.check import check as run_check
 
-    found = run_check(context(), job, profile, set_ or [])
+    if canary:
+        from orchestrator.usecases.canary import checked
+
+        found = checked(context(), job, profile, set_ or [], host)
+    else:
+        found = run_check(context(), job, profile, set_ or [])
     if json:
         output.document(output.preflight_document(found))
     else:
@@ -126,6 +138,9 @@ def submit(
         bool, typer.Option("--dry-run", help="Show what would be done, and stop.")
     ] = False,
     force: Force = False,
+    no_canary: Annotated[
+        bool, typer.Option("--no-canary", help="Start at once, without the spec's canary.")
+    ] = False,
     tag: Tags = None,
     note: Note = None,
 ) -> None:
@@ -134,7 +149,7 @@ def submit(
     from orchestrator.usecases.submit import Request
 
     tags = dict(names.tag(item) for item in tag or [])
-    request = Request(job, host, profile, set_ or [], tags, note, force)
+    request = Request(job, host, profile, set_ or [], tags, note, force, canary=not no_canary)
     _submit(context(), request, follow, dry_run)
 
 
@@ -152,6 +167,11 @@ def _submit(ctx: Context, request: Request, follow: bool, dry_run: bool) -> None
         if not plan.found.ok and not request.force:
             raise typer.Exit(5)
         return
+    if plan.spec.canary is not None and request.canary:
+        from orchestrator.usecases import canary
+
+        plan = canary.passed(ctx, plan, request)
+        ctx.say(render.findings(canary.told(plan)).rstrip("\n"))
     run, agent = submit(ctx, plan, request)
     render.emit(run.run_id + "\n")
     ctx.say(output.started_line(run))

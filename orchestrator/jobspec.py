@@ -32,6 +32,15 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """A relation the config must keep, as an expression over its keys."""
+
+    text: str
+    why: str | None = None
+    waive: str | None = None  # the reason for which a breach is let pass
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     gpus_min: int = 0
     gpus_max: int = 0
@@ -72,6 +81,17 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A short command that must go well on the host before the run itself is started."""
+
+    argv: tuple[str, ...]
+    time: float  # seconds
+    metrics_file: str | None = None  # None: the job's own
+    expect: Expect = Expect()
+    scale: str | None = None  # over the config: how many times as long the run itself takes
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """A job as one run would execute it: profile and overrides applied, every default filled."""
 
@@ -85,6 +105,7 @@ class JobSpec:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     volatile: tuple[str, ...] = ()  # dotted config keys left out of the hash
     reference: Reference | None = None
+    rules: tuple[Rule, ...] = ()
     resources: Resources = Resources()
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
@@ -96,6 +117,7 @@ class JobSpec:
     metrics_primary: str = "accuracy"
     metrics_declared: bool = False  # the spec names `metrics` or `expect`: a metrics file is owed
     expect: Expect = Expect()
-    guards: tuple[Mapping[str, Any], ...] = ()
-    canary: Mapping[str, Any] | None = None
+    guards: tuple[Mapping[str, Any], ...] = ()  # in the form their host takes
+    notify: Mapping[str, Any] | None = None
+    canary: Canary | None = None
     retry: Retry | None = None

@@ -17,8 +17,8 @@ from orchestrator.names import did_you_mean
 from orchestrator.strictyaml import Document
 
 SECTIONS = (
-    "config", "reference", "env", "resources", "expect", "data", "setup", "results", "metrics",
-    "guards", "canary", "command", "stages",
+    "config", "reference", "rules", "env", "resources", "expect", "data", "setup", "results",
+    "metrics", "guards", "notify", "canary", "command", "stages",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import names, overlay, specparts, strictyaml
+from orchestrator import names, overlay, specchecks, specparts, strictyaml
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.fields import Field
 from orchestrator.jobspec import Bound, DataSource, Expect, JobSpec
@@ -19,9 +19,9 @@ from orchestrator.strictyaml import Document
 
 JOBS_DIR = "jobs"
 KEYS = (
-    "description", "command", "stages", "config", "volatile", "reference", "resources", "profiles",
-    "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards", "canary",
-    "retry",
+    "description", "command", "stages", "config", "volatile", "reference", "rules", "resources",
+    "profiles", "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards",
+    "notify", "canary", "retry",
 )  # fmt: skip
 
 
@@ -134,6 +134,7 @@ def _assembled(
         overrides=overrides,
         volatile=specparts.config_keys(top.get("volatile"), config),
         reference=specparts.reference(top.get("reference")),
+        rules=specchecks.rules(top.get("rules"), config),
         resources=specparts.resources(top.get("resources")),
         env=env,
         secrets=specparts.secrets(top.get("secrets"), env),
@@ -145,8 +146,9 @@ def _assembled(
         metrics_primary=primary,
         metrics_declared="metrics" in top or "expect" in top,
         expect=specparts.expect(top.get("expect")),
-        guards=specparts.guards(top.get("guards")),
-        canary=specparts.canary(top.get("canary")),
+        guards=specchecks.guards(top.get("guards")),
+        notify=specchecks.notify(top.get("notify")),
+        canary=specchecks.canary(top.get("canary"), config),
         retry=specparts.retry(top.get("retry")),
     )
 

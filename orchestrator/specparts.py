@@ -275,33 +275,6 @@ def expect(field: Field | None) -> Expect:
     return Expect(bounds, predictions)
 
 
-def guards(field: Field | None) -> tuple[Mapping[str, Any], ...]:
-    """Each guard as {metric, rule} or {log, after: seconds}."""
-    return tuple(_guard(item) for item in field.items()) if field else ()
-
-
-def _guard(field: Field) -> Mapping[str, Any]:
-    table = field.table(("metric", "rule", "log", "after"))
-    if set(table) == {"metric", "rule"}:
-        return {"metric": table["metric"].text(), "rule": table["rule"].one_of(("finite",))}
-    if set(table) == {"log", "after"}:
-        return {"log": table["log"].one_of(("idle",)), "after": table["after"].read(units.duration)}
-    raise field.error(
-        f"`{field.name}` must be {{metric: NAME, rule: finite}} or {{log: idle, after: 30m}}"
-    )
-
-
-def canary(field: Field | None) -> Mapping[str, Any] | None:
-    """{argv, time: seconds}; five minutes when no time is given."""
-    if field is None:
-        return None
-    table = field.table(("command", "time"))
-    if "command" not in table:
-        raise field.error("`canary` needs `command:`")
-    seconds = table["time"].read(units.duration) if "time" in table else 300.0
-    return {"argv": list(argv(table["command"])), "time": seconds}
-
-
 _RETRY_ON = ("lost", "oom")
 _RETRY_MAX = 100
 

@@ -36,6 +36,7 @@ class Watcher(Supervisor):
     def watch(self) -> None:
         """After this returns the exit record stands and every process of the run is gone."""
         self.say("the supervisor was killed; the job goes on and is watched again")
+        self._stand_guard()
         if self._over(self._watched()):
             Supervisor(self.layout, self.run, self.order, None).main()
 

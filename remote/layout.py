@@ -108,6 +108,7 @@ class RunFiles:
         self.order = os.path.join(path, "order.json")  # what to start, without secrets' values
         self.stage = os.path.join(path, "stage")  # the stage begun last
         self.session = os.path.join(path, "session.json")
+        self.events = os.path.join(path, "events.jsonl")
         self.reserve = os.path.join(path, "reserve")  # freed so that a full disk can hold `exit`
         number = "" if attempt == 1 else ".%d" % attempt
         self.started = os.path.join(path, "started" + number)  # by O_EXCL: at most one start

@@ -167,17 +167,18 @@ def spawn(
     cwd: str,
     output: int,
     own_session: bool = True,
+    source: Optional[int] = None,
 ) -> int:
     """Start `argv` in a session (or only a process group) of its own; returns its pid.
 
-    stdin is /dev/null, stdout and stderr both go to `output`; nothing else is inherited. An exec
-    that fails raises OSError here.
+    stdin is `source`, or /dev/null; stdout and stderr both go to `output`; nothing else is
+    inherited. An exec that fails raises OSError here.
     """
     read_end, write_end = os.pipe()  # close-on-exec: an empty read means that exec succeeded
     pid = os.fork()
     if pid == 0:
         try:
-            _become(argv, env, cwd, output, own_session)
+            _become(argv, env, cwd, output, own_session, source)
         except OSError as exc:
             os.write(write_end, b"%d" % (exc.errno or 0))
         finally:
@@ -193,7 +194,12 @@ def spawn(
 
 
 def _become(
-    argv: Sequence[str], env: Dict[str, str], cwd: str, output: int, own_session: bool
+    argv: Sequence[str],
+    env: Dict[str, str],
+    cwd: str,
+    output: int,
+    own_session: bool,
+    source: Optional[int],
 ) -> None:
     if own_session:
         os.setsid()
@@ -202,7 +208,7 @@ def _become(
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(os.open("/dev/null", os.O_RDONLY) if source is None else source, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(cwd)

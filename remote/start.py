@@ -147,6 +147,7 @@ def _claim(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes)
     files.write_atomic(run.config, request["config"].encode("utf-8"), durable=False)
     files.write_json(run.spec, request["spec"], durable=False)
     order = {**request["order"], "snapshot": request["tree"]}
+    order.pop("webhook", None)
     order["secrets_named"] = sorted(order.pop("secrets", None) or {})
     files.write_json(run.order, order, durable=False)
     lay_reserve(run)

@@ -46,6 +46,10 @@ def status(layout: Layout, run_id: str) -> Dict[str, Any]:
         report["log_size"] = os.stat(run.log).st_size
     except OSError:
         report["log_size"] = 0
+    if os.path.exists(run.events):
+        from remote import events  # only where there are any
+
+        report["events"] = events.read(run)
     if report["phase"] == "finished":
         report["exit"] = exit_record(run)
     elif (files.read_json(run.identity) or {}).get("adopted_at"):

@@ -12,17 +12,21 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
-from remote import causes, environment, files, gpu, keeper, procs, session, status, trees
+from remote import causes, environment, events, files, gpu, keeper, procs, session, status, trees
 from remote.aside import Aside
 from remote.attempts import follows, owned_by
 from remote.causes import End
 from remote.layout import Layout, RunFiles
 
+if TYPE_CHECKING:
+    from remote.guards import Guards
+
 GRACE = 10.0
 QUEUE_POLL = 3.0
 STUCK_POLL = 5.0
+LAST_LOOK = 256  # pieces of metrics.jsonl, 64 MiB: what a job wrote just before its end
 LOCK_PATIENCE = 2.0  # who looks whether the run lives holds its lock for a moment
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -60,6 +64,8 @@ class Supervisor:
         self.view = "plain"
         self.aside = Aside()
         self.opener: Optional[int] = None  # the child that opens the view
+        self.guards: Optional[Guards] = None
+        self.grace = float(order.get("grace") or GRACE)
         self.first = run.attempt  # the earliest attempt this process owned
         self.leader: Optional[int] = None  # the job's keeper, not reaped before its tree is
         self.log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -97,6 +103,8 @@ class Supervisor:
                 break
             self.say("%d processes would not end: %s" % (len(left), left[:20]))
             time.sleep(STUCK_POLL)
+        self._guard(ended=True)
+        self.guards, self.grace = None, float(self.order.get("grace") or GRACE)
         done = self.run
         following = follows(self.layout, done, self.order.get("retry"), end, self._is_cancelled)
         if following is not None:
@@ -104,6 +112,7 @@ class Supervisor:
             end = end._replace(reasons=(*end.reasons, "attempt %d follows" % following.attempt))
             identify(following)
         self._record(done, end)
+        self._tell("end", ": ".join([end.verdict, *end.reasons[:3]]))
         if following is None:
             self._leave()
             return False
@@ -214,6 +223,13 @@ class Supervisor:
         }
         self.report(record)
         files.write_json(self.run.job, record)
+        self._stand_guard()
+
+    def _stand_guard(self) -> None:
+        if self.order.get("guards") and self.guards is None:
+            from remote.guards import Guards  # a run without guards does not pay for them
+
+            self.guards = Guards(self.run, self.order["guards"], self.gpus)
 
     # --- the view ---------------------------------------------------------------------------------
 
@@ -255,7 +271,7 @@ class Supervisor:
             if ended is not None:
                 return ended
             pause = 3600.0 if self.poll is None else self.poll
-            for limit in (end, self.deadline):
+            for limit in (end, self.deadline, self.guards.due if self.guards else None):
                 if limit is not None:
                     pause = min(pause, limit - time.monotonic())
             info = signal.sigtimedwait(WATCHED, max(0.0, pause))
@@ -264,6 +280,8 @@ class Supervisor:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 reason = "its time limit of %g s was reached" % float(self.order["time"])
                 raise Ended(End("killed", "time_limit", reasons=(reason,)))
+            if self.guards is not None and time.monotonic() >= self.guards.due:
+                self._guard()
             if end is not None and time.monotonic() >= end:
                 return None
 
@@ -275,6 +293,50 @@ class Supervisor:
         if info.si_code == os.CLD_EXITED:
             return Ending(info.si_status, None)
         return Ending(128 + info.si_status, info.si_status)
+
+    def _guard(self, ended: bool = False) -> None:
+        """Write down what the guards found; raises Ended when one of them ends the run."""
+        if self.guards is None:
+            return
+        ending = None
+        try:
+            fired = self.guards.look(LAST_LOOK if ended else None)
+        except Exception as exc:  # a guard that fails must not cost the run its owner
+            self.say("the guards failed and are off: %s: %s" % (type(exc).__name__, exc))
+            self.guards = None
+            return
+        for firing in fired:
+            acts = firing.action != "warn" and not ended and ending is None
+            text = firing.message
+            if acts:
+                self.grace = firing.grace
+                reason = "a guard ended it (%s): %s" % (firing.action, text)
+                ending = End("killed", "guard", reasons=(reason,))
+            about = {"action": firing.action, "acted": acts, "evidence": firing.evidence}
+            events.append(self.run, status.now(), "guard", text, guard=firing.guard, **about)
+            self.say("guard (%s): %s" % (firing.action if acts else "warn", text))
+            self._tell("guard", text)
+        self.guards.said()
+        if ending is not None:
+            raise Ended(ending)
+
+    def _tell(self, event: str, text: str) -> None:
+        """Notify whom the spec names, in a child that nobody waits for."""
+        order = self.order.get("notify") or {}
+        if event not in (order.get("events") or ()):
+            return
+        text = "%s (%s): %s" % (order.get("job"), self.run.run_id, text)
+        message = {"text": text, "event": event, "run_id": self.run.run_id, "job": order.get("job")}
+        webhook = self.order.get("webhook") or order.get("webhook")
+        if str(webhook).startswith("$"):
+            webhook = None  # the name of a variable whose value only the submitter has
+
+        def work() -> None:
+            from remote import notify
+
+            notify.send(self.run, {**order, "webhook": webhook}, message)
+
+        self.aside.do(work)
 
     def _asked_to_end(self) -> End:
         if self._is_cancelled():
@@ -298,9 +360,8 @@ class Supervisor:
 
     def _clear_tree(self) -> List[int]:
         """End what is left of the job, then let its first process go; pids that would not end."""
-        grace = float(self.order.get("grace") or GRACE)
         tree = procs.Tree(self.run.run_id, self.leader, [os.getpid(), *self.aside.pids])
-        left = procs.end_tree(tree, grace, self.aside.reap)
+        left = procs.end_tree(tree, self.grace, self.aside.reap)
         if self.leader is not None and not left:
             self._reap()
         return left

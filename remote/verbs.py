@@ -81,6 +81,7 @@ VERBS: Dict[str, str] = {
     "wait": "remote.ending:wait",
     "view": "remote.verbs:view",
     "runs": "remote.verbs:list_runs",
+    "usage": "remote.usage:usage",
 }
 
 

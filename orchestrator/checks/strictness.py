@@ -14,10 +14,6 @@ def check(spec: JobSpec) -> list[Finding]:
 
 
 def _open(spec: JobSpec) -> Iterator[tuple[str, str, str]]:
-    if spec.guards:
-        yield "not-enforced", "guards", "guards are recorded, not enforced yet in this version"
-    if spec.canary is not None:
-        yield "not-enforced", "canary", "the canary is recorded, not run yet in this version"
     if not spec.expect.metrics and spec.expect.predictions is None:
         yield "no-expect", "expect", "nothing is expected: a good result will stay `unverified`"
     elif spec.expect.predictions == "any":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.checks import history, reference, strictness
+from orchestrator.checks import history, reference, relations, strictness
 from orchestrator.confighash import config_hash
 from orchestrator.domain import Finding
 from orchestrator.errors import PreflightRefused
@@ -38,6 +38,7 @@ def preflight(project: Path, spec: JobSpec, ledger: Ledger) -> Preflight:
     digest = config_hash(spec.config, spec.volatile)
     findings = [
         *reference.check(spec.config, spec.reference, project),
+        *relations.check(spec.config, spec.rules),
         *strictness.check(spec),
         *history.check(digest, ledger.same_config(digest, spec.name)),
     ]
@@ -49,5 +50,5 @@ def refuse(found: Preflight) -> PreflightRefused:
     lines = "".join(f"\n  {finding.rule}: {finding.message}" for finding in bad)
     return PreflightRefused(
         f"{found.spec.name}: {len(bad)} findings refuse it; nothing was started{lines}",
-        hint="mend the config, waive the key with a reason under `reference: waive:`, or --force",
+        hint="mend the config, waive the finding with a reason in the spec, or --force",
     )

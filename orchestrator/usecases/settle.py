@@ -13,6 +13,7 @@ from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Sess
 from orchestrator.ledger.store import Ledger
 from orchestrator.spec import expect_of
 from orchestrator.transport.replies import run_status
+from orchestrator.usecases import hostevents
 
 PHASES: Mapping[str, RunState] = {
     "claimed": RunState.SYNCED,
@@ -35,6 +36,7 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
     if attempt > run.attempt and (phase in PHASES or phase == "finished"):
         ledger.went_on(run.run_id, at, attempt)
         run = ledger.get(run.run_id)
+    hostevents.note(ledger, run, status, at)
     if run.state is RunState.FINISHED:
         return run
     if attempt < run.attempt and phase != "absent":

@@ -53,6 +53,7 @@ class Request:
     note: str | None = None
     force: bool = False
     supersedes: str | None = None
+    canary: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Plan:
     found: Preflight
     data: tuple[tuple[DataSource, Path | None], ...]  # with the local folder of what is sent
     secrets: Mapping[str, str]
+    webhook: str | None  # the address in the clear: for the host's memory, never for a disk
     max_file: int
     listing: GitListing
 
@@ -90,9 +92,17 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         found=found,
         data=tuple((source, _data_folder(ctx, source)) for source in data_for(spec)),
         secrets={name: ctx.secret(name) for name in spec.secrets},
+        webhook=_webhook(ctx, spec),
         max_file=config.max_file_size or MAX_FILE,
         listing=listing,
     )
+
+
+def _webhook(ctx: Context, spec: JobSpec) -> str | None:
+    address = (spec.notify or {}).get("webhook")
+    if address and address.startswith("$"):
+        return ctx.secret(address.strip("${}"))
+    return address
 
 
 def _data_folder(ctx: Context, source: DataSource) -> Path | None:
@@ -358,6 +368,9 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
             "disk": needs.disk,
             "time": needs.time,
             "retry": retry_order(spec),
+            "guards": list(spec.guards),
+            "notify": {**spec.notify, "job": spec.name} if spec.notify else None,
+            "webhook": plan.webhook,
         },
         "data": [
             {"name": source.name, "tree": data[source.name].tree}

@@ -29,8 +29,6 @@ def test_tight_spec_gives_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "rule", "key"),
     [
-        ({"guards": ({"metric": "loss", "rule": "finite"},)}, "not-enforced", "guards"),
-        ({"canary": {"argv": ["x"], "time": 300.0}}, "not-enforced", "canary"),
         ({"expect": Expect()}, "no-expect", "expect"),
         ({"expect": Expect(predictions="any")}, "any-predictions", "expect.predictions"),
         ({"metrics_declared": False}, "no-metrics", "metrics"),

@@ -13,7 +13,7 @@ import pytest
 from orchestrator import spec, units
 from orchestrator.confighash import config_hash
 from orchestrator.errors import NotFound, SpecError, UsageError
-from orchestrator.jobspec import Bound, JobSpec, Resources, Stage
+from orchestrator.jobspec import Bound, Canary, JobSpec, Resources, Stage
 
 FULL = Path(__file__).parent.parent / "data" / "full_job.yaml"
 SMALL = """\
@@ -69,11 +69,10 @@ def test_full_job_is_read_to_the_last_key(load: Load) -> None:
     assert job.expect.metrics == {"accuracy": Bound(0.85, None)}
     assert job.expect.predictions == "not-degenerate"
     assert job.guards == (
-        {"metric": "loss", "rule": "finite"}, {"log": "idle", "after": 1800.0}
+        {"metric": "loss", "rule": "finite", "action": "stop", "grace": 60.0},
+        {"log": "idle", "after": 1800.0, "action": "warn"},
     )  # fmt: skip
-    assert job.canary == {
-        "argv": ["sh", "-c", "python -m jobs.textdiff.pipeline --canary"], "time": 300.0
-    }  # fmt: skip
+    assert job.canary == Canary(("sh", "-c", "python -m jobs.textdiff.pipeline --canary"), 300.0)
 
 
 def test_smallest_job_has_every_default(load: Load) -> None:
@@ -142,12 +141,26 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nexpect: {a: {min: 2, max: 1}}", 2, "above max"),
         ("command: x\nexpect: {predictions: not_degenerate}", 2, "did you mean `not-degenerate`?"),
         ("command: x\nguards: [{metric: loss}]", 2, "must be {metric: NAME, rule: finite}"),
+        ("command: x\nguards: [{loss: idle}]", 2, "unknown key `loss`"),
+        ("command: x\nguards: [{metric: loss, log: idle, after: 1m}]", 2, "is no guard"),
+        ("command: x\nguards: [{metric: loss, max: 3, rule: finite}]", 2, "must be {metric"),
+        ("command: x\nguards: [{log: idle}]", 2, "needs `after:`"),
+        ("command: x\nguards: [{disk: low}]", 2, "needs `free:`"),
+        ("command: x\nguards: [{log: idle, after: 1m, grace: 1m}]", 2, "only `action: stop`"),
+        ("command: x\nguards: [{metric: l, max: 3, action: die}]", 2, "warn, stop, kill"),
+        ("command: x\nguards: [{metric: l, no_improvement: 0}]", 2, "more than 0 steps"),
+        ("command: x\nnotify: {events: [end]}", 2, "needs `webhook:` or `command:`"),
+        ("command: x\nnotify: {webhook: 'file:///etc/passwd'}", 2, "http(s)://"),
         ("command: x\nguards: [{metric: loss, rule: finit}]", 2, "did you mean `finite`?"),
+        ("command: x\ncanary: {command: y, scale: steps / 10}", 2, "no key `steps`"),
         ("command: x\ncanary: {time: 5m}", 2, "needs `command:`"),
         ("command: x\nreference: {only: [a]}", 2, "needs `config:`"),
         ("command: x\nreference: {config: ../r.yaml}", 2, "inside the project"),
         ("command: x\nreference: {config: [{at: a}]}", 2, "{file: ..., at: dotted.key}"),
         ("command: x\nreference: {config: r.yaml, waive: {a: ''}}", 2, "is empty"),
+        ("command: x\nrules: ['a < 1']", 2, "character 1: the config has no key `a`"),
+        ("command: x\nconfig: {a: 1}\nrules: ['a < 1 and']", 3, "character 10: it is"),
+        ("command: x\nrules: [{why: because}]", 2, "must be an expression"),
         ("command: x\nprofiles: {cpu: {confg: {}}}", 2, "did you mean `config`?"),
         ("command: x\nprofiles: {cpu: {secrets: [A]}}", 2, "unknown key `secrets`"),
         ("command: x\nconfig: {lr: 010}", 2, "write 10"),

@@ -1,0 +1,48 @@
+"""What a run's host wrote down by itself: guards that fired, notifications that did not get out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.clock import parse_iso
+from orchestrator.domain import Run
+from orchestrator.ledger.store import Ledger
+
+KINDS = ("guard", "notify")
+COUNT_MAX = 100
+TEXT_MAX = 1000
+ITEM_MAX = 20_000
+KEPT = ("guard", "action", "acted", "evidence")
+
+
+def note(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
+    """Every event in the host's status is in the run's timeline once, at the host's time."""
+    told = status.get("events")
+    if not isinstance(told, list) or not told:
+        return
+    known = {event.data.get("number") for event in ledger.events(run.run_id) if event.kind in KINDS}
+    for item in told[:COUNT_MAX]:
+        if _is_lawful(item) and item["number"] not in known:
+            known.add(item["number"])
+            about = {key: item[key] for key in KEPT if key in item}
+            message = {"message": item["message"][:TEXT_MAX], "number": item["number"]}
+            ledger.event(run.run_id, _time(item, at), item["kind"], {**message, **about})
+
+
+def _is_lawful(item: Any) -> bool:
+    return (
+        isinstance(item, dict)
+        and item.get("kind") in KINDS
+        and isinstance(item.get("message"), str)
+        and type(item.get("number")) is int
+        and len(repr(item)) < ITEM_MAX
+    )
+
+
+def _time(item: Mapping[str, Any], at: str) -> str:
+    try:
+        parse_iso(str(item.get("at")))
+    except ValueError:
+        return at
+    return str(item["at"])

@@ -1,0 +1,146 @@
+"""The canary: a short run on the real host that stops the submit when it goes badly."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import MakeDesk, box
+from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, until
+from tests.helpers.sshd import PrivateSshd
+
+GOOD = '{"accuracy": 0.8, "confusion_matrix": [[8, 2], [2, 8]]}'
+PASS = "echo small; test $ORCH_CANARY = 1; test $right = 45; cp small.json results/metrics.json"
+SPEC: dict[str, Any] = {
+    **TRAIN,
+    "config": {"right": 45, "steps": 1000},
+    "canary": {"command": "right=45; " + PASS, "time": "1m", "scale": "steps / 10"},
+    "resources": {"time": "5m"},
+}
+
+
+def with_canary(new_desk: MakeDesk, canary: Any = None, **options: Any) -> Desk:
+    spec = {**SPEC, "canary": {**SPEC["canary"], **canary}} if canary else SPEC
+    return new_desk({"train": spec}, files={"small.json": GOOD}, **options)
+
+
+def canary_finding(shown: dict[str, Any]) -> dict[str, Any]:
+    return next(each for each in shown["findings"] if each["rule"] == "canary")
+
+
+@pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
+def test_a_canary_runs_first_and_is_a_run_of_its_own(
+    where: str, new_desk: MakeDesk, request: pytest.FixtureRequest
+) -> None:
+    options: dict[str, Any] = {}
+    if where == "ssh":
+        server: PrivateSshd = request.getfixturevalue("sshd")
+        options = {"host": box(server), "ssh_config": server.client_config}
+    desk = with_canary(new_desk, **options)
+    done = desk.orch("submit", "train")
+    run_id = done.stdout.strip()
+    desk.orch("wait")
+    first, main = sorted(desk.runs(), key=lambda run: run["run_id"])
+    assert (first["job"], main["job"], main["run_id"]) == ("train.canary", "train", run_id)
+    assert (first["verdict"], first["outcome"], first["accuracy"]) == (
+        "succeeded", "unverified", 0.8,
+    )  # fmt: skip
+    assert first["snapshot"] == main["snapshot"]
+    assert main["supersedes"] is None
+    shown = desk.show()
+    assert shown["run_id"] == run_id  # the latest run is no canary
+    about = canary_finding(shown)["ours"]
+    assert (about["run_id"], about["verdict"], about["accuracy"]) == (
+        first["run_id"], "succeeded", 0.8,
+    )  # fmt: skip
+    assert about["estimate"] == pytest.approx(100 * about["seconds"])
+    assert "the canary passed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("canary", "words"),
+    [
+        ({"command": "echo no such thing; exit 3"}, ["failed", "exit code 3", "no such thing"]),
+        ({"command": "sleep 60", "time": "1s"}, ["killed", "time limit"]),
+        ({"command": "echo '{\"accuracy\": NaN}' > results/metrics.json"}, ["invalid_result"]),
+        ({"command": "true", "expect": {"accuracy": {"min": 0.5}}}, ["invalid_result", "missing"]),
+        ({"expect": {"accuracy": {"min": 0.9}}}, ["below_target", "0.9"]),
+    ],
+)
+def test_a_failing_canary_stops_the_submit(
+    canary: dict[str, Any], words: list[str], new_desk: MakeDesk
+) -> None:
+    desk = with_canary(new_desk, canary)
+    done = desk.orch("submit", "train", code=5)
+    assert done.stdout == ""
+    assert_clear(done, "canary failed", *words)
+    (only,) = desk.runs()
+    assert only["job"] == "train.canary"
+    assert (
+        json.loads(desk.orch("check", "train", "--canary", "--json", code=5).stdout)["ok"] is False
+    )
+    run_id = desk.submit("train", "--force")
+    shown = desk.show(run_id)
+    assert shown["forced"] is True
+    assert canary_finding(shown)["severity"] == "error"
+
+
+def test_a_few_examples_of_one_class_do_not_fail_a_canary_unless_it_expects_more(
+    new_desk: MakeDesk,
+) -> None:
+    one = '{"accuracy": 0.5, "confusion_matrix": [[8, 0], [8, 0]]}'
+    write = f"echo '{one}' > results/metrics.json"
+    desk = with_canary(new_desk, {"command": write})
+    desk.orch("check", "train", "--canary")
+    expects = {"command": write, "expect": {"predictions": "not-degenerate"}}
+    desk.spec("train", {**SPEC, "canary": expects})
+    assert "degenerate" in desk.orch("check", "train", "--canary", code=5).stdout
+
+
+def test_no_canary_starts_at_once_and_a_refused_config_runs_none(new_desk: MakeDesk) -> None:
+    desk = with_canary(new_desk, {"command": "false"})
+    desk.submit("train", "--no-canary")
+    assert [run["job"] for run in desk.runs()] == ["train"]
+    desk.spec("train", {**SPEC, "rules": ["steps < 10"]})
+    desk.orch("submit", "train", code=5)
+    assert [run["job"] for run in desk.runs()] == ["train"]
+
+
+def test_a_run_longer_than_its_limit_is_foreseen(new_desk: MakeDesk) -> None:
+    desk = with_canary(new_desk, {"command": "sleep 1", "scale": "steps"})
+    report = json.loads(desk.orch("check", "train", "--canary", "--json").stdout)
+    (warning,) = [each for each in report["findings"] if each["severity"] == "warning"]
+    assert "time limit is 5 min" in warning["message"]
+    told = '{"estimate": {"seconds": 60, "disk_bytes": 900000000000000}}'
+    desk.spec("train", {**SPEC, "canary": {"command": f"echo '{told}' > results/metrics.json"}})
+    report = json.loads(desk.orch("check", "train", "--canary", "--json").stdout)
+    (warning,) = [each for each in report["findings"] if each["severity"] == "warning"]
+    assert "900000.0 GB of results" in warning["message"]
+
+
+def test_guards_watch_the_canary_too(new_desk: MakeDesk) -> None:
+    lines = 'echo \'{"step": 1, "loss": 99}\' > results/metrics.jsonl'
+    spec = {**SPEC, "guards": [{"metric": "loss", "max": 9}], "canary": {"command": lines}}
+    desk = new_desk({"train": spec})
+    assert "in the canary: loss is 99 at step 1" in desk.orch("check", "train", "--canary").stdout
+
+
+def test_ctrl_c_during_a_canary_starts_nothing_and_names_it(new_desk: MakeDesk) -> None:
+    desk = with_canary(new_desk, {"command": "sleep 60"})
+    process = desk.start("submit", "train")
+    (row,) = until(lambda: [row for row in desk.rows() if row[1] == "running"], 30)
+    until(lambda: of_run(row[0]))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert f"orch cancel {row[0]}" in err
+    assert len(desk.runs()) == 1
+    desk.orch("cancel", row[0])
+
+
+def test_check_canary_without_one_in_the_spec_is_a_usage_error(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    assert "no `canary:`" in desk.orch("check", "train", "--canary", code=2).stderr

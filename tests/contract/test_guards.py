@@ -1,0 +1,218 @@
+"""Guards on real runs: the supervisor acts alone, the ledger learns of it, a notifier may break."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import MakeDesk
+from tests.contract.desk import Desk, of_run, supervisor_of, until
+
+# Trains until it is told to leave; then it writes a checkpoint. `bad` is what the loss becomes.
+TRAIN = """
+import json, os, signal, sys, time
+def leave(*_):
+    open("results/checkpoint", "w").write("step")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+bad, stubborn = sys.argv[1], len(sys.argv) > 2
+if stubborn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open("results/metrics.jsonl", "w") as file:
+    for step in range(5):
+        loss = "2.0" if step < 3 else bad
+        file.write('{"step": %d, "loss": %s}\\n' % (step, loss))
+        file.flush()
+print("waiting", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def guard_events(shown: dict[str, Any], kind: str = "guard") -> list[dict[str, Any]]:
+    return [event["data"] for event in shown["events"] if event["kind"] == kind]
+
+
+def job(bad: str, *guards: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"command": f"exec python3 train.py {bad}", "guards": list(guards), **more}
+
+
+def test_a_guard_stops_a_run_with_its_checkpoint_and_nobody_is_connected(
+    new_desk: MakeDesk,
+) -> None:
+    desk = new_desk({"nan": job("NaN", {"metric": "loss", "rule": "finite"})},
+                    files={"train.py": TRAIN})  # fmt: skip
+    run_id = desk.submit("nan")
+    folder = desk.home / ".orch" / "runs" / run_id
+    until((folder / "exit.json").exists, 60)
+    assert (folder / "results" / "checkpoint").read_text() == "step"
+    assert of_run(run_id) == []
+    desk.orch("wait", code=1)
+    shown = desk.show()
+    assert shown["verdict"] == "killed"
+    (event,) = guard_events(shown)
+    assert event["message"] == "loss is nan at step 3"
+    assert (event["action"], event["acted"]) == ("stop", True)
+    assert event["evidence"] == {"step": 3, "value": "nan"}
+    assert "a guard ended it (stop): loss is nan at step 3" in shown["outcome_reasons"]
+    assert "guard         stop: loss is nan at step 3" in desk.orch("show").stdout
+    assert "[orch] guard (stop): loss is nan at step 3" in desk.orch("tail", code=1).stdout
+
+
+def test_kill_gives_no_grace_and_warn_lets_the_run_go_on(new_desk: MakeDesk) -> None:
+    stubborn = job("NaN stubborn", {"metric": "loss", "rule": "finite", "action": "kill"})
+    warned = job("9.5", {"metric": "loss", "max": 9})
+    desk = new_desk({"kill": stubborn, "warn": warned}, files={"train.py": TRAIN})
+    desk.orch("submit", "kill", "-f", code=1)
+    assert desk.show()["verdict"] == "killed"
+    run_id = desk.submit("warn")
+    (event,) = until(lambda: guard_events(desk.show()), 60)
+    assert (event["action"], event["acted"]) == ("warn", False)
+    assert of_run(run_id)
+    desk.orch("show")
+    assert len(guard_events(desk.show())) == 1  # asked again, told once
+    desk.orch("cancel", run_id)
+    assert desk.show()["verdict"] == "cancelled"
+
+
+def test_what_a_job_wrote_just_before_its_end_is_looked_at_too(new_desk: MakeDesk) -> None:
+    quick = 'echo \'{"step": 1, "loss": NaN}\' > results/metrics.jsonl'
+    desk = new_desk({"quick": {**job(""), "command": quick,
+                               "guards": [{"metric": "loss", "rule": "finite"}]}})  # fmt: skip
+    desk.orch("submit", "quick", "-f")
+    shown = desk.show()
+    (event,) = guard_events(shown)
+    assert (shown["verdict"], event["acted"]) == ("succeeded", False)
+    assert event["message"] == "loss is nan at step 1"
+
+
+def test_a_silent_job_is_stopped_and_a_talking_one_is_not(new_desk: MakeDesk) -> None:
+    idle = {"log": "idle", "after": "3s", "action": "stop", "grace": "5s"}
+    talk = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i; sleep 0.5; done"
+    desk = new_desk({"mute": {"command": "echo a; sleep 300", "guards": [idle]},
+                     "talk": {"command": talk, "guards": [{**idle, "after": "5s"}]}})  # fmt: skip
+    desk.orch("submit", "mute", "-f", code=1)
+    assert "no output for" in desk.show()["outcome_reasons"][0]
+    desk.orch("submit", "talk", "-f")
+    assert guard_events(desk.show()) == []
+
+
+def test_guards_cost_an_idle_supervisor_next_to_nothing(new_desk: MakeDesk) -> None:
+    guards = [{"metric": "loss", "rule": "finite"}, {"log": "idle", "after": "30m"},
+              {"metric": "loss", "no_improvement": "1h"}, {"disk": "low", "free": "1MiB"},
+              {"predictions": "not-degenerate"}]  # fmt: skip
+    desk = new_desk({"idle": {"command": "sleep 300", "guards": guards}})
+    run_id = desk.submit("idle")
+    pid = supervisor_of(desk.home / ".orch" / "runs" / run_id)
+    before = cpu_ticks(pid)
+    threading.Event().wait(10)
+    assert cpu_ticks(pid) - before <= 3  # of 1 000
+    assert memory(pid) <= 15 << 20
+    desk.orch("cancel", run_id)
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def memory(pid: int) -> int:
+    """Bytes that are this process's share: what a fork has in common with others counts once."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss:"))
+
+
+# --- notifications --------------------------------------------------------------------------------
+
+
+@contextmanager
+def webhook(code: int = 200) -> Iterator[tuple[str, list[Any]]]:
+    """An address that takes posts; what it was sent."""
+    sent: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            sent.append((self.headers["Content-Type"], body.decode()))
+            self.send_response(code)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/secret", sent
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def no_proxy(desk: Desk) -> None:
+    desk.env |= {"no_proxy": "127.0.0.1"}
+
+
+def test_the_host_tells_a_webhook_and_a_command_of_guards_and_of_the_end(
+    new_desk: MakeDesk,
+) -> None:
+    notify = {"webhook": "$HOOK", "command": "cat >> results/told; echo >> results/told"}
+    spec = job("NaN", {"metric": "loss", "rule": "finite"}, notify=notify)
+    desk = new_desk({"nan": spec}, files={"train.py": TRAIN})
+    no_proxy(desk)
+    with webhook() as (url, sent):
+        desk.env["HOOK"] = url
+        run_id = desk.submit("nan")
+        desk.orch("wait", code=1)
+        until(lambda: len(sent) == 2)
+    told = [json.loads(body) for _, body in sent]
+    assert {item["event"] for item in told} == {"guard", "end"}
+    assert all(item["run_id"] == run_id and "loss is nan" in item["text"] for item in told)
+    file = desk.home / ".orch" / "runs" / run_id / "results" / "told"
+    until(lambda: len(file.read_text().splitlines()) == 2)
+    for path in (desk.home / ".orch").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert b"/secret" not in path.read_bytes(), path
+    assert b"/secret" not in (desk.home / "state" / "orch" / "ledger.db").read_bytes()
+
+
+def test_ntfy_gets_plain_text(new_desk: MakeDesk) -> None:
+    with webhook() as (url, sent):
+        notify = {"webhook": url, "format": "ntfy", "events": ["end"]}
+        desk = new_desk({"ends": {"command": "true", "notify": notify}})
+        no_proxy(desk)
+        run_id = desk.submit("ends")
+        desk.orch("wait")
+        until(lambda: sent)
+    assert sent == [("text/plain; charset=utf-8", f"ends ({run_id}): succeeded")]
+
+
+@pytest.mark.parametrize("kind", ["refused", "error", "no command", "failing command"])
+def test_a_broken_notifier_changes_nothing_but_a_line_in_the_timeline(
+    kind: str, new_desk: MakeDesk
+) -> None:
+    with webhook(404) as (url, _):
+        notify = {
+            "refused": {"webhook": "http://127.0.0.1:1/"},
+            "error": {"webhook": url},
+            "no command": {"command": ["/no/such/program"]},
+            "failing command": {"command": "exit 3"},
+        }[kind]
+        desk = new_desk({"ends": {"command": "echo '{}' > results/metrics.json", "notify": notify}})
+        no_proxy(desk)
+        run_id = desk.submit("ends")
+        desk.orch("wait", timeout=10)
+        assert desk.show()["verdict"] == "succeeded"
+        path = desk.home / ".orch" / "runs" / run_id / "events.jsonl"
+        until(path.exists, 60)
+    assert json.loads(path.read_text().splitlines()[0])["kind"] == "notify"
+    assert os.path.basename(url) not in path.read_text()
