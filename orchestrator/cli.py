@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from orchestrator import complete
+from orchestrator.commands import account
+from orchestrator.commands.arguments import Json, RunArg, RunNeeded, Text
 from orchestrator.console import INTERRUPTED, context, fail_softly, run_main
 
 if TYPE_CHECKING:
@@ -29,26 +31,13 @@ host_app = typer.Typer(help="Hosts: list them, pin their keys.", no_args_is_help
 ledger_app = typer.Typer(help="The ledger as a whole.", no_args_is_help=True)
 app.add_typer(host_app, name="host", rich_help_panel=None)
 app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
+account.register(app)
 
 Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
-RunArg = Annotated[
-    Optional[str],  # noqa: UP045 - typer resolves this at run time, also on 3.10
-    typer.Argument(
-        help="A run id, a prefix or suffix of one, or a job name; nothing: the latest run.",
-        autocompletion=complete.runs,
-    ),
-]
-RunNeeded = Annotated[
-    str,
-    typer.Argument(
-        help="A run id, a prefix or suffix of one, or a job name.", autocompletion=complete.runs
-    ),
-]
 RunList = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(help="Runs; nothing: the latest one.", autocompletion=complete.runs),
 ]
-Text = Optional[str]  # noqa: UP045
 HostOption = Annotated[
     Text, typer.Option("--host", help="Where; default: ORCH_HOST, then orch.yaml, then `local`.",
                        autocompletion=complete.hosts)
@@ -64,7 +53,6 @@ Tags = Annotated[
 ]
 Note = Annotated[Text, typer.Option("--note", help="A remark kept with the run.")]
 Force = Annotated[bool, typer.Option("--force", help="Submit in spite of findings; recorded.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the run ends.")]
 
 

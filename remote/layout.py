@@ -94,6 +94,7 @@ class RunFiles:
         self.started = os.path.join(path, "started")  # made by O_EXCL: at most one start
         self.identity = os.path.join(path, "supervisor.json")
         self.job = os.path.join(path, "job.json")
+        self.environment = os.path.join(path, "environment.json")  # may be absent
         self.session = os.path.join(path, "session.json")
         self.cancel = os.path.join(path, "cancel")
         self.exit = os.path.join(path, "exit.json")

@@ -142,7 +142,7 @@ class Supervisor:
             pid = self.leader = procs.spawn(stage["argv"], env, self.run.tree, self.log)
             if index == 0:
                 self._started(pid)
-                self._leave_spare()
+                self._leave_behind(path)
             ended = self._wait(pid, None)
             assert ended is not None
             code, number = ended
@@ -180,13 +180,19 @@ class Supervisor:
         finally:
             os._exit(0)
 
-    def _leave_spare(self) -> None:
+    def _leave_behind(self, path: str) -> None:
+        """For runs to come a copy of the tree; for comparisons what this one ran in."""
         if self._fork_helper():
             return
         try:
             _quiet_child()
             os.nice(10)
-            trees.make_spare(self.layout, str(self.order["snapshot"]))
+            try:
+                trees.make_spare(self.layout, str(self.order["snapshot"]))
+            finally:
+                from remote import surroundings  # here: the supervisor stays small
+
+                surroundings.record(self.run, path, self.gpus)
         finally:
             os._exit(0)
 

@@ -65,6 +65,8 @@ VERBS: Dict[str, str] = {
     "wait": "remote.ending:wait",
     "view": "remote.verbs:view",
     "runs": "remote.verbs:list_runs",
+    "evidence": "remote.evidence:evidence",
+    "content": "remote.evidence:content",
 }
 
 
