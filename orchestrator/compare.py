@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from orchestrator.domain import Run
 from orchestrator.runjson import plain
-from orchestrator.runtext import examples, wilson
+from orchestrator.runtext import examples, leaves, wilson
 
 SECTIONS = ("run", "result", "config", "environment", "data", "metrics")
 DIFF_LINES = 400  # of one file; what is beyond is counted
@@ -115,15 +115,6 @@ def rows_of(mappings: Sequence[Mapping[str, Any]]) -> list[Row]:
     flat = [dict(leaves(mapping)) for mapping in mappings]
     keys = dict.fromkeys(key for each in flat for key in each)
     return [Row(key, tuple(each.get(key, ABSENT) for each in flat)) for key in keys]
-
-
-def leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted key, value); an empty map is a value, a list is one value."""
-    for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def same(one: Any, other: Any) -> bool:

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from orchestrator import complete
-from orchestrator.commands.arguments import Json
+from orchestrator.commands.arguments import Json, RunArg, Text
 from orchestrator.console import context, fail_softly
 
 
 def register(app: typer.Typer) -> None:
     app.command()(compare)
+    app.command()(report)
 
 
 @fail_softly
@@ -36,3 +37,26 @@ def compare(
         output.document(pure.document(found, all_))
     else:
         render.emit(comparetext.compare_text(found, output.STDOUT, everything=all_))
+
+
+@fail_softly
+def report(
+    run: RunArg = None,
+    against: Annotated[
+        Text,
+        typer.Option(
+            "--against",
+            help="Compare with this run; default: the one it supersedes, else the job's last.",
+            autocompletion=complete.runs,
+        ),
+    ] = None,
+    output: Annotated[
+        Text, typer.Option("-o", "--output", help="A file: .html or .md; default: one of each.")
+    ] = None,
+) -> None:
+    """A self-contained account of a run as HTML and as Markdown; prints the files' names."""
+    from orchestrator import render
+    from orchestrator.usecases.report import report as run_report
+
+    for path in run_report(context(), run, against, output):
+        render.emit(f"{path}\n")
