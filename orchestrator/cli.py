@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from orchestrator import complete
-from orchestrator.commands import account
+from orchestrator.commands import account, listing
 from orchestrator.commands.arguments import Json, RunArg, RunNeeded, Text
 from orchestrator.console import INTERRUPTED, context, fail_softly, run_main
 
@@ -32,6 +32,7 @@ ledger_app = typer.Typer(help="The ledger as a whole.", no_args_is_help=True)
 app.add_typer(host_app, name="host", rich_help_panel=None)
 app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
 account.register(app)
+listing.register(app)
 
 Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
 RunList = Annotated[
@@ -229,35 +230,6 @@ def wait(
             output.run_document(ended, ledger.events(ended.run_id))
     ctx.say(output.ended_line(ended))
     raise typer.Exit(exit_code_of(ended))
-
-
-@app.command("ls")
-@fail_softly
-def list_runs(
-    job: Annotated[Text, typer.Option("--job", help="Only this job's runs.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
-    limit: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("-n", "--limit", min=0, help="Newest N; 0: all. Default 50; JSON: all."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """The ledger as a table, newest first."""
-    from orchestrator import output, render
-    from orchestrator.usecases.listing import SHOWN, listing
-
-    ctx = context()
-    if limit is None:
-        limit = 0 if json else SHOWN
-    shown = listing(ctx, job=job, everywhere=all_, limit=limit)
-    if json:
-        output.runs_document(shown.runs)
-        return
-    render.emit(render.ls_table(shown.runs, ctx.clock.now(), output.STDOUT))
-    if output.STDOUT.width is not None and any(run.supersedes for run in shown.runs):
-        ctx.say("* supersedes an earlier run")
-    if shown.total > len(shown.runs):
-        ctx.say(f"{len(shown.runs)} of {shown.total} runs; `-n 0` shows all")
 
 
 @app.command()
