@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from orchestrator import complete
+from orchestrator.commands import account, listing
+from orchestrator.commands.arguments import Json, RunArg, RunNeeded, Text
 from orchestrator.console import INTERRUPTED, context, fail_softly, run_main
 
 if TYPE_CHECKING:
@@ -29,26 +31,14 @@ host_app = typer.Typer(help="Hosts: list them, pin their keys.", no_args_is_help
 ledger_app = typer.Typer(help="The ledger as a whole.", no_args_is_help=True)
 app.add_typer(host_app, name="host", rich_help_panel=None)
 app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
+account.register(app)
+listing.register(app)
 
 Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
-RunArg = Annotated[
-    Optional[str],  # noqa: UP045 - typer resolves this at run time, also on 3.10
-    typer.Argument(
-        help="A run id, a prefix or suffix of one, or a job name; nothing: the latest run.",
-        autocompletion=complete.runs,
-    ),
-]
-RunNeeded = Annotated[
-    str,
-    typer.Argument(
-        help="A run id, a prefix or suffix of one, or a job name.", autocompletion=complete.runs
-    ),
-]
 RunList = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(help="Runs; nothing: the latest one.", autocompletion=complete.runs),
 ]
-Text = Optional[str]  # noqa: UP045
 HostOption = Annotated[
     Text, typer.Option("--host", help="Where; default: ORCH_HOST, then orch.yaml, then `local`.",
                        autocompletion=complete.hosts)
@@ -64,7 +54,6 @@ Tags = Annotated[
 ]
 Note = Annotated[Text, typer.Option("--note", help="A remark kept with the run.")]
 Force = Annotated[bool, typer.Option("--force", help="Submit in spite of findings; recorded.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the run ends.")]
 
 
@@ -263,36 +252,6 @@ def wait(
     raise typer.Exit(exit_code_of(ended))
 
 
-@app.command("ls")
-@fail_softly
-def list_runs(
-    job: Annotated[Text, typer.Option("--job", help="Only this job's runs.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
-    limit: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("-n", "--limit", min=0, help="Newest N; 0: all. Default 50; JSON: all."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """The ledger as a table, newest first."""
-    from orchestrator import output, render
-    from orchestrator.usecases.listing import SHOWN, listing
-
-    ctx = context()
-    if limit is None:
-        limit = 0 if json else SHOWN
-    shown = listing(ctx, job=job, everywhere=all_, limit=limit)
-    if json:
-        output.runs_document(shown.runs)
-        return
-    now = ctx.clock.now()
-    render.emit(render.ls_table(shown.runs, now, output.STDOUT, unreachable=shown.silent))
-    if output.STDOUT.width is not None and any(run.supersedes for run in shown.runs):
-        ctx.say("* supersedes an earlier run")
-    if shown.total > len(shown.runs):
-        ctx.say(f"{len(shown.runs)} of {shown.total} runs; `-n 0` shows all")
-
-
 @app.command()
 @fail_softly
 def show(run: RunArg = None, json: Json = False) -> None:
@@ -370,9 +329,9 @@ def reconcile(
         output.document(output.accounts_document(accounts))
     else:
         render.emit(output.accounts_text(accounts, ctx.clock.now()))
-    for account in accounts:
-        if account.error is not None:
-            ctx.say(f"{account.host}: {account.error}; nothing of its runs was changed")
+    for each in accounts:
+        if each.error is not None:
+            ctx.say(f"{each.host}: {each.error}; nothing of its runs was changed")
     if any(account.error is not None for account in accounts):
         raise typer.Exit(6)
 

@@ -234,6 +234,14 @@ def fetched_line(run: Run, report: Report) -> str:
     return "\n".join(lines)
 
 
+def tags_text(run: Run) -> str:
+    return "".join(sanitize.line(f"{k}={v}") + "\n" for k, v in sorted(run.tags.items()))
+
+
+def note_text(run: Run) -> str:
+    return sanitize.text(run.note or "") + "\n"
+
+
 # --- the log --------------------------------------------------------------------------------------
 
 

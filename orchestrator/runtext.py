@@ -161,6 +161,17 @@ def ran_for(run: Run, now: datetime) -> str:
         return ""
 
 
+def leaves(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """(dotted key, value) of all that is no map; an empty map is a value."""
+    found: list[tuple[str, Any]] = []
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            found += leaves(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
 # --- the parts of `show` --------------------------------------------------------------------------
 
 
@@ -249,20 +260,10 @@ def _mapping(title: str, value: Mapping[str, Any], style: Style) -> str:
     if not value:
         return ""
     lines = []
-    for key, item in _leaves("", value):
+    for key, item in leaves(value):
         shown = item if isinstance(item, str) else json.dumps(item, default=str)
         lines.append(f"  {sanitize.line(key)}: {sanitize.line(shown)}\n")
     return _title(title, style) + "".join(lines)
-
-
-def _leaves(prefix: str, value: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            found += _leaves(f"{prefix}{key}.", item)
-        else:
-            found.append((f"{prefix}{key}", item))
-    return found
 
 
 def _findings(run: Run, style: Style) -> str:

@@ -107,6 +107,7 @@ class RunFiles:
         self.spec = os.path.join(path, "spec.json")
         self.order = os.path.join(path, "order.json")  # what to start, without secrets' values
         self.stage = os.path.join(path, "stage")  # the stage begun last
+        self.environment = os.path.join(path, "environment.json")  # may be absent
         self.session = os.path.join(path, "session.json")
         self.events = os.path.join(path, "events.jsonl")
         self.reserve = os.path.join(path, "reserve")  # freed so that a full disk can hold `exit`

@@ -43,7 +43,8 @@ def send(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str,
         exclude = spec.get("results_exclude") or []
     sender = Sender(channel, root, request.get("have") or {}, request.get("parts") or {})
     sender.run([str(pattern) for pattern in exclude])
-    return {**before, "files": sender.count, "bytes": sender.bytes, "excluded": sender.excluded}
+    counts = {"files": sender.count, "bytes": sender.bytes, "excluded": sender.excluded}
+    return {**before, **counts, "environment": files.read_json(run.environment)}
 
 
 def walk(root: str, exclude: List[str]) -> Iterator[Tuple[str, os.stat_result, bool]]:

@@ -190,7 +190,7 @@ class Supervisor:
             )
             self._started(pid)
             if index == 0 and self.run.attempt == 1:
-                self.aside.do(self._leave_spare)
+                self.aside.do(lambda: self._leave_behind(path))
             end = self._end_of(self._wait(pid, None))
             if end.verdict != "succeeded" or last:
                 return end
@@ -253,9 +253,15 @@ class Supervisor:
         if view:
             session.close_view(str(view["kind"]), self.run, session.plain_env())
 
-    def _leave_spare(self) -> None:
+    def _leave_behind(self, path: str) -> None:
+        """For runs to come a copy of the tree; for comparisons what this one ran in."""
         os.nice(10)
-        trees.make_spare(self.layout, str(self.order["snapshot"]))
+        try:
+            trees.make_spare(self.layout, str(self.order["snapshot"]))
+        finally:
+            from remote import surroundings  # here: the supervisor stays small
+
+            surroundings.record(self.run, path, self.gpus)
 
     # --- waiting ----------------------------------------------------------------------------------
 

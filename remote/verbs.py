@@ -82,6 +82,8 @@ VERBS: Dict[str, str] = {
     "view": "remote.verbs:view",
     "runs": "remote.verbs:list_runs",
     "usage": "remote.usage:usage",
+    "evidence": "remote.evidence:evidence",
+    "content": "remote.evidence:content",
 }
 
 

@@ -18,6 +18,7 @@ from orchestrator.transport.base import Agent, End
 from orchestrator.transport.replies import only_status, run_status
 from orchestrator.unpack import Folder, LargeFile
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.evidence import environment_of, told
 from orchestrator.usecases.settle import settle
 from remote import wire
 
@@ -57,6 +58,7 @@ def fetch(
             folder.make_dirs_durable()
             changed = list(folder.changed)
     known = settle(ledger, ledger.get(run.run_id), end, ctx.now())
+    environment_of(ctx, ledger, run, told(end))
     whole = end.get("phase") == "finished" and not changed
     state = Fetched.COMPLETE if whole else Fetched.PARTIAL
     ledger.fetched(run.run_id, ctx.now(), state, str(destination))

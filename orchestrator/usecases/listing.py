@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from orchestrator.domain import Run
 from orchestrator.errors import LedgerError, UsageError
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
+
+if TYPE_CHECKING:
+    from orchestrator.selection import Selection
 
 SHOWN = 50
 
@@ -19,19 +23,34 @@ class Listing:
     silent: frozenset[str] = frozenset()  # names of hosts that were asked and did not answer
 
 
-def listing(ctx: Context, *, job: str | None, everywhere: bool, limit: int) -> Listing:
-    """The newest `limit` runs (0: all), open ones by their hosts' latest word if there is one."""
+def listing(
+    ctx: Context,
+    *,
+    job: str | None,
+    everywhere: bool,
+    limit: int,
+    chosen: Selection | None = None,
+) -> Listing:
+    """The first `limit` runs (0: all) of those chosen, newest first unless they are sorted.
+
+    Open ones are shown, and chosen, by their hosts' latest word if there is one.
+    """
     project = None if everywhere else ctx.project_or_none()
     scope = str(project) if project else None
     with ctx.ledger(readonly=True) as ledger:
-        runs = ledger.runs(project=scope, job=job, limit=limit or None)
+        most = limit or None if chosen is None else None
+        runs = ledger.runs(project=scope, job=job, limit=most)
         total = ledger.count(scope, job) if limit and len(runs) == limit else len(runs)
     told: dict[str, str] = {}
     if any(run.state.is_open for run in runs):
         runs = _refreshed(ctx, runs, told)
         for host, why in told.items():
             ctx.say(f"{host}: {why}; what was last known is shown")
-    return Listing(runs, total, frozenset(told))
+    silent = frozenset(told)
+    if chosen is not None:
+        found = chosen.apply(runs)
+        return Listing(found[: limit or None], len(found), silent)
+    return Listing(runs, total, silent)
 
 
 def _refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]:

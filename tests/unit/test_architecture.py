@@ -28,13 +28,22 @@ LAYER_OF = {
     "orchestrator.usecases": USECASE,
     **{
         f"orchestrator.{name}": SURFACE
-        for name in ("__main__", "cli", "complete", "console", "output", "progress", "render")
+        for name in (
+            "__main__",
+            "cli",
+            "commands",
+            "complete",
+            "console",
+            "output",
+            "progress",
+            "render",
+        )
     },
 }
 
 # Library -> the modules that may import it. `x` also owns for `x_more` and `x.more`.
 OWNERS = {
-    "typer": ["orchestrator.cli", "orchestrator.complete", "orchestrator.console"],
+    "typer": [f"orchestrator.{name}" for name in ("cli", "commands", "complete", "console")],
     "click": ["orchestrator.cli", "orchestrator.complete", "orchestrator.console"],
     "rich": ["orchestrator.cli", "orchestrator.progress", "orchestrator.render"],
     "sqlite3": ["orchestrator.ledger"],

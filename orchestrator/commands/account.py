@@ -1,0 +1,62 @@
+"""Commands that give an account of runs: compare, report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator import complete
+from orchestrator.commands.arguments import Json, RunArg, Text
+from orchestrator.console import context, fail_softly
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(compare)
+    app.command()(report)
+
+
+@fail_softly
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two runs or more: ids, pieces of ids, job names.", autocompletion=complete.runs
+        ),
+    ],
+    all_: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,
+    json: Json = False,
+) -> None:
+    """What differs between runs: config, code, environment, data, results."""
+    from orchestrator import compare as pure
+    from orchestrator import comparetext, output, render
+    from orchestrator.usecases.compare import compare as run_compare
+
+    found = run_compare(context(), runs)
+    if json:
+        output.document(pure.document(found, all_))
+    else:
+        render.emit(comparetext.compare_text(found, output.STDOUT, everything=all_))
+
+
+@fail_softly
+def report(
+    run: RunArg = None,
+    against: Annotated[
+        Text,
+        typer.Option(
+            "--against",
+            help="Compare with this run; default: the one it supersedes, else the job's last.",
+            autocompletion=complete.runs,
+        ),
+    ] = None,
+    output: Annotated[
+        Text, typer.Option("-o", "--output", help="A file: .html or .md; default: one of each.")
+    ] = None,
+) -> None:
+    """A self-contained account of a run as HTML and as Markdown; prints the files' names."""
+    from orchestrator import render
+    from orchestrator.usecases.report import report as run_report
+
+    for path in run_report(context(), run, against, output):
+        render.emit(f"{path}\n")

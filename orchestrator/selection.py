@@ -1,0 +1,156 @@
+"""Which runs `orch ls` shows, in which order, with which columns. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchestrator import units
+from orchestrator.clock import iso, parse_iso
+from orchestrator.domain import Outcome, Run, RunState, Verdict
+from orchestrator.errors import UsageError
+from orchestrator.names import did_you_mean
+from orchestrator.runjson import FIELDS, to_json
+from orchestrator.where import Where, find
+
+# Columns under the names of the table; any other name is a path into the run's document.
+SHORT = {
+    "run": "run_id",
+    "config": "config_hash",
+    "created": "created_at",
+    "started": "started_at",
+    "ended": "ended_at",
+}
+STATES = [*(each.value for each in RunState), *(each.value for each in Verdict)]
+OUTCOMES = [*(each.value for each in Outcome), "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Empty means any. `since` is an ISO time; `tags` maps a name to a value or None (any)."""
+
+    hosts: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    tags: Mapping[str, str | None] | None = None
+    since: str | None = None
+    where: Where | None = None
+    sort: str | None = None
+
+    def matches(self, run: Run) -> bool:
+        words = {run.state.value, run.verdict.value if run.verdict else ""}
+        outcome = run.outcome.value if run.outcome else "none"
+        return (
+            (not self.hosts or run.host in self.hosts)
+            and (not self.states or bool(words & set(self.states)))
+            and (not self.outcomes or outcome in self.outcomes)
+            and (self.since is None or run.created_at >= self.since)
+            and all(
+                run.tags.get(name) == value if value is not None else name in run.tags
+                for name, value in (self.tags or {}).items()
+            )
+            and (self.where is None or self.where(to_json(run)))
+        )
+
+    def apply(self, runs: Sequence[Run]) -> list[Run]:
+        """The runs that match, newest first or as `sort` says; those without that value last."""
+        kept = [run for run in runs if self.matches(run)]
+        if self.sort is None:
+            return kept
+        name = self.sort.removeprefix("-")
+        known = [(run, value_of(run, name)) for run in kept]
+        with_it = [pair for pair in known if _sortable(pair[1])]
+        with_it.sort(key=lambda pair: _order(pair[1]), reverse=self.sort.startswith("-"))
+        return [run for run, _ in with_it] + [run for run, v in known if not _sortable(v)]
+
+
+def selection(
+    now: datetime,
+    *,
+    hosts: Sequence[str] = (),
+    states: Sequence[str] = (),
+    outcomes: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    since: str | None = None,
+    where: str | None = None,
+    sort: str | None = None,
+) -> Selection:
+    """From a command line's words; UsageError for a word that can match nothing."""
+    return Selection(
+        hosts=_words(hosts, None, "--host"),
+        states=_words(states, STATES, "--state"),
+        outcomes=_words(outcomes, OUTCOMES, "--outcome"),
+        tags=dict(map(_tag, tags)) or None,
+        since=None if since is None else moment(since, now),
+        where=None if where is None else Where(where, frozenset(FIELDS)),
+        sort=None if sort is None else ("-" if sort.startswith("-") else "") + _named(sort),
+    )
+
+
+def _words(given: Sequence[str], known: Sequence[str] | None, option: str) -> tuple[str, ...]:
+    """Each option may come again and may hold several words with commas."""
+    words = [word.strip() for each in given for word in each.split(",") if word.strip()]
+    for word in words:
+        if known is not None and word not in known:
+            raise UsageError(
+                f"{option}: nothing is ever {word!a}{did_you_mean(word, known)}",
+                hint=f"one of: {', '.join(known)}",
+            )
+    return tuple(words)
+
+
+def _tag(text: str) -> tuple[str, str | None]:
+    key, found, value = text.partition("=")
+    return key, value if found else None
+
+
+def moment(text: str, now: datetime) -> str:
+    """`2d`, `3h` before now, a date or a time (UTC unless it says otherwise), as ISO."""
+    if text[-1:] in "smhd" and text[:1].isdigit() and "-" not in text:
+        return iso(now - timedelta(seconds=units.duration(text)))
+    zoned = text if "T" in text or " " in text else f"{text}T00:00"
+    for spelled in (zoned, zoned + "Z"):
+        try:
+            return iso(parse_iso(spelled.replace(" ", "T", 1)))
+        except ValueError:
+            continue
+    raise UsageError(
+        f"--since: {text!a} is no time", hint="write 2d, 3h, 2026-11-23 or 2026-11-23T09:30"
+    )
+
+
+def columns(text: str) -> list[str]:
+    """The names in `run,accuracy,config.training.lr`; UsageError for one that no run has."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--columns: no column is named", hint="e.g. run,accuracy,config.lr")
+    return [_named(name) for name in names]
+
+
+def _named(text: str) -> str:
+    name = text.removeprefix("-")
+    first = name.partition(".")[0]
+    known = [*SHORT, *FIELDS]
+    if "." in name and first not in FIELDS:
+        near = did_you_mean(first, FIELDS)
+        raise UsageError(f"a run has no {first!a}{near}", hint=f"one of: {', '.join(known)}")
+    return name
+
+
+def value_of(run: Run, name: str) -> Any:
+    """The value under a column's name: a field, a dotted path, or a metric's bare name."""
+    return find(to_json(run), tuple(SHORT.get(name, name).split(".")))
+
+
+def _sortable(value: Any) -> bool:
+    if isinstance(value, float) and math.isnan(value):
+        return False
+    return isinstance(value, (int, float, str))
+
+
+def _order(value: int | float | str) -> tuple[int, float, str]:
+    """Numbers before texts."""
+    return (1, 0.0, value) if isinstance(value, str) else (0, float(value), "")

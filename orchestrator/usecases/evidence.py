@@ -1,0 +1,281 @@
+"""What hosts, and git, still know of runs: records, code, log. What cannot be had is named."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from orchestrator.compare import Code, CodeFile
+from orchestrator.domain import Run
+from orchestrator.errors import OrchError, TransportError
+from orchestrator.ledger.store import Ledger
+from orchestrator.transport.base import Agent, End
+from orchestrator.transport.replies import run_status, unlawful
+from orchestrator.usecases.context import Context
+from remote import wire
+
+ENVIRONMENT = "environment"  # the kind of the timeline's line
+TEXT_MAX = 256 * 1024  # of a file whose diff is made
+CONTENT_MAX = 256 * 1024 * 1024
+GIT_FILES_MAX = 20_000
+DEADLINE = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A host's word on one run. `config`: config.json's text; `spec`: spec.json, unchecked."""
+
+    status: Mapping[str, Any]
+    config: str | None = None
+    spec: Mapping[str, Any] | None = None
+    environment: Mapping[str, Any] | None = None
+    log: str | None = None
+    log_size: int | None = None
+
+
+class Hosts:
+    """One connection a host, opened when it is first needed. Use as a context manager."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._stack = ExitStack()
+        self._agents: dict[str, Agent | None] = {}
+        self.silent: dict[str, str] = {}  # host -> why
+
+    def __enter__(self) -> Hosts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def ask(self, runs: Sequence[Run], *, log: int = 0) -> dict[str, Told]:
+        """run_id -> what its host says; runs of silent hosts and runs unknown there are absent."""
+        found: dict[str, Told] = {}
+        for name in dict.fromkeys(run.host for run in runs):
+            mine = [run for run in runs if run.host == name]
+            body = {"run_ids": [run.run_id for run in mine], "log": log}
+            for each in self._ask(mine[0], "evidence", body):
+                if each.status["phase"] != "absent":
+                    found[each.status["run_id"]] = each
+        return found
+
+    def _ask(self, run: Run, verb: str, body: Mapping[str, Any]) -> list[Told]:
+        items: list[Told] = []
+        agent = self.agent(run)
+        if agent is not None:
+            try:
+                agent.call(
+                    verb, body, deadline=DEADLINE, on_item=lambda item: items.append(told(item))
+                )
+            except TransportError as exc:
+                self._give_up(run.host, exc)
+        return items
+
+    def agent(self, run: Run) -> Agent | None:
+        if run.host not in self._agents:
+            self._agents[run.host] = None
+            try:
+                agent = self._ctx.connect(self._ctx.host_of(run))
+                self._agents[run.host] = self._stack.enter_context(agent)
+            except OrchError as exc:
+                self._give_up(run.host, exc)
+        return self._agents[run.host]
+
+    def _give_up(self, host: str, exc: OrchError) -> None:
+        self._agents[host] = None
+        self.silent[host] = exc.message
+
+    def manifests(self, run: Run, trees: Iterable[str]) -> dict[str, bytes]:
+        """tree -> manifest, verified; absent for what the run's host does not have."""
+        found = self._content(run, {"trees": list(trees)})
+        return {name: raw for name, raw in found.items() if _is_manifest(raw, name)}
+
+    def objects(self, run: Run, names: Iterable[str]) -> dict[str, bytes]:
+        """sha256 -> bytes, verified; absent for what the run's host does not have."""
+        found = self._content(run, {"objects": list(names)})
+        return {name: raw for name, raw in found.items() if hashlib.sha256(raw).hexdigest() == name}
+
+    def _content(self, run: Run, body: Mapping[str, list[str]]) -> dict[str, bytes]:
+        agent = self.agent(run)
+        if agent is None or not any(body.values()):
+            return {}
+        found: dict[str, bytearray] = {}
+        last = bytearray()
+        try:
+            for frame in agent.exchange("content", body, deadline=DEADLINE):
+                if isinstance(frame, End):
+                    break
+                if frame.kind == wire.DATA:
+                    last += frame.payload
+                    if len(last) > CONTENT_MAX:
+                        raise unlawful("more than any manifest holds")
+                    continue
+                item = frame.json()
+                if not isinstance(item, dict):
+                    raise unlawful("an item that is none")
+                if item.get("size") is not None:
+                    last = found[str(item.get("tree") or item.get("object"))] = bytearray()
+        except TransportError as exc:
+            self._give_up(run.host, exc)
+            return {}
+        return {name: bytes(raw) for name, raw in found.items()}
+
+
+def _is_manifest(raw: bytes, tree: str) -> bool:
+    try:
+        return wire.tree_hash(raw) == tree and wire.parse_manifest(raw) is not None
+    except wire.WireError:
+        return False
+
+
+def told(item: Any) -> Told:
+    """An item of `evidence`, or another verb's status with some of its records."""
+    status = run_status(item)
+    spec, environment = item.get("spec"), item.get("environment")
+    config, log, size = item.get("config"), item.get("log"), item.get("log_size")
+    return Told(
+        status=status,
+        config=config if isinstance(config, str) else None,
+        spec=spec if isinstance(spec, dict) else None,
+        environment=environment if isinstance(environment, dict) else None,
+        log=log if isinstance(log, str) else None,
+        log_size=size if isinstance(size, int) else None,
+    )
+
+
+# --- the environment ------------------------------------------------------------------------------
+
+
+def environment_of(
+    ctx: Context, ledger: Ledger, run: Run, told: Told | None
+) -> Mapping[str, Any] | None:
+    """What the run ran in; what a host says is in the timeline from then on."""
+    for event in ledger.events(run.run_id):
+        if event.kind == ENVIRONMENT:
+            return event.data
+    if told is None or told.environment is None:
+        return None
+    ledger.event(run.run_id, ctx.now(), ENVIRONMENT, told.environment)
+    return told.environment
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+class CodeStore:
+    """The code of runs: from their hosts' stores, else from git where the tree was clean."""
+
+    def __init__(self, hosts: Hosts, runs: Sequence[Run]) -> None:
+        self._hosts = hosts
+        self._runs = runs
+        self._bytes: dict[str, bytes] = {}
+        self.codes: dict[str, Code] = {}  # run_id -> its files
+        self.missing: list[str] = []
+        for run in runs:
+            self._load(run)
+
+    def _load(self, run: Run) -> None:
+        for other in self._runs:
+            if other.snapshot == run.snapshot and other.run_id in self.codes:
+                self.codes[run.run_id] = self.codes[other.run_id]
+                return
+        if run.snapshot is None:
+            self.missing.append(f"code of {run.run_id}: it was never sent anywhere")
+            return
+        raw = self._hosts.manifests(run, [run.snapshot]).get(run.snapshot)
+        if raw is not None:
+            self.codes[run.run_id] = {
+                entry.path.decode("utf-8", "backslashreplace"): CodeFile(
+                    entry.mode, entry.kind, entry.size, entry.sha256
+                )
+                for entry in wire.parse_manifest(raw)
+            }
+            return
+        why = self._hosts.silent.get(run.host, "the host does not have it any more")
+        if run.git_commit and run.git_dirty is False:
+            blobs = git_files(Path(run.project), run.git_commit)
+            if blobs is not None:
+                self._keep(run, blobs)
+                self.missing.append(
+                    f"code of {run.run_id}: read from git commit {run.git_commit[:12]} ({why})"
+                )
+                return
+            why += f"; git does not have commit {run.git_commit[:12]}"
+        self.missing.append(f"code of {run.run_id}: {why}")
+
+    def _keep(self, run: Run, blobs: Mapping[str, tuple[int, str, bytes]]) -> None:
+        code = {}
+        for path, (mode, kind, raw) in blobs.items():
+            digest = hashlib.sha256(raw).hexdigest()
+            self._bytes[digest] = raw
+            code[path] = CodeFile(mode, kind, len(raw), digest)
+        self.codes[run.run_id] = code
+
+    def load(self, files: Iterable[CodeFile]) -> None:
+        """The small ones' bytes are at hand, where any of the runs' hosts has them."""
+        for run in self._runs:
+            wanted = {
+                file.sha256
+                for file in files
+                if file.size <= TEXT_MAX and file.sha256 not in self._bytes
+            }
+            if wanted and run.snapshot is not None:
+                self._bytes.update(self._hosts.objects(run, sorted(wanted)))
+
+    def read(self, file: CodeFile) -> bytes | None:
+        return self._bytes.get(file.sha256)
+
+
+def git_files(project: Path, commit: str) -> dict[str, tuple[int, str, bytes]] | None:
+    """path -> (mode, kind, bytes) of the project's files in that commit; None if git cannot."""
+    if not re.fullmatch("[0-9a-f]{7,64}", commit):
+        return None
+    base = ["git", "--no-optional-locks", "-C", str(project)]
+    listing = _git([*base, "ls-tree", "-r", "-z", commit])
+    if listing is None or listing.count(b"\0") > GIT_FILES_MAX:
+        return None
+    entries = []
+    for line in listing.split(b"\0"):
+        head, _, path = line.partition(b"\t")
+        parts = head.split()
+        if len(parts) == 3 and parts[1] == b"blob":
+            entries.append((int(parts[0], 8), parts[2], path.decode("utf-8", "backslashreplace")))
+    out = _git([*base, "cat-file", "--batch"], b"".join(name + b"\n" for _, name, _ in entries))
+    if out is None:
+        return None
+    found: dict[str, tuple[int, str, bytes]] = {}
+    at = 0
+    for mode, _, name in entries:
+        line, _, _ = out[at : at + 200].partition(b"\n")
+        if line.split()[1:2] != [b"blob"]:
+            return None  # a partial clone
+        size = int(line.split()[2])
+        start = at + len(line) + 1
+        link = mode == 0o120000
+        found[name] = (
+            0o777 if link else mode & 0o777,
+            "l" if link else "f",
+            out[start : start + size],
+        )
+        at = start + size + 1
+    return found
+
+
+def _git(argv: list[str], given: bytes = b"") -> bytes | None:
+    try:
+        done = subprocess.run(argv, input=given, capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

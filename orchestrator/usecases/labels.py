@@ -1,0 +1,48 @@
+"""Tags and the note of a run: what its user says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator import names
+from orchestrator.domain import Run
+from orchestrator.errors import NotFound, UsageError
+from orchestrator.usecases.context import Context
+
+NOTE_MAX = 4000
+
+
+def retag(ctx: Context, selector: str, labels: Sequence[str], delete: Sequence[str]) -> Run:
+    """The run with these tags as well and without the deleted ones; its other tags stay."""
+    new = dict(names.tag(label) for label in labels)
+    both = sorted(new.keys() & set(delete))
+    if both:
+        raise UsageError(f"tag `{both[0]}` is both set and deleted", hint="say one of them")
+    with ctx.ledger(readonly=not new and not delete) as ledger:
+        run = ctx.run(ledger, selector)
+        for name in delete:
+            if name not in run.tags:
+                near = names.did_you_mean(name, run.tags)
+                raise NotFound(
+                    f"{run.run_id} has no tag {name!a}{near}", hint="nothing was changed"
+                )
+        if not new and not delete:
+            return run
+        kept = {key: value for key, value in run.tags.items() if key not in delete}
+        ledger.tagged(run.run_id, ctx.now(), {**kept, **new})
+        return ledger.get(run.run_id)
+
+
+def annotate(ctx: Context, selector: str, text: str | None) -> Run:
+    """The run with the note; None leaves it as it is, an empty text takes it away."""
+    if text is not None and len(text) > NOTE_MAX:
+        raise UsageError(
+            f"the note has {len(text)} characters; at most {NOTE_MAX}",
+            hint="keep longer texts in a file, and name it here",
+        )
+    with ctx.ledger(readonly=text is None) as ledger:
+        run = ctx.run(ledger, selector)
+        if text is None:
+            return run
+        ledger.noted(run.run_id, ctx.now(), text or None)
+        return ledger.get(run.run_id)

@@ -1,0 +1,137 @@
+"""A report of a run: facts from the ledger, its host and its fetched results; files written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from orchestrator import sanitize
+from orchestrator.domain import Run
+from orchestrator.errors import NotFound, OrchError, UsageError
+from orchestrator.ledger.store import Ledger
+from orchestrator.paths import results_of
+from orchestrator.report.content import Account, report_of
+from orchestrator.report.curves import Curves, read_curves
+from orchestrator.report.html import MARK, to_html
+from orchestrator.report.markdown import to_markdown
+from orchestrator.usecases.compare import compared
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.evidence import Hosts, environment_of
+from orchestrator.usecases.listing import one
+
+LOG_BYTES = 64 * 1024
+LOG_LINES = 30
+WRITERS = {".html": to_html, ".md": to_markdown}
+
+
+def report(
+    ctx: Context, selector: str | None, against: str | None, output: str | None
+) -> list[Path]:
+    """The files written: `output`, or one of each kind beside the run's results."""
+    if output is not None and Path(output).suffix not in WRITERS:
+        raise UsageError(f"{output}: a report is written as .html or .md", hint="-o report.html")
+    with ctx.ledger() as ledger:
+        run, _ = one(ctx, ledger, selector)
+        account = account_of(ctx, ledger, run, against)
+    made = report_of(account)
+    paths = [ctx.cwd / output] if output else _beside(run)
+    for path in paths:
+        _write(path, WRITERS[path.suffix](made))
+    return paths
+
+
+def account_of(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> Account:
+    other, relation = _other(ctx, ledger, run, against)
+    missing: list[str] = []
+    with Hosts(ctx) as hosts:
+        told = hosts.ask([run], log=LOG_BYTES).get(run.run_id)
+        environment = environment_of(ctx, ledger, run, told)
+        why = hosts.silent.get(run.host, "the host does not have it any more")
+    log = None
+    if told is None or told.log is None:
+        missing.append(f"log: {why}")
+    else:
+        log = _last_lines(told.log)
+    if environment is None:
+        why = "none was recorded" if told is not None else why
+        missing.append(f"environment: {why}")
+    comparison = compared(ctx, ledger, [other, run]) if other is not None else None
+    return Account(
+        run=run,
+        events=ledger.events(run.run_id),
+        now=ctx.clock.now(),
+        curves=_curves(run),
+        log=log,
+        environment=environment,
+        other=other,
+        relation=relation,
+        comparison=comparison,
+        other_curves=_curves(other) if other is not None else None,
+        missing=[*missing, *(comparison.missing if comparison else ())],
+    )
+
+
+def _other(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> tuple[Run | None, str]:
+    """The run asked for; else the one that this supersedes; else the job's run before it."""
+    if against is not None:
+        other = ctx.run(ledger, against)
+        if other.run_id == run.run_id:
+            raise UsageError(
+                f"{run.run_id} cannot be reported against itself",
+                hint="--against names another run; `orch ls` lists them",
+            )
+        return other, "as asked"
+    if run.supersedes and (other_ := ledger.find(run.supersedes)) is not None:
+        return other_, "the run that this one supersedes"
+    earlier = [
+        each
+        for each in ledger.runs(project=run.project, job=run.job)
+        if each.run_id < run.run_id and each.started_at is not None
+    ]
+    return (earlier[0], "the job's run before this one") if earlier else (None, "")
+
+
+def _curves(run: Run) -> Curves | None:
+    return read_curves(results_of(Path(run.project), run.job, run.run_id) / "metrics.jsonl")
+
+
+def _last_lines(log: str) -> str:
+    sanitizer = sanitize.LogSanitizer()
+    text = sanitizer.feed(log.encode("utf-8", "replace")) + sanitizer.finish()
+    lines = text.splitlines()
+    cut = lines[-LOG_LINES:]
+    return "\n".join(line[:2000] for line in cut)
+
+
+def _beside(run: Run) -> list[Path]:
+    folder = results_of(Path(run.project), run.job, run.run_id).parent
+    if not Path(run.project).is_dir():
+        raise NotFound(
+            f"the run's project folder {run.project} is not there any more",
+            hint="name a file: orch report ... -o report.html",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return [folder / f"report-{run.run_id}{suffix}" for suffix in WRITERS]
+
+
+def _write(path: Path, text: str) -> None:
+    """`path` holds the report, whole; a file that is no report of ours is never replaced."""
+    if path.exists():
+        with path.open("rb") as file:
+            ours = MARK.encode() in file.read(4096)
+        if not ours:
+            raise OrchError(
+                f"{path} exists and is no report; it was left alone", hint="name another file"
+            )
+    tmp = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(tmp, path)
+    except OSError as exc:
+        raise OrchError(
+            f"{path} cannot be written: {exc.strerror}", hint="name another file with -o"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            tmp.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+
+from orchestrator.compare import (
+    CodeFile,
+    accuracy_change,
+    changed_files,
+    compare,
+    document,
+    rows_of,
+    same,
+    with_diff,
+)
+from orchestrator.comparetext import compare_text, short_ids
+from tests.helpers.runs import a_run, an_id
+
+ENV = {"python": {"version": "3.11.2", "packages": {"torch": "2.13.0"}}, "driver": None}
+OTHER = {"python": {"version": "3.11.2", "packages": {"torch": "2.12.0"}}, "driver": "550.1"}
+
+
+def code_file(sha: str, mode: int = 0o644, size: int = 10) -> CodeFile:
+    return CodeFile(mode, "f", size, sha * 64)
+
+
+def test_only_keys_that_differ_are_told_and_an_absent_key_is_not_a_null() -> None:
+    one = a_run(an_id(1), config={"a": {"x": 1, "y": None}, "b": [1, 2]})
+    two = a_run(an_id(2), config={"a": {"x": 1.0}, "b": [1, 2], "c": {}})
+    told = document(compare([one, two], [ENV, OTHER], []), everything=False)
+    assert [row["key"] for row in told["config"]] == ["a.y", "c"]
+    assert told["config"][0]["values"] == {one.run_id: None}
+    assert told["config"][1]["values"] == {two.run_id: {}}
+    assert [row["key"] for row in told["environment"]] == ["python.packages.torch", "driver"]
+    whole = document(compare([one, two], [ENV, OTHER], []), everything=True)
+    assert [row["key"] for row in whole["config"]] == ["a.x", "a.y", "b", "c"]
+
+
+def test_values_are_equal_as_numbers_but_a_flag_is_no_number() -> None:
+    assert same(1, 1.0) and same(1e-3, 0.001) and same(math.nan, math.nan)
+    assert same([1, {"a": 2}], [1.0, {"a": 2.0}])
+    assert not same(1, True) and not same(0, None) and not same("1", 1)
+    assert not same([1, 2], [1]) and not same({"a": 1}, {"b": 1})
+
+
+def test_an_environment_that_is_not_known_is_not_compared() -> None:
+    found = compare([a_run(an_id(1)), a_run(an_id(2))], [ENV, None], [], ["environment: silent"])
+    assert found.sections["environment"] == ()
+    assert "silent" in compare_text(found)
+
+
+def test_three_runs_have_a_column_each() -> None:
+    rows = rows_of([{"lr": 1}, {"lr": 1}, {"lr": 2}])
+    assert [(row.key, row.values, row.differs) for row in rows] == [("lr", (1, 1, 2), True)]
+
+
+def test_files_are_told_by_what_became_of_them() -> None:
+    before = {"a": code_file("a"), "b": code_file("b"), "m": code_file("c"), "z": code_file("d")}
+    after = {"b": code_file("e"), "m": code_file("c", 0o755), "n": code_file("f"), "z": before["z"]}
+    told = [(each.path, each.change) for each in changed_files(before, after)]
+    assert told == [("a", "removed"), ("b", "changed"), ("m", "mode"), ("n", "added")]
+
+
+def test_a_diff_is_made_of_small_text_and_else_says_why_not() -> None:
+    contents = {"a" * 64: b"one\ntwo\n", "b" * 64: b"one\n2\n", "c" * 64: b"\0\1"}
+
+    def diff_of(new: str, size: int = 10) -> tuple[tuple[str, ...] | None, str | None]:
+        pair = {"f": code_file("a")}, {"f": code_file(new, size=size)}
+        found = with_diff(changed_files(*pair)[0], lambda f: contents.get(f.sha256), 100)
+        return found.diff, found.why
+
+    assert diff_of("b") == (("@@ -1,2 +1,2 @@", " one", "-two", "+2"), None)
+    assert diff_of("c") == (None, "not text")
+    assert diff_of("d") == (None, "its content could not be had")
+    assert diff_of("b", 1000) == (None, "larger than 100 bytes")
+
+
+def test_a_difference_of_accuracies_has_newcombes_interval() -> None:
+    # Newcombe 1998, example (a): 56/70 less 48/80 is 0.20, from 0.0524 to 0.3339.
+    one = a_run(an_id(1), accuracy=48 / 80, metrics={"n": 80})
+    two = a_run(an_id(2), accuracy=56 / 70, metrics={"n": 70})
+    change = accuracy_change(one, two)
+    assert change is not None and change.low is not None and change.high is not None
+    assert round(change.difference, 4) == 0.2
+    assert (round(change.low, 4), round(change.high, 4)) == (0.0524, 0.3339)
+    assert accuracy_change(one, a_run(an_id(2))) is None
+
+
+def test_hostile_text_cannot_steer_the_terminal() -> None:
+    one = a_run(an_id(1), config={"a\x1b[2J": "\x1b]0;x\x07"})
+    text = compare_text(compare([one, a_run(an_id(2))], [None, None], [], ["\x1b[31mno"]))
+    assert "\x1b" not in text and "\x07" not in text
+
+
+def test_ids_are_shortened_to_what_tells_them_apart() -> None:
+    assert short_ids(["a-b-c1", "a-b-c2"]) == ["c1", "c2"]
+    assert short_ids(["a-b-c1", "a-x-c1"]) == ["b-c1", "x-c1"]

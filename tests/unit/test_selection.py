@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from orchestrator.columns import columns_table, unknown
+from orchestrator.domain import Outcome, Run, RunState, Verdict
+from orchestrator.errors import UsageError
+from orchestrator.selection import columns, moment, selection
+from tests.helpers.runs import a_run, an_id
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+
+
+def runs() -> list[Run]:
+    done = {"state": RunState.FINISHED, "verdict": Verdict.SUCCEEDED, "outcome": Outcome.OK}
+    return [
+        a_run(an_id(4), state=RunState.RUNNING, created_at="2026-11-24T11:00:00.000000Z"),
+        a_run(an_id(3), **done, accuracy=0.7, tags={"k": "v", "e": ""}, host="box"),
+        a_run(an_id(2), state=RunState.FINISHED, verdict=Verdict.FAILED, metrics={"loss": 2.0}),
+        a_run(an_id(1), **done, accuracy=0.9, tags={"k": "w"}, note="x" * 200),
+    ]
+
+
+def found(**asked: object) -> list[int]:
+    chosen = selection(NOW, **asked)  # type: ignore[arg-type]
+    ids = [an_id(second) for second in range(10)]
+    return [ids.index(run.run_id) for run in chosen.apply(runs())]
+
+
+def test_each_filter_narrows_and_words_of_one_are_alternatives() -> None:
+    assert found() == [4, 3, 2, 1]
+    assert found(states=["running,failed"]) == [4, 2]
+    assert found(states=["running", "failed"]) == [4, 2]
+    assert found(states=["finished"]) == [3, 2, 1]
+    assert found(hosts=["box"]) == [3]
+    assert found(outcomes=["ok"]) == [3, 1]
+    assert found(outcomes=["none"]) == [4, 2]
+    assert found(tags=["k"]) == [3, 1]
+    assert found(tags=["k=v"]) == [3]
+    assert found(tags=["e="]) == [3]
+    assert found(since="2h") == [4]
+    assert found(since="2026-11-23") == [4, 3, 2, 1]
+    assert found(where="accuracy > 0.8", hosts=["box"]) == []
+
+
+def test_sorting_puts_runs_without_the_value_last_both_ways() -> None:
+    assert found(sort="accuracy") == [3, 1, 4, 2]
+    assert found(sort="-accuracy") == [1, 3, 4, 2]
+    assert found(sort="loss") == [2, 4, 3, 1]
+    assert found(sort="created") == [3, 2, 1, 4]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"states": ["runing"]}, {"outcomes": ["good"]}, {"since": "yesterday"}, {"since": ""},
+     {"sort": "confg.lr"}, {"where": "1 +"}],
+)  # fmt: skip
+def test_a_word_that_can_match_nothing_is_refused(asked: dict[str, object]) -> None:
+    with pytest.raises(UsageError) as refused:
+        found(**asked)
+    assert refused.value.hint
+
+
+def test_moments_are_spans_dates_and_times() -> None:
+    assert moment("90m", NOW) == "2026-11-24T10:30:00.000000Z"
+    assert moment("2026-11-23", NOW) == "2026-11-23T00:00:00.000000Z"
+    assert moment("2026-11-23 09:30", NOW) == "2026-11-23T09:30:00.000000Z"
+    assert moment("2026-11-23T09:30:00+02:00", NOW) == "2026-11-23T07:30:00.000000Z"
+
+
+def test_the_columns_asked_for_are_shown_in_their_order() -> None:
+    names = columns("run, accuracy,config.training.ema,state,absent,tags,note")
+    table = columns_table(runs(), names, NOW)
+    assert table.splitlines()[0].split() == [
+        "RUN", "ACCURACY", "config.training.ema", "STATE", "TAGS", "NOTE"
+    ]  # fmt: skip
+    assert "0.9999" in table and "70.0 %" in table and "e= k=v" in table and "failed" in table
+    assert unknown(runs(), names) == ["absent"]
+    assert "x" * 61 not in table
+    with pytest.raises(UsageError, match="no column"):
+        columns(" , ")
