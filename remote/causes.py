@@ -112,7 +112,7 @@ def _full_disk(log: str) -> List[Tuple[str, str]]:
 
 def of_termination() -> End:
     """Who asked the supervisor to end: logind, at the end of its login, or somebody else."""
-    if logind.kills_at_logout() and logind.login_is_closing():
+    if logind.kills_at_logout(logind.user_name()) and logind.login_is_closing():
         told = "logind ended it at logout (KillUserProcesses=yes); `orch doctor` tells more"
         return End("killed", "logout", reasons=(told,))
     told = "its supervisor was asked to end (a shutdown?)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import pwd
 import sys
 from typing import Any, Dict
 
@@ -25,11 +24,11 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "inodes_free": info.f_favail if info.f_files else None,
         "tools": {name: procs.which(name) for name in ("tmux", "screen", "git", "nvidia-smi")},
         "session": session.choose("auto"),
-        "linger": logind.lingers(_user()),
-        "kill_user_processes": logind.kills_at_logout(),
+        "linger": logind.lingers(logind.user_name()),
+        "kill_user_processes": logind.kills_at_logout(logind.user_name()),
         "login_scope": logind.login() is not None,
         "gpus": _gpus(),
-        "user": _user(),
+        "user": logind.user_name(),
         "shell": os.environ.get("SHELL"),
         "cpus": os.cpu_count(),
         "memory": _memory(),
@@ -45,14 +44,6 @@ def _gpus() -> Any:
         return [card._asdict() for card in gpu.probe()]
     except gpu.NoAnswer as exc:
         return {"error": str(exc)}
-
-
-def _user() -> str:
-    """The account's name, which the environment need not tell."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def _memory() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from typing import List, Optional
 
 CONFIG = "/etc/systemd/logind.conf"
@@ -11,11 +12,12 @@ LINGER = "/var/lib/systemd/linger"
 CGROUP = "/proc/self/cgroup"
 
 
-def kills_at_logout() -> Optional[bool]:
-    """KillUserProcesses as configured (later files win); None where there is no logind."""
+def kills_at_logout(user: str) -> Optional[bool]:
+    """Whether what `user`'s logins leave running is killed: KillUserProcesses and its exceptions,
+    as configured. None where there is no logind. Lingering does not change it."""
     if not os.path.isdir(SESSIONS) and not os.path.exists(CONFIG):
         return None
-    killing = False
+    found = {"KillUserProcesses": "no", "KillExcludeUsers": "root", "KillOnlyUsers": ""}
     for path in _config_files():
         try:
             with open(path, "r") as file:
@@ -24,9 +26,19 @@ def kills_at_logout() -> Optional[bool]:
             continue
         for line in lines:
             key, _, value = line.strip().partition("=")
-            if key.strip() == "KillUserProcesses":
-                killing = value.strip().lower() in ("yes", "true", "1", "on")
-    return killing
+            if key.strip() in found:
+                found[key.strip()] = value.strip()
+    if found["KillUserProcesses"].lower() not in ("yes", "true", "1", "on"):
+        return False
+    only = found["KillOnlyUsers"].split()
+    return user not in found["KillExcludeUsers"].split() and (not only or user in only)
+
+
+def user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return os.environ.get("USER") or str(os.getuid())
 
 
 def _config_files() -> List[str]:

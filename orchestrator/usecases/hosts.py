@@ -116,11 +116,12 @@ def _session(facts: Mapping[str, Any]) -> Check:
 
 
 def _logout(facts: Mapping[str, Any]) -> Check:
-    if facts.get("kill_user_processes") and facts.get("linger") is False:
+    if facts.get("kill_user_processes"):
         return Check(
             "fail", "logout",
-            "logind kills this user's processes at logout (KillUserProcesses=yes, no linger); "
-            "run `loginctl enable-linger` there",
+            "logind kills what a login leaves running, so runs end at logout "
+            "(KillUserProcesses=yes, lingering or not); have KillExcludeUsers in logind.conf name "
+            "this user",
         )  # fmt: skip
     return Check("ok", "logout", "processes outlive the login")
 
