@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jobs.textdiff import config as configs
-from jobs.textdiff import data, metrics, typed
+from jobs.textdiff import data, metrics, parallel, typed
 from jobs.textdiff.data import Dataset
 from jobs.textdiff.errors import ConfigError, JobError
 
@@ -85,7 +87,7 @@ def run(env: Mapping[str, str], *, canary: bool) -> dict[str, Any]:
         "train_texts": len(dataset.train),
         "dropped_from_train": dataset.dropped,
         "dropped_from_dev": dataset.dropped_dev,
-        "device": "cpu",
+        "device": parallel.named(parallel.World(0, 1, torch.device("cpu"))),
         "seconds": {"total": round(time.monotonic() - began, 2)},
     }
     metrics.write_lines(results / "predictions.jsonl", final.pop("predictions"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,17 @@ def world(env: Mapping[str, str] = os.environ) -> World:
     if size > 1:
         dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
     return World(rank, size, device)
+
+
+def named(world: World) -> str:
+    """The device in words: the GPU's name, or the CPU's and how many threads are used."""
+    if world.device.type == "cuda":
+        return torch.cuda.get_device_name(world.device)
+    model = "cpu"
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf8") as file:
+        names = [line.partition(":")[2] for line in file if line.startswith("model name")]
+        model = names[0].strip() if names else model
+    return f"{model}, {torch.get_num_threads()} threads"
 
 
 def leave(world: World) -> None:

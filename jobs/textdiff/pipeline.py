@@ -178,7 +178,7 @@ def prepare(
             f"a resume from step 0: no checkpoint in {job.folder}; start a new run instead"
         )
     reporter.plan(_plan(job, mode))
-    facts = about(job) | {"device": _device(around.world), "processes": around.world.size}
+    facts = about(job) | {"device": parallel.named(around.world), "processes": around.world.size}
     if around.world.first:
         resolved = {"config": dataclasses.asdict(config), "facts": facts}
         metrics.write_json(results / "config.resolved.json", resolved)
@@ -300,12 +300,6 @@ def _conclude(final: Mapping[str, Any], say: Callable[[str], None]) -> None:
             f"the best there can be: {final['bayes_accuracy']:.1%} expected, "
             f"{final['bayes_accuracy_here']:.1%} on these texts"
         )
-
-
-def _device(world: World) -> str:
-    if world.device.type == "cuda":
-        return torch.cuda.get_device_name(world.device)
-    return f"cpu, {torch.get_num_threads()} threads"
 
 
 def _say(line: str) -> None:
