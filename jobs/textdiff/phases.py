@@ -245,7 +245,7 @@ def trained(
             checkpoint.save(path, made)
             kept.unlink(missing_ok=True)
         job.world.wait()
-    if job.stopping():
+    if job.world.any(job.stopping()):
         raise Stopped
     return made
 

@@ -130,7 +130,8 @@ def test_the_loss_is_the_weighted_cost_over_all_tokens_masked_or_not(
     cost = masked_nll(model(), clean, masked, MASK, valid)
     again = objectives.draw_masks(whole.config, valid, Generator().manual_seed(3))
     assert torch.equal(again[0], masked)
-    assert float(whole(*rows).sum()) == pytest.approx(float((again[1] * cost).sum()) / 11, rel=1e-5)
+    expected = (again[1] * cost).sum().item() / 11
+    assert whole(*rows).sum().item() == pytest.approx(expected, rel=1e-5)
     assert masked.any()
 
 
@@ -154,4 +155,4 @@ def test_the_class_likelihood_is_bayes_rule_over_the_bounds(tree: dict[str, Any]
     )
     own = bounds[[2, 0], [0, 1]]
     expected = (own + (-bounds).logsumexp(0)).mean() + 0.5 * own.sum() / 6
-    assert float(whole(*rows).sum()) == pytest.approx(float(expected), rel=1e-5)
+    assert whole(*rows).sum().item() == pytest.approx(expected.item(), rel=1e-5)

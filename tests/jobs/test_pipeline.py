@@ -109,32 +109,6 @@ def test_the_whole_job_leaves_a_result_that_is_believed(
     assert 0 <= checked["train:positive"]["canary_accuracy"] <= 1
 
 
-def test_a_job_can_start_from_the_checkpoint_of_another(
-    tmp_path: Path, tree: dict[str, Any]
-) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    second.mkdir()
-    tree["eval"] |= {"max_examples": 4, "draws": 1, "round": 1}
-    tree["training"] |= {"max_steps": 6}
-    assert run(first, tree).returncode == 0
-    start = first / "results" / "checkpoints" / "pretrained.pt"
-    tree["pretrain"] |= {"checkpoint": str(start)}
-    done = run(second, tree)
-    assert done.returncode == 0, done.stderr
-    finals = [json.loads((f / "results" / "metrics.json").read_text()) for f in (first, second)]
-    assert finals[0]["weights_sha256"] == finals[1]["weights_sha256"]
-    assert finals[1]["pretrained"]["share_loaded"] == 1.0
-
-    tree["model"] |= {"hidden_size": 16}
-    third = tmp_path / "third"
-    third.mkdir()
-    refused = run(third, tree)
-    assert refused.returncode == 4
-    assert "nothing was loaded" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
-
-
 def test_a_canary_does_a_little_of_everything_and_leaves_the_results_alone(
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
@@ -293,6 +267,12 @@ def test_pretraining_alone_leaves_a_checkpoint_another_job_starts_from(
     assert tuned.returncode == 0, tuned.stderr
     final = json.loads((second / "results" / "canary" / "metrics.json").read_text())
     assert final["pretrained"]["share_loaded"] == 1.0
+
+    tree["model"] |= {"hidden_size": 16}
+    refused = run(second, tree, "--canary", data=str(second / "data"))
+    assert refused.returncode == 4
+    assert "nothing was loaded" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_a_published_checkpoint_needs_gpt2s_vocabulary(
