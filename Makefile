@@ -24,7 +24,7 @@ endif
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jobs-venv format check test test-tools faults bench retrain example-report lock clean
+.PHONY: help venv jobs-venv format check test test-tools faults bench results retrain example-report lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -105,6 +105,9 @@ test-tools:
 
 bench: venv test-tools ## the speed table, against rsync, ssh and tmux by hand: docs/benchmarks.md
 	@$(BIN)/python -m tests.bench --write docs/benchmarks.md $(BENCH_ARGS)
+
+results: jobs-venv ## train and judge what docs/results.md lacks, and write it: DATA=sst2 PROFILE=cpu HOST=local
+	@$(BIN)/python -m jobs.results --run --data $(or $(DATA),sst2) --profile $(PROFILE) --host $(HOST) $(RESULTS_ARGS)
 
 # -- the job this project is about --------------------------------------------------------------
 

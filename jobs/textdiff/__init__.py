@@ -1,6 +1,7 @@
-"""Text classification by masked diffusion: one language model per class, the likeliest class wins.
+"""Text classification by language models: one bound or likelihood a class, the likeliest one wins.
 
-Read it in this order: `config` -> `data` (`selfmade`) -> `tokenizer` -> `model` -> `diffusion` ->
-`train` (`batches`, `checkpoint`) -> `nelbo` -> `evaluate` -> `phases` ->
-`pipeline`.
+Read it in this order: `config` (`typed`) -> `data` (`sources`, `selfmade`) -> `tokenizer` ->
+`model`, `gpt2` -> `diffusion` -> `objectives` -> `train` (`batches`, `parallel`) ->
+`checkpoint`, `pretrained` -> `nelbo` -> `classifier` -> `evaluate` (`calibrate`, `summary`) ->
+`phases` (`validation`), `verdict` -> `pipeline`. `baselines` stands beside it.
 """

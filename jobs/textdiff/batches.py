@@ -12,60 +12,76 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`tokens_BL` holds id 0 at padding, where `valid_BL` is False; None: there is no padding."""
+    """`tokens_BL` holds id 0 at padding, where `valid_BL` is False."""
 
     tokens_BL: Tensor
-    valid_BL: Tensor | None
+    valid_BL: Tensor
     rows: tuple[int, ...]  # which texts these are
 
     @property
     def tokens(self) -> int:
         """How many, padding not counted."""
-        return self.tokens_BL.numel() if self.valid_BL is None else int(self.valid_BL.sum())
+        return int(self.valid_BL.sum())
 
 
-def endless(ids: Sequence[Sequence[int]], size: int, rng: random.Random) -> Iterator[Batch]:
-    """Every text once an epoch, in batches of `size`, for ever; the order is new in each epoch.
+class Batches:
+    """Every text once an epoch, in batches of `size`; the order is new in each epoch.
 
     Texts are sorted by length before they are cut into batches, so that on a large set next to no
-    position is padding; the batches then come in random order.
+    position is padding; the batches then come in random order. A batch is a function of the seed
+    and its step alone, so that training can go on at any step. Batches of fewer than `at_least`
+    texts are left out.
     """
-    while True:
-        for rows in _epoch(ids, size, rng):
-            yield collate(ids, rows)
+
+    def __init__(
+        self, ids: Sequence[Sequence[int]], size: int, seed: str, *, at_least: int = 1
+    ) -> None:
+        self._ids, self._size, self._seed = ids, size, seed
+        self._at_least = min(at_least, len(ids))
+        self._epoch, self._groups = -1, [list[int]()]
+        self._per_epoch = len(self._cut(list(range(len(ids)))))
+
+    def at(self, step: int) -> Batch:
+        """The batch of step 1, 2, ..."""
+        epoch, place = divmod(step - 1, self._per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._groups = epoch, self._ordered(epoch)
+        return collate(self._ids, self._groups[place])
+
+    def _ordered(self, epoch: int) -> list[list[int]]:
+        rng = random.Random(f"{self._seed}:{epoch}")
+        rows = list(range(len(self._ids)))
+        rng.shuffle(rows)
+        rows.sort(key=lambda row: len(self._ids[row]))  # stable: a shuffle within one length
+        groups = self._cut(rows)
+        rng.shuffle(groups)
+        return groups
+
+    def _cut(self, rows: list[int]) -> list[list[int]]:
+        groups = [rows[at : at + self._size] for at in range(0, len(rows), self._size)]
+        return [group for group in groups if len(group) >= self._at_least]
 
 
 def collate(ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Batch:
     """The texts at `rows` as one batch, padded to the longest of them."""
-    lengths = torch.tensor([len(ids[row]) for row in rows])
-    longest = int(lengths.max())
+    lengths_B = torch.tensor([len(ids[row]) for row in rows])
+    longest = int(lengths_B.max())
     tokens_BL = torch.tensor([[*ids[row], *[0] * (longest - len(ids[row]))] for row in rows])
-    if int(lengths.min()) == longest:
-        return Batch(tokens_BL, None, tuple(rows))
-    return Batch(tokens_BL, torch.arange(longest) < lengths[:, None], tuple(rows))
+    return Batch(tokens_BL, torch.arange(longest) < lengths_B[:, None], tuple(rows))
 
 
 def by_length(
-    ids: Sequence[Sequence[int]], tokens: int, *, copies: int = 1
+    ids: Sequence[Sequence[int]], rows: Sequence[int], tokens: int, *, copies: int = 1
 ) -> Iterator[tuple[int, ...]]:
-    """Every row once, shortest first, so that each group times `copies` fits into `tokens`.
+    """Each of `rows` once, shortest first, so that a group times `copies` fits into `tokens`.
 
     A group holds at least one row, also when that one is too long.
     """
     group: list[int] = []
-    for row in sorted(range(len(ids)), key=lambda row: (len(ids[row]), row)):
+    for row in sorted(rows, key=lambda row: (len(ids[row]), row)):
         if group and (len(group) + 1) * len(ids[row]) * copies > tokens:
             yield tuple(group)
             group = []
         group.append(row)
     if group:
         yield tuple(group)
-
-
-def _epoch(ids: Sequence[Sequence[int]], size: int, rng: random.Random) -> list[list[int]]:
-    rows = list(range(len(ids)))
-    rng.shuffle(rows)
-    rows.sort(key=lambda row: len(ids[row]))  # stable: the shuffle stays within one length
-    groups = [rows[at : at + size] for at in range(0, len(rows), size)]
-    rng.shuffle(groups)
-    return groups

@@ -1,88 +1,149 @@
-"""Weights on disk: written whole or not at all, read only if every one of them fits."""
+"""Weights on disk: written whole or not at all, read only if every one of them fits.
+
+Our own files, and how any weights are laid over a model; the published layouts are in `pretrained`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jobs.textdiff.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    weights: Mapping[str, Tensor]
-    words: tuple[str, ...]  # the vocabulary that the embedding's rows stand for
+    """The result of a phase."""
+
+    weights: Mapping[str, Tensor]  # averaged
+    raw: Mapping[str, Tensor]  # as the last step left them
+    tokenizer: tuple[str, str]  # kind and content: what the embedding's rows stand for
+    config: str = ""  # a digest of the config that made it
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How much of a model a checkpoint filled, counted in numbers, not in names."""
+    """How much of a model some weights fill, counted in numbers, and the names that do not fit."""
 
     loaded: int
     total: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    other_shape: tuple[str, ...]
 
     @property
     def share(self) -> float:
         return self.loaded / self.total
 
+    def __str__(self) -> str:
+        parts = (
+            _named("missing", self.missing),
+            _named("unexpected", self.unexpected),
+            _named("of another shape", self.other_shape),
+        )
+        return f"fits {self.share:.1%} of the model: {', '.join(parts)}"
+
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """`path` holds the checkpoint; a crash leaves the old file or the new one, never a torn one."""
+    kind, content = checkpoint.tokenizer
+    write(
+        path,
+        {
+            "format": FORMAT,
+            "state_dict": {name: weight.cpu() for name, weight in checkpoint.weights.items()},
+            "raw": {name: weight.cpu() for name, weight in checkpoint.raw.items()},
+            "tokenizer": {"kind": kind, "content": content},
+            "config": checkpoint.config,
+        },
+    )
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """`path` holds `content`, tensors and plain values; whole, as above."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    content = {
-        "format": FORMAT,
-        "state_dict": {name: weight.cpu() for name, weight in checkpoint.weights.items()},
-        "words": list(checkpoint.words),
-    }
     with partial.open("wb") as file:
         torch.save(content, file)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # else a crash after the rename may show a torn file
     partial.replace(path)
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in `path`; tensors and plain values only, no code is unpickled."""
+    """The checkpoint in `path`, one of ours; no code is unpickled."""
+    return from_content(path, content(path))
+
+
+def from_content(path: Path, found: Mapping[str, Any]) -> Checkpoint:
+    tokenizer = found.get("tokenizer")
+    if found.get("format") != FORMAT or not isinstance(tokenizer, dict):
+        raise CheckpointError(f"checkpoint {path}: not one of this project's, format {FORMAT}")
+    kind, words = str(tokenizer.get("kind")), str(tokenizer.get("content"))
+    return Checkpoint(found["state_dict"], found["raw"], (kind, words), found["config"])
+
+
+def content(path: Path) -> Mapping[str, Any]:
+    """What torch.save wrote to `path`: tensors and plain values only, no code is unpickled."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path}: no such file") from None
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {path}: cannot be read: {first}") from error
-    if not isinstance(content, dict) or not {"state_dict", "words"} <= set(content):
-        raise CheckpointError(f"checkpoint {path}: needs the keys state_dict and words")
-    return Checkpoint(content["state_dict"], tuple(content["words"]))
+        raise CheckpointError(f"checkpoint {path}: cannot be read: {first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"checkpoint {path}: holds no mapping")
+    return found
 
 
-def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
-    """Every weight of the model is the checkpoint's, or CheckpointError and none is.
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
-    Refused: a key that is missing, one that is left over, one of another shape.
-    """
+
+def fit_of(model: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
+    """What `load_into` would find; nothing is loaded."""
     own = model.state_dict()
-    missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    other = sorted(
-        name for name in set(own) & set(weights) if own[name].shape != weights[name].shape
+    shared = set(own) & set(weights)
+    other = tuple(sorted(name for name in shared if own[name].shape != weights[name].shape))
+    return Fit(
+        sum(own[name].numel() for name in shared if name not in other),
+        sum(weight.numel() for weight in own.values()),
+        tuple(sorted(set(own) - set(weights))),
+        tuple(sorted(set(weights) - set(own))),
+        other,
     )
-    total = sum(weight.numel() for weight in own.values())
-    fitting = sum(own[n].numel() for n in set(own) & set(weights) if n not in other)
-    if missing or extra or other:
-        raise CheckpointError(
-            f"checkpoint fits {fitting / total:.1%} of the model: {_named('missing', missing)}, "
-            f"{_named('unknown', extra)}, {_named('of another shape', other)}; nothing was loaded"
-        )
-    model.load_state_dict(dict(weights), strict=True)
-    return Fit(fitting, total)
+
+
+def load_into(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    waived: Collection[str] = (),
+    strict: bool = True,
+) -> Fit:
+    """The model's weights are the given ones; gives how well they fitted.
+
+    CheckpointError, and nothing is loaded, when a name is missing, unexpected or of another shape
+    and not in `waived`. Not `strict`: what fits is loaded, whatever else there is.
+    """
+    fit = fit_of(model, weights)
+    against = {*fit.missing, *fit.unexpected, *fit.other_shape} - set(waived)
+    if strict and against:
+        raise CheckpointError(f"checkpoint {fit}; nothing was loaded")
+    if fit.loaded == 0:
+        raise CheckpointError("checkpoint fits nothing of the model; nothing was loaded")
+    usable = {name for name in model.state_dict() if name not in {*fit.missing, *fit.other_shape}}
+    model.load_state_dict({name: weights[name] for name in usable}, strict=False)
+    return fit
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
@@ -95,5 +156,5 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _named(what: str, names: list[str]) -> str:
+def _named(what: str, names: tuple[str, ...]) -> str:
     return f"{len(names)} {what}" + (f" (first: {names[0]})" if names else "")

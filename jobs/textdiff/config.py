@@ -2,41 +2,45 @@
 
 Key names are those of the published MDLM and BD3-LM configurations where these have one
 (`training.ema`, `lr_scheduler.num_warmup_steps`, `loader.global_batch_size`, ...), so that a
-reference file can be compared key by key. Every key is required: a default that fills a gap
-silently is how an incomplete config gets trained for nine hours.
+reference file can be compared key by key. One schema serves every job; see `typed` for how strict.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
-import types
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
+from jobs.textdiff import typed
 from jobs.textdiff.errors import ConfigError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    name: str  # selfmade | sst2 | imdb
+    name: str  # selfmade | sst2 | imdb | files | hub
+    train: str | None  # files: TSV, CSV or JSONL, also .gz or .xz; relative paths: in $ORCH_DATA
+    dev: str | None  # files: null cuts `dev_examples` off train
+    test: str | None
+    text: str  # files, hub: names of the columns
+    label: str
+    hub: str | None  # hub: a data set's name there, for the package `datasets`
     phrases: bool  # sst2 only: train on the labelled phrases beside the sentences
     max_train: int | None  # at most so many training texts, taken after the seeded shuffle
     selfmade_train: int
     selfmade_test: int
-    dev_examples: int  # selfmade, imdb: size of the dev split (sst2 brings its own)
-    vocab_size: int  # at most so many words, the two special tokens not counted
-    min_count: int  # a word seen less often in training is <unk>
+    dev_examples: int  # size of the dev split where the data brings none
+    tokenizer: str  # words | bpe (both built on train) | gpt2 (from $ORCH_DATA/gpt2-bpe)
+    vocab_size: int  # words, bpe: at most so many, special tokens not counted
+    min_count: int  # words, bpe: what is seen less often in training is not in the vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
+    architecture: str  # mdlm | gpt2
+    classes: str  # separate: a model a class; added, adaln: one model, where its class vector goes
     size: str  # tiny | small | medium; the four below override it when not null
-    length: int  # tokens; longer texts are cut
+    length: int  # tokens; longer texts are cut and counted
     hidden_size: int | None
     cond_dim: int | None
     n_blocks: int | None
@@ -46,8 +50,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    type: str  # loglinear
-    eps: float  # the share of tokens that stays visible at t = 1
+    type: str  # loglinear: each token alone; uniform: exactly k of L tokens, k uniform in 1..L
+    eps: float  # loglinear: the share of tokens that stays visible at t = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Training:
     antithetic_sampling: bool  # the field's name; what it does is stratify t over the batch
     sampling_eps_min: float
     sampling_eps_max: float
-    max_steps: int  # optimizer steps of each class's fine-tune
+    max_steps: int  # optimizer steps of each class's model; of the one model, if there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +82,45 @@ class Optim:
 class Trainer:
     gradient_clip_val: float
     precision: str  # bf16 (autocast on a GPU, fp32 elsewhere) | fp32
+    checkpoint_minutes: float
+    validate_minutes: float
+    validate_texts: int  # of dev
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    global_batch_size: int  # texts per step
+    global_batch_size: int  # texts per step, over all processes
 
 
 @dataclass(frozen=True, slots=True)
 class Pretrain:
     steps: int  # 0: no pretraining
-    checkpoint: str | None  # a file to start from instead; relative paths: from the code's root
+    texts: str | None  # more texts without labels: a file or folder, relative paths: in $ORCH_DATA
+    checkpoint: str | None  # to start from instead; relative paths: from the code's root
+    strict: bool  # false: whatever fits of the checkpoint is loaded
+    waive_keys: tuple[str, ...]  # with strict: what may be missing, unexpected or of another shape
     lr: float
     num_warmup_steps: int
 
 
 @dataclass(frozen=True, slots=True)
+class ClassLikelihood:
+    """Training on -log p(class | text) after the generative one; its result is a row of its own."""
+
+    steps: int  # 0: none; needs model.classes added or adaln
+    lr: float
+    generative: float  # weight of the generative loss beside it
+
+
+@dataclass(frozen=True, slots=True)
 class Eval:
-    draws: int  # noise draws per text and class
-    estimator: str  # shared | independent
+    draws: int  # noise draws per text and class, at most
+    round: int  # draws per round; divides `draws`
+    stop_z: float  # a text is done when its gap is beyond z standard errors; 0: never
+    estimator: str  # shared | independent; gpt2's likelihood is exact, without draws
+    weights: str  # ema | raw
+    calibrate: bool  # also weigh the noise levels as dev says; a row of its own
+    table: bool  # also {raw, ema} x {independent, shared with 1, 8, 32 draws}, each a row
     split: str  # test | dev; choose settings on dev only
     max_examples: int | None  # at most so many, taken after a seeded shuffle
     batch_tokens: int  # tokens of one forward pass
@@ -117,16 +141,25 @@ class Config:
     trainer: Trainer
     loader: Loader
     pretrain: Pretrain
+    class_likelihood: ClassLikelihood
     eval: Eval
 
 
+# What the published code falls back to where these are missing (bd3lms, commit 1c3e8f4,
+# diffusion.py `_loss` without buffers; mdlm never reads them). Used only when asked for by name.
+FALLBACKS = {("training", "sampling_eps_min"): 1e-3, ("training", "sampling_eps_max"): 1.0}
+
 CHOICES = {
-    "data.name": ("selfmade", "sst2", "imdb"),
+    "data.name": ("selfmade", "sst2", "imdb", "files", "hub"),
+    "data.tokenizer": ("words", "bpe", "gpt2"),
+    "model.architecture": ("mdlm", "gpt2"),
+    "model.classes": ("separate", "added", "adaln"),
     "model.size": ("tiny", "small", "medium"),
-    "noise.type": ("loglinear",),
+    "noise.type": ("loglinear", "uniform"),
     "lr_scheduler.name": ("constant_warmup",),
     "trainer.precision": ("bf16", "fp32"),
     "eval.estimator": ("shared", "independent"),
+    "eval.weights": ("ema", "raw"),
     "eval.split": ("test", "dev"),
     "parameterization": ("subs",),
     "time_conditioning": (False,),
@@ -135,32 +168,61 @@ CHOICES = {
 AT_LEAST_ONE = (
     "data.max_train data.selfmade_train data.selfmade_test data.dev_examples data.vocab_size "
     "data.min_count model.length model.hidden_size model.cond_dim model.n_blocks model.n_heads "
-    "training.max_steps loader.global_batch_size eval.draws eval.max_examples eval.batch_tokens"
+    "training.max_steps trainer.validate_texts loader.global_batch_size eval.draws eval.round "
+    "eval.max_examples eval.batch_tokens"
 ).split()
-POSITIVE = ("optim.lr", "optim.eps", "pretrain.lr", "trainer.gradient_clip_val")
+POSITIVE = (
+    "optim.lr optim.eps pretrain.lr trainer.gradient_clip_val trainer.checkpoint_minutes "
+    "trainer.validate_minutes class_likelihood.lr"
+).split()
+NOT_NEGATIVE = (
+    "optim.weight_decay pretrain.steps class_likelihood.steps class_likelihood.generative "
+    "eval.stop_z"
+).split()
 IN_UNIT = ("training.ema", "optim.beta1", "optim.beta2", "model.dropout", "noise.eps")
 
 
-def load(path: Path) -> Config:
-    """The checked config in the JSON file at `path`; ConfigError says what is wrong and where."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf8"))
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ConfigError(f"config {path}: not JSON: {error}") from error
-    return from_tree(tree)
+def load(path: Path, *, lenient: bool = False) -> tuple[Config, list[str]]:
+    """The checked config in the JSON file at `path`, and a line for each key that was filled in.
+
+    `lenient`: keys of FALLBACKS may be missing, as in the published code. Else none may.
+    """
+    tree = typed.read(path)
+    filled = _fill(tree) if lenient else []
+    return from_tree(tree), filled
 
 
 def from_tree(tree: Any) -> Config:
     """A decoded JSON object as a Config; every key known, present, of its type and in its range."""
-    config = _build(Config, tree, "")
-    _check(config)
+    config = typed.build(Config, tree)
+    check_ranges(config)
+    check_data(config.data)
+    _check_schedules(config)
+    _check_parts(config)
     return config
+
+
+def check_ranges(config: Any) -> None:
+    """Choices and ranges of whichever of the known keys `config` has."""
+    for key, value in typed.flat(config):
+        if key in CHOICES and value not in CHOICES[key]:
+            words = " | ".join(json.dumps(choice) for choice in CHOICES[key])
+            raise ConfigError(f"config {key}: {json.dumps(value)} is not one of {words}")
+        if value is None:
+            continue
+        if key in AT_LEAST_ONE and value < 1:
+            raise ConfigError(f"config {key}: must be at least 1, is {value}")
+        if key in POSITIVE and value <= 0:
+            raise ConfigError(f"config {key}: must be above 0, is {value}")
+        if key in NOT_NEGATIVE and value < 0:
+            raise ConfigError(f"config {key}: must be at least 0, is {value}")
+        if key in IN_UNIT and not 0 <= value < 1:
+            raise ConfigError(f"config {key}: must be in [0, 1), is {value}")
 
 
 def shortened(config: Config, *, steps: int, batch: int, examples: int, draws: int) -> Config:
     """The same model, data and recipe with next to no work: for a canary on the real host."""
+    few = min(draws, config.eval.draws)
     return replace(
         config,
         training=replace(config.training, max_steps=steps),
@@ -168,58 +230,46 @@ def shortened(config: Config, *, steps: int, batch: int, examples: int, draws: i
         pretrain=replace(
             config.pretrain, steps=min(steps, config.pretrain.steps), num_warmup_steps=0
         ),
+        class_likelihood=replace(
+            config.class_likelihood, steps=min(steps, config.class_likelihood.steps)
+        ),
         loader=Loader(global_batch_size=min(batch, config.loader.global_batch_size)),
-        eval=replace(config.eval, draws=min(draws, config.eval.draws), max_examples=examples),
+        eval=replace(config.eval, draws=few, round=few, max_examples=examples, table=False),
     )
 
 
-def _build(cls: type[T], tree: Any, at: str) -> T:
-    if not isinstance(tree, dict):
-        raise ConfigError(f"config {at or '(top)'}: expected a mapping, got {_kind(tree)}")
-    hints = get_type_hints(cls)
-    for key in tree:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"; did you mean {_join(at, near[0])}?" if near else ""
-            raise ConfigError(f"config {_join(at, key)}: unknown key{hint}")
-    missing = [name for name in hints if name not in tree]
-    if missing:
-        raise ConfigError(f"config {_join(at, missing[0])}: missing")
-    return cls(**{name: _value(hints[name], tree[name], _join(at, name)) for name in hints})
+def _fill(tree: Any) -> list[str]:
+    filled = []
+    for (section, key), value in FALLBACKS.items():
+        part = tree.get(section) if isinstance(tree, dict) else None
+        if isinstance(part, dict) and key not in part:
+            part[key] = value
+            filled.append(f"{section}.{key} is missing; the published code falls back to {value}")
+    return filled
 
 
-def _value(kind: Any, value: Any, at: str) -> Any:
-    if is_dataclass(kind):
-        return _build(kind, value, at)  # type: ignore[arg-type]
-    if get_origin(kind) in (Union, types.UnionType):
-        if value is None:
-            return None
-        (kind,) = (arg for arg in get_args(kind) if arg is not type(None))
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:  # `is`: true is not 1
-        raise ConfigError(f"config {at}: expected {kind.__name__}, got {_kind(value)}")
-    if kind is float and not math.isfinite(value):
-        raise ConfigError(f"config {at}: expected a finite number, got {value}")
-    return value
+def check_data(data: Data) -> None:
+    """What the data's kind needs is there."""
+    wanted = {"files": ("train", "test"), "hub": ("hub",)}
+    for key in wanted.get(data.name, ()):
+        if getattr(data, key) is None:
+            raise ConfigError(f"config data.{key}: must be set for data.name {data.name}")
 
 
-def _check(config: Config) -> None:
-    flat = dict(_flat(config, ""))
-    for key, allowed in CHOICES.items():
-        if flat[key] not in allowed:
-            words = " | ".join(json.dumps(choice) for choice in allowed)
-            raise ConfigError(f"config {key}: {json.dumps(flat[key])} is not one of {words}")
-    for key in AT_LEAST_ONE:
-        if flat[key] is not None and flat[key] < 1:
-            raise ConfigError(f"config {key}: must be at least 1, is {flat[key]}")
-    for key in POSITIVE:
-        if flat[key] <= 0:
-            raise ConfigError(f"config {key}: must be above 0, is {flat[key]}")
-    for key in IN_UNIT:
-        if not 0 <= flat[key] < 1:
-            raise ConfigError(f"config {key}: must be in [0, 1), is {flat[key]}")
-    _check_schedules(config)
+def _check_parts(config: Config) -> None:
+    if config.eval.draws % config.eval.round:
+        raise ConfigError(
+            f"config eval.round: {config.eval.round} does not divide eval.draws {config.eval.draws}"
+        )
+    if config.model.architecture == "gpt2" and config.model.classes == "adaln":
+        raise ConfigError("config model.classes: gpt2 has no adaLN; use separate or added")
+    conditional = config.model.architecture == "mdlm" and config.model.classes != "separate"
+    if config.class_likelihood.steps and not conditional:
+        raise ConfigError("config class_likelihood.steps: needs mdlm with classes added or adaln")
+    if config.eval.calibrate and config.eval.stop_z:
+        raise ConfigError(
+            "config eval.stop_z: must be 0 with eval.calibrate, which needs all draws"
+        )
 
 
 def _check_schedules(config: Config) -> None:
@@ -235,8 +285,6 @@ def _check_schedules(config: Config) -> None:
         "training.max_steps",
         config.training.max_steps,
     )
-    if config.pretrain.steps < 0:
-        raise ConfigError(f"config pretrain.steps: must be at least 0, is {config.pretrain.steps}")
     if config.pretrain.steps and config.pretrain.checkpoint is None:
         _check_warmup(
             "pretrain.num_warmup_steps",
@@ -254,20 +302,3 @@ def _check_warmup(key: str, warmup: int, total_key: str, total: int) -> None:
             f"config {key}: {warmup} is not below {total_key} {total}: "
             "the learning rate would never reach its peak"
         )
-
-
-def _flat(value: Any, at: str) -> list[tuple[str, Any]]:
-    if not is_dataclass(value):
-        return [(at, value)]
-    pairs = ((_join(at, field.name), getattr(value, field.name)) for field in fields(value))
-    return [leaf for key, child in pairs for leaf in _flat(child, key)]
-
-
-def _join(at: str, key: object) -> str:
-    return f"{at}.{key}" if at else str(key)
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
-    word = names.get(type(value), type(value).__name__)
-    return word if isinstance(value, (dict, list)) else f"{word} ({json.dumps(value)})"

@@ -1,27 +1,27 @@
 """Labelled texts, read and split; what was left out is counted.
 
-Files are tab-separated, UTF-8, one header line, LF line ends, no quoting, compressed with gzip or
-xz. They lie under the folder that `$ORCH_DATA` names, one folder a data set. Columns used: `label`
-(0 negative, 1 positive) and `text`.
-
-A text whose letters and digits (lower-cased) also stand in dev or test is dropped from train: SST-2
-shares sentences between its splits, IMDb reviews. dev and test are left as published.
+A text is known by its letters and digits, lower-cased. One that also stands in dev or test is
+dropped from train, one of dev that stands in test from dev: SST-2 shares sentences between its
+splits, IMDb reviews. test is left as published. A dev or test split most of which lies in train is
+an error: the files are not what their names say.
 """
 
 from __future__ import annotations
 
-import gzip
-import lzma
+import importlib
 import random
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from jobs.textdiff import selfmade
-from jobs.textdiff.config import Config
+from jobs.textdiff import selfmade, sources
+from jobs.textdiff.config import Data
 from jobs.textdiff.errors import DataError
 
-LABELS = selfmade.LABELS
+_NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
+SENTIMENT = {"0": "negative", "1": "positive"}  # how sst2 and imdb write them
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +35,56 @@ class Split:
         return len(self.texts)
 
     def of_class(self, label: int) -> tuple[str, ...]:
-        return tuple(
-            text for text, own in zip(self.texts, self.labels, strict=True) if own == label
-        )
+        pairs = zip(self.texts, self.labels, strict=True)
+        return tuple(text for text, own in pairs if own == label)
 
-    def at(self, rows: list[int]) -> Split:
+    def at(self, rows: Sequence[int]) -> Split:
         return Split(tuple(self.texts[i] for i in rows), tuple(self.labels[i] for i in rows))
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     name: str
+    labels: tuple[str, ...]  # names of the classes; a split's labels are places in here
     train: Split
     dev: Split
     test: Split
-    dropped: int  # training texts left out because dev or test has them too
+    dropped: int = 0  # training texts left out because dev or test has them too
+    dropped_dev: int = 0  # dev texts left out because test has them too
     grammar: selfmade.Grammar | None = None  # known only for the self-made data
 
     def split(self, name: str) -> Split:
         return {"train": self.train, "dev": self.dev, "test": self.test}[name]
 
 
-def load(config: Config, folder: Path | None) -> Dataset:
+def load(data: Data, seed: int, folder: Path | None) -> Dataset:
     """The data set that the config names, split, without leaks; `folder` is what ORCH_DATA says.
 
-    DataError: the folder or a file is missing (with what to set), or a line is malformed.
+    DataError: the folder or a file is missing (with what to set), a line is malformed, a label is
+    unknown, only one class is there, or dev or test lies inside train.
     """
-    rng = random.Random(f"{config.seed}:data")
-    if config.data.name == "selfmade":
-        dataset = _selfmade(config, rng)
-    else:
-        dataset = _sst2(config, folder) if config.data.name == "sst2" else _imdb(config, folder)
-    dataset = _without_leaks(dataset)
-    return replace(dataset, train=_shuffled(dataset.train, rng, config.data.max_train))
+    rng = random.Random(f"{seed}:data")
+    read: dict[str, Callable[[], Dataset]] = {
+        "selfmade": lambda: _selfmade(data, rng),
+        "sst2": lambda: _sst2(data, folder),
+        "imdb": lambda: _imdb(data, folder),
+        "files": lambda: _files(data, folder),
+        "hub": lambda: _hub(data),
+    }
+    dataset = _without_leaks(read[data.name]())
+    train = _shuffled(dataset.train, rng, data.max_train)
+    present = set(train.labels)
+    if len(present) < len(dataset.labels) or len(present) < 2:
+        names = ", ".join(dataset.labels[label] for label in sorted(present)) or "no class"
+        raise DataError(f"{dataset.name}: training needs texts of two classes or more, has {names}")
+    return replace(dataset, train=train)
+
+
+def more_texts(data: Data, name: str, folder: Path | None, dataset: Dataset) -> tuple[str, ...]:
+    """Unlabelled texts from the file or folder `name`, without those that dev or test has."""
+    texts = sources.unlabelled(sources.locate(name, folder), data.text)
+    held_out = {_essence(text) for text in dataset.dev.texts + dataset.test.texts}
+    return tuple(text for text in texts if _essence(text) not in held_out)
 
 
 def sample(split: Split, count: int | None, seed: int) -> Split:
@@ -77,73 +94,145 @@ def sample(split: Split, count: int | None, seed: int) -> Split:
     return _shuffled(split, random.Random(f"{seed}:sample"), count)
 
 
-def _selfmade(config: Config, rng: random.Random) -> Dataset:
+def _selfmade(data: Data, rng: random.Random) -> Dataset:
     grammar = selfmade.Grammar()
-    sizes = (config.data.selfmade_train, config.data.dev_examples, config.data.selfmade_test)
+    sizes = (data.selfmade_train, data.dev_examples, data.selfmade_test)
     train, dev, test = (Split(*selfmade.generate(grammar, size, rng)) for size in sizes)
-    return Dataset("selfmade", train, dev, test, 0, grammar)
+    return Dataset("selfmade", selfmade.LABELS, train, dev, test, grammar=grammar)
 
 
-def _sst2(config: Config, folder: Path | None) -> Dataset:
-    train, dev, test = (_read(folder, f"sst2/{name}.tsv.gz") for name in ("train", "dev", "test"))
-    if config.data.phrases:
-        more = _read(folder, "sst2/train_phrases.tsv.gz")
-        train = Split(train.texts + more.texts, train.labels + more.labels)
-    return Dataset("sst2", train, dev, test, 0)
+def _sst2(data: Data, folder: Path | None) -> Dataset:
+    names = ["train", "dev", "test", *(["train_phrases"] if data.phrases else [])]
+    tables = [_table(sources.locate(f"sst2/{name}.tsv.gz", folder)) for name in names]
+    train, dev, test, *more = (_labelled(table, SENTIMENT) for table in tables)
+    for phrases in more:
+        train = Split(train.texts + phrases.texts, train.labels + phrases.labels)
+    return Dataset("sst2", tuple(SENTIMENT.values()), train, dev, test)
 
 
-def _imdb(config: Config, folder: Path | None) -> Dataset:
-    train, test = (_read(folder, f"imdb/{name}.tsv.xz") for name in ("train", "test"))
-    # A fixed seed: dev must be the same texts in every run, or settings would be chosen on train.
-    rows = list(range(len(train)))
-    random.Random("imdb:dev").shuffle(rows)
-    cut = config.data.dev_examples
-    if cut >= len(rows):
-        raise DataError(f"data.dev_examples {cut} leaves nothing of {len(rows)} training texts")
-    return Dataset("imdb", train.at(rows[cut:]), train.at(rows[:cut]), test, 0)
+def _imdb(data: Data, folder: Path | None) -> Dataset:
+    paths = [sources.locate(f"imdb/{name}.tsv.xz", folder) for name in ("train", "test")]
+    train, test = (_labelled(_table(path), SENTIMENT) for path in paths)
+    train, dev = _cut(train, data.dev_examples, "imdb")
+    return Dataset("imdb", tuple(SENTIMENT.values()), train, dev, test)
 
 
-def _read(folder: Path | None, name: str) -> Split:
-    if folder is None:
-        raise DataError(f"{name}: ORCH_DATA is not set; set it to the folder that holds {name}")
-    path = folder / name
-    opener = gzip.open if path.suffix == ".gz" else lzma.open
+def _files(data: Data, folder: Path | None) -> Dataset:
+    def table(name: str) -> Table:
+        return _table(sources.locate(name, folder), data.text, data.label)
+
+    assert data.train is not None and data.test is not None  # the config was checked
+    train = table(data.train)
+    labels = tuple(sorted({label for _, _, label in train.rows}))
+    known = {label: label for label in labels}
+    split, test = _labelled(train, known), _labelled(table(data.test), known)
+    if data.dev is None:
+        split, dev = _cut(split, data.dev_examples, "files")
+    else:
+        dev = _labelled(table(data.dev), known)
+    return Dataset("files", labels, split, dev, test)
+
+
+def _hub(data: Data) -> Dataset:
+    """A data set by its name, through the package `datasets`; splits train, validation, test."""
     try:
-        with opener(path, "rt", encoding="utf8", newline="\n") as file:
-            lines = file.read().split("\n")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; set ORCH_DATA to the folder with {name}") from None
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    return _parse(lines, path)
+        package = importlib.import_module("datasets")
+    except ImportError:
+        raise DataError(
+            "data.name hub needs the package `datasets`: pip install 'orch[hub]'"
+        ) from None
+    try:
+        loaded: Any = package.load_dataset(data.hub)
+    except Exception as error:  # the package raises its own kinds, and those of the network
+        raise DataError(f"hub {data.hub}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    absent = [name for name in ("train", "test") if name not in loaded]
+    if absent:
+        raise DataError(f"hub {data.hub}: no split {absent[0]}; it has {', '.join(loaded)}")
+    feature = loaded["train"].features[data.label] if data.label in _columns(loaded) else None
+    names = tuple(getattr(feature, "names", None) or ())
+
+    def table(name: str) -> Table:
+        part = loaded[name]
+        for column in (data.text, data.label):
+            if column not in part.column_names:
+                raise DataError(f"hub {data.hub}: no column {column} in {name}")
+        pairs = zip(part[data.text], part[data.label], strict=True)
+        return Table(
+            f"{data.hub}/{name}", [(i, text, str(label)) for i, (text, label) in enumerate(pairs)]
+        )
+
+    train = table("train")
+    keys = [str(i) for i in range(len(names))] or sorted({label for _, _, label in train.rows})
+    known = dict(zip(keys, names or keys, strict=True))
+    split, test = _labelled(train, known), _labelled(table("test"), known)
+    if "validation" in loaded:
+        dev = _labelled(table("validation"), known)
+    else:
+        split, dev = _cut(split, data.dev_examples, str(data.hub))
+    return Dataset(str(data.hub), tuple(known.values()), split, dev, test)
 
 
-def _parse(lines: list[str], path: Path) -> Split:
-    columns = lines[0].split("\t")
-    if not {"label", "text"} <= set(columns):
-        raise DataError(f"{path}: the first line must name the columns label and text")
-    label_at, text_at = columns.index("label"), columns.index("text")
-    texts, labels = [], []
-    for number, line in enumerate(lines[1:], start=2):
-        cells = line.split("\t")
-        if line == "" and number == len(lines):
-            break
-        if len(cells) != len(columns) or cells[label_at] not in ("0", "1"):
-            raise DataError(f"{path}: line {number} is not {len(columns)} columns with label 0 | 1")
-        texts.append(cells[text_at])
-        labels.append(int(cells[label_at]))
-    return Split(tuple(texts), tuple(labels))
+def _columns(loaded: Any) -> Sequence[str]:
+    return list(loaded["train"].column_names)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: str
+    rows: list[tuple[int, str, str]]  # line, text, label
+
+
+def _table(path: Path, text: str = "text", label: str = "label") -> Table:
+    table = Table(str(path), list(sources.labelled(path, text, label)))
+    if not table.rows:
+        raise DataError(f"{path}: no rows")
+    return table
+
+
+def _labelled(table: Table, known: dict[str, str]) -> Split:
+    places = {label: place for place, label in enumerate(known)}
+    for number, _, label in table.rows:
+        if label not in places:
+            raise DataError(
+                f"{table.name}: line {number}: unknown label {label!r}; known: {', '.join(known)}"
+            )
+    return Split(
+        tuple(text for _, text, _ in table.rows), tuple(places[label] for _, _, label in table.rows)
+    )
+
+
+def _cut(train: Split, count: int, name: str) -> tuple[Split, Split]:
+    """train without `count` texts, and these; the same texts in every run, whatever its seed."""
+    rows = list(range(len(train)))
+    random.Random(f"{name}:dev").shuffle(rows)
+    if count >= len(rows):
+        raise DataError(f"data.dev_examples {count} leaves nothing of {len(rows)} training texts")
+    return train.at(rows[count:]), train.at(rows[:count])
 
 
 def _without_leaks(dataset: Dataset) -> Dataset:
-    held_out = {_essence(text) for text in dataset.dev.texts + dataset.test.texts}
-    kept = [i for i, text in enumerate(dataset.train.texts) if _essence(text) not in held_out]
-    dropped = len(dataset.train) - len(kept)
-    return replace(dataset, train=dataset.train.at(kept), dropped=dropped)
+    splits = (dataset.train, dataset.dev, dataset.test)
+    train, dev, test = ([_essence(text) for text in split.texts] for split in splits)
+    seen, tested, held_out = set(train), set(test), {*dev, *test}
+    for name, split in (("dev", dev), ("test", test)):
+        inside = sum(essence in seen for essence in split)
+        if dataset.grammar is None and inside > len(split) / 2:
+            raise DataError(
+                f"{dataset.name}: {name} lies inside train: {inside} of its {len(split)} texts"
+            )
+    kept = [i for i, essence in enumerate(train) if essence not in held_out]
+    kept_dev = [i for i, essence in enumerate(dev) if essence not in tested]
+    return replace(
+        dataset,
+        train=dataset.train.at(kept),
+        dev=dataset.dev.at(kept_dev),
+        dropped=len(dataset.train) - len(kept),
+        dropped_dev=len(dataset.dev) - len(kept_dev),
+    )
 
 
 def _essence(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
+    return _NEITHER_LETTER_NOR_DIGIT.sub("", text.lower()) or text
 
 
 def _shuffled(split: Split, rng: random.Random, count: int | None) -> Split:

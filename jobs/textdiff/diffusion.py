@@ -1,4 +1,4 @@
-"""Masked diffusion: the noise, the SUBS parameterization and the training loss.
+"""Masked diffusion: the noise, the SUBS parameterization and the masks.
 
 A token is masked with probability P(t) = (1 - eps) t (log-linear noise: sigma(t) = -log(1 - P(t))),
 never unmasked. The continuous-time bound on -log p(text) is the integral over t of
@@ -13,7 +13,6 @@ Shape suffixes: see `model`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +24,9 @@ NEVER = -1e6  # as a logit or a log-probability
 
 
 class Denoises(Protocol):
-    def features(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor: ...
+    def features(
+        self, tokens_BL: Tensor, valid_BL: Tensor | None = None, classes_B: Tensor | None = None
+    ) -> Tensor: ...
 
     def logits(self, features_ND: Tensor) -> Tensor: ...
 
@@ -74,13 +75,14 @@ def masked_nll(
     masked_BL: Tensor,
     mask_id: int,
     valid_BL: Tensor | None = None,
+    classes_B: Tensor | None = None,
 ) -> Tensor:
     """[B] summed -log p of the masked tokens given the visible ones, in nats.
 
     Equal to the sum of -`subs_log_probs` at the clean tokens, at the price of the masked ones only.
     """
     noisy_BL = torch.where(masked_BL, mask_id, clean_BL)
-    features_ND = model.features(noisy_BL, valid_BL)[masked_BL]
+    features_ND = model.features(noisy_BL, valid_BL, classes_B)[masked_BL]
     logits_NV = model.logits(features_ND).float()
     logits_NV[:, mask_id] = NEVER  # in place: a copy of all scores costs as much as the head
     nll_N = F.cross_entropy(logits_NV, clean_BL[masked_BL], reduction="none")
@@ -88,23 +90,23 @@ def masked_nll(
     return torch.zeros(len(clean_BL), device=nll_N.device).index_add(0, rows_N, nll_N)
 
 
-def training_loss(
-    model: Denoises,
-    clean_BL: Tensor,
-    valid_BL: Tensor | None,
-    *,
-    mask_id: int,
-    noise: LogLinear,
-    draw_t: Callable[[int], Tensor],
-    generator: Generator,
-) -> Tensor:
-    """The weighted bound in nats per token: sum over texts of masked NLL / t, over all tokens."""
-    t_B = draw_t(len(clean_BL)).to(clean_BL.device)
-    uniform_BL = torch.rand(clean_BL.shape, generator=generator).to(clean_BL.device)
-    masked_BL = uniform_BL < noise.mask_probability(t_B)[:, None]
-    tokens = clean_BL.numel()
-    if valid_BL is not None:
-        masked_BL &= valid_BL
-        tokens = int(valid_BL.sum())
-    nll_B = masked_nll(model, clean_BL, masked_BL, mask_id, valid_BL)
-    return (noise.weight(t_B) * nll_B).sum() / tokens
+def token_masks(
+    valid_BL: Tensor, t_B: Tensor, noise: LogLinear, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """([B, L] masks, [B] weights): each token masked alone with P(t); the weight is 1 / t."""
+    uniform_BL = torch.rand(valid_BL.shape, generator=generator)
+    masked_BL = (uniform_BL < noise.mask_probability(t_B)[:, None]) & valid_BL
+    return masked_BL, noise.weight(t_B)
+
+
+def count_masks(valid_BL: Tensor, u_B: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """([B, L] masks, [B] weights): exactly k of a text's L tokens masked; the weight is L / k.
+
+    `u_B` in [0, 1) says which k of 1..L. The same bound as above with far less variance: no text
+    is without a mask, and the weight fits the number masked. Source: Nie et al. 2025 (LLaDA).
+    """
+    length_B = valid_BL.sum(1)
+    k_B = (u_B * length_B).long().clamp(max=length_B - 1) + 1
+    uniform_BL = torch.rand(valid_BL.shape, generator=generator).masked_fill(~valid_BL, 2.0)
+    masked_BL = uniform_BL.argsort(1).argsort(1) < k_B[:, None]
+    return masked_BL, length_B / k_B

@@ -1,7 +1,8 @@
-"""Which class's model finds a text likelier: scores, decisions, and what they are worth.
+"""Which class finds a text likelier: scores and decisions.
 
-The score of class c is the estimated bound on -log p(text | c) in nats; the lower one wins. The
-prior is uniform. `gap` = score(negative) - score(positive): above zero means positive.
+The score of class c is the estimated bound on -log p(text | c) in nats; the lowest one wins. The
+prior is uniform. Draws come in rounds; a text whose best class leads every other one by more than
+`eval.stop_z` standard errors of the difference is done and costs no more.
 """
 
 from __future__ import annotations
@@ -9,44 +10,71 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
 
-from jobs.textdiff import batches, nelbo
-from jobs.textdiff.config import Config
-from jobs.textdiff.diffusion import LogLinear
+from jobs.textdiff import batches
+from jobs.textdiff.classifier import Classifier
 from jobs.textdiff.errors import TrainingError
-from jobs.textdiff.model import Denoiser
-from jobs.textdiff.train import precision
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One text: the draws' estimates by class, [C][K] nats."""
+    """One text: the draws' estimates by class, [C][K] nats, and each draw's share of masks."""
 
     estimates: tuple[tuple[float, ...], ...]
     tokens: int
+    levels: tuple[float, ...] = ()
 
     @property
     def scores(self) -> tuple[float, ...]:
         return tuple(statistics.fmean(draws) for draws in self.estimates)
 
     @property
-    def gap(self) -> float:
-        negative, positive = self.scores
-        return negative - positive
+    def draws(self) -> int:
+        return len(self.estimates[0])
+
+    def gap(self, label: int) -> float:
+        """The lowest other class's score less that of `label`: above zero, `label` wins."""
+        scores = self.scores
+        return min(s for c, s in enumerate(scores) if c != label) - scores[label]
+
+    def lead_se(self, label: int, other: int) -> float | None:
+        """Standard error over the draws of score(other) - score(label); None at one draw.
+
+        Strata are not credited, so it errs on the large side.
+        """
+        if self.draws < 2:
+            return None
+        pairs = zip(self.estimates[other], self.estimates[label], strict=True)
+        return statistics.stdev(a - b for a, b in pairs) / math.sqrt(self.draws)
 
     @property
-    def gap_se(self) -> float | None:
-        """Standard error of the gap over the draws, strata not credited; None at one draw."""
-        differences = [a - b for a, b in zip(*self.estimates, strict=True)]
-        if len(differences) < 2:
-            return None
-        return statistics.stdev(differences) / math.sqrt(len(differences))
+    def runner_up_se(self) -> float | None:
+        """The same for the two best classes."""
+        best, second, *_ = sorted(range(len(self.scores)), key=self.scores.__getitem__)
+        return self.lead_se(best, second)
+
+    def settled(self, z: float) -> bool:
+        """Whether the best class leads each other one by more than `z` standard errors."""
+        scores = self.scores
+        best = scores.index(min(scores))
+        for other, score in enumerate(scores):
+            error = self.lead_se(best, other)
+            if other != best and (error is None or score - scores[best] <= z * error):
+                return False
+        return True
+
+    def more(self, other: Scored) -> Scored:
+        """With the draws of the next round."""
+        pairs = zip(self.estimates, other.estimates, strict=True)
+        return replace(
+            other,
+            estimates=tuple(mine + theirs for mine, theirs in pairs),
+            levels=self.levels + other.levels,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,140 +84,73 @@ class Decision:
 
 
 def score(
-    models: Sequence[Denoiser],
+    classifier: Classifier,
     ids: Sequence[list[int]],
-    config: Config,
     *,
-    mask_id: int,
-    report: Callable[[int], None],
-) -> list[Scored]:
-    """Every text under every class's model, in the order of `ids`.
+    report: Callable[[float], None] = lambda done: None,
+    rows: Sequence[int] | None = None,
+) -> dict[int, Scored]:
+    """Every text of `rows` (all, when None) under every class.
 
     The noise of a text depends on the seed and its row alone, not on how texts are grouped.
-    `report` is told how many texts are done. TrainingError: a score that is not finite.
+    `report` is told the share of the work that is done. TrainingError: a score that is not finite.
     """
-    device = next(models[0].parameters()).device
+    settings = classifier.config.eval
+    open_rows = list(range(len(ids)) if rows is None else rows)
+    total, each = max(1, len(open_rows)), settings.round
+    rounds = 1 if classifier.exact else settings.draws // each
     result: dict[int, Scored] = {}
-    for model in models:
+    for model in classifier.models:
         model.eval()
-    for rows in batches.by_length(ids, config.eval.batch_tokens, copies=config.eval.draws):
-        tokens = [ids[row] for row in rows]
-        by_class = []
-        for label, model in enumerate(models):
-            draws = [_draws(config, len(ids[row]), row, label) for row in rows]
-            with precision(config, device):
-                by_class.append(nelbo.estimates(model, tokens, draws, mask_id, device))
-        _keep(result, rows, tokens, torch.stack(by_class))
-        report(len(result))
-    return [result[row] for row in range(len(ids))]
+    for turn in range(rounds):
+        before = turn * each
+        copies = 1 if classifier.exact else each
+        done = 0
+        for group in batches.by_length(
+            ids, open_rows, settings.batch_tokens, copies=copies * classifier.copies
+        ):
+            for row, found in _round(classifier, ids, group, before, before + each).items():
+                result[row] = result[row].more(found) if row in result else found
+            done += len(group)
+            closed = total - len(open_rows)  # their later rounds are saved
+            report(min(0.999, (closed * rounds + len(open_rows) * turn + done) / (total * rounds)))
+        if settings.stop_z:
+            open_rows = [row for row in open_rows if not result[row].settled(settings.stop_z)]
+    report(1.0)
+    return result
 
 
 def decide(scored: Sequence[Scored], seed: int) -> list[Decision]:
-    """The likelier class of each text. A tie is decided by a seeded coin and marked as a tie."""
+    """The likeliest class of each text. A tie is decided by a seeded coin and marked as a tie."""
+    return choose([text.scores for text in scored], seed)
+
+
+def choose(costs: Sequence[Sequence[float]], seed: int) -> list[Decision]:
+    """The class of lowest cost in each row; ties as above."""
     coin = random.Random(f"{seed}:ties")
     decisions = []
-    for text in scored:
-        tie = text.gap == 0
-        decisions.append(Decision(coin.randrange(2) if tie else int(text.gap > 0), tie))
+    for row in costs:
+        lowest = min(row)
+        best = [label for label, cost in enumerate(row) if cost == lowest]
+        predicted = best[0] if len(best) == 1 else coin.choice(best)
+        decisions.append(Decision(predicted, len(best) > 1))
     return decisions
 
 
-def summary(
-    scored: Sequence[Scored],
-    decisions: Sequence[Decision],
-    truth: Sequence[int],
-    labels: Sequence[str],
-) -> dict[str, Any]:
-    """What metrics.json says of the evaluation; rows of the confusion matrix are true labels."""
-    n, classes = len(truth), range(len(labels))
-    matrix = [[0 for _ in classes] for _ in classes]
-    for true, decision in zip(truth, decisions, strict=True):
-        matrix[true][decision.predicted] += 1
-    right = sum(matrix[c][c] for c in classes)
-    gaps = [text.gap for text in scored]
-    own = {
-        labels[c]: [gap for gap, true in zip(gaps, truth, strict=True) if true == c]
-        for c in classes
-    }
-    return {
-        "accuracy": right / n,
-        "accuracy_interval": list(wilson(right, n)),
-        "n": n,
-        "labels": list(labels),
-        "confusion_matrix": matrix,
-        "majority_accuracy": max(sum(row) for row in matrix) / n,
-        "predicted_share": _by(labels, [sum(row[c] for row in matrix) / n for c in classes]),
-        "true_share": _by(labels, [sum(row) / n for row in matrix]),
-        "ties": sum(decision.tie for decision in decisions),
-        "nelbo": _by(labels, [statistics.fmean(t.scores[c] for t in scored) for c in classes]),
-        "nelbo_per_token": _nelbo_table(scored, truth, labels),
-        "gap": {
-            "mean": statistics.fmean(gaps),
-            "se": _se(gaps),
-            "mean_by_label": {name: statistics.fmean(own[name]) for name in labels if own[name]},
-            "se_by_label": {name: _se(own[name]) for name in labels if own[name]},
-            "noise_se": _mean_noise(scored),
-        },
-    }
-
-
-def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The 95 % score interval of a share. Source: Wilson 1927."""
-    share, spread = right / n, z * z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _draws(config: Config, length: int, row: int, label: int) -> nelbo.Draws:
-    shared = config.eval.estimator == "shared"
-    name = f"{config.seed}:{row}" if shared else f"{config.seed}:{row}:{label}"
-    generator = Generator().manual_seed(random.Random(name).getrandbits(62))
-    if shared:
-        return nelbo.shared_draws(length, config.eval.draws, generator)
-    return nelbo.independent_draws(
-        length,
-        config.eval.draws,
-        generator,
-        noise=LogLinear(config.noise.eps),
-        low=config.training.sampling_eps_min,
-        high=config.training.sampling_eps_max,
-    )
-
-
-def _keep(
-    result: dict[int, Scored], rows: Sequence[int], tokens: Sequence[list[int]], values: Tensor
-) -> None:
-    if not bool(torch.isfinite(values).all()):
+def _round(
+    classifier: Classifier, ids: Sequence[list[int]], group: Sequence[int], first: int, last: int
+) -> dict[int, Scored]:
+    tokens = [ids[row] for row in group]
+    levels: list[tuple[float, ...]] = [()] * len(group)
+    by_class = []
+    if not classifier.exact:
+        drawn = [classifier.draws(len(ids[row]), row, first, last) for row in group]
+        by_class = [[own[label] for own in drawn] for label in range(len(classifier.labels))]
+        levels = [tuple(own[0].level_K.tolist()) for own in drawn]
+    costs = classifier.costs(tokens, by_class).float()
+    if not bool(torch.isfinite(costs).all()):
         raise TrainingError("a text's score is not finite: the weights are broken")
-    for at, row in enumerate(rows):
-        result[row] = Scored(tuple(tuple(c) for c in values[:, at].tolist()), len(tokens[at]))
-
-
-def _by(labels: Sequence[str], values: Sequence[float]) -> Mapping[str, float]:
-    return dict(zip(labels, values, strict=True))
-
-
-def _nelbo_table(
-    scored: Sequence[Scored], truth: Sequence[int], labels: Sequence[str]
-) -> dict[str, Mapping[str, float]]:
-    """true label -> model -> nats per token."""
-    table: dict[str, Mapping[str, float]] = {}
-    for true, name in enumerate(labels):
-        texts = [text for text, own in zip(scored, truth, strict=True) if own == true]
-        tokens = sum(text.tokens for text in texts)
-        if texts:
-            table[name] = _by(
-                labels,
-                [sum(t.scores[c] for t in texts) / tokens for c in range(len(labels))],
-            )
-    return table
-
-
-def _se(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
-def _mean_noise(scored: Sequence[Scored]) -> float | None:
-    known = [text.gap_se for text in scored if text.gap_se is not None]
-    return statistics.fmean(known) if known else None
+    return {
+        row: Scored(tuple(map(tuple, costs[:, at].tolist())), len(tokens[at]), levels[at])
+        for at, row in enumerate(group)
+    }

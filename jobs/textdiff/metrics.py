@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LOG_EVERY_S = 1.5
 POINT_EVERY_S = 0.5
+SHOWN = ("loss", "lr", "phase_step", "tokens_per_s", "val_nelbo", "canary_accuracy")
 ETA_FROM = 0.01  # of the work: before, the start-up would be taken for the pace
 
 
@@ -27,55 +28,78 @@ class Phase:
 
 
 class Reporter:
-    """Appends points to `results`/metrics.jsonl and prints lines, neither too often.
+    """Appends points to `results`/metrics.jsonl and shows lines, neither too often.
 
-    The last point of a phase is always written.
+    The last point of a phase is always written, and each with a validation. `results` None:
+    nothing is written. On a terminal the progress is one line that changes.
     """
 
     def __init__(
         self,
-        results: Path,
-        phases: Iterable[Phase],
+        results: Path | None,
         *,
         clock: Callable[[], float],
         say: Callable[[str], None],
     ) -> None:
-        results.mkdir(parents=True, exist_ok=True)
-        self._file = (results / "metrics.jsonl").open("a", encoding="utf8")
-        self._phases = tuple(phases)
-        self._total = sum(phase.work for phase in self._phases) or 1.0
+        self._file: IO[str] | None = None
+        self._step = 0
+        if results is not None:
+            results.mkdir(parents=True, exist_ok=True)
+            path = results / "metrics.jsonl"
+            self._step = _last_step(path)
+            self._file = path.open("a", encoding="utf8")
         self._clock, self._say = clock, say
         self._began = clock()
         self._logged = self._pointed = -float("inf")
-        self._step = 0
+        self._first: float | None = None  # progress of the first point: what a resume begins with
         self.seconds: dict[str, float] = {}
+        self._tokens: dict[str, int] = {}
+        self.plan([])
+
+    def plan(self, phases: Iterable[Phase]) -> None:
+        """What is to be done, in this order."""
+        self._phases = tuple(phases)
+        self._total = sum(phase.work for phase in self._phases) or 1.0
 
     def phase(self, name: str) -> Callable[..., None]:
         """`report(done_share, **values)` for the phase; call it once a step."""
         began = self._clock()
-        before = 0.0
-        for phase in self._phases:
-            if phase.name == name:
-                break
-            before += phase.work
-        work = next(phase.work for phase in self._phases if phase.name == name)
+        names = [phase.name for phase in self._phases]
+        place = names.index(name) if name in names else len(names)
+        before = sum(phase.work for phase in self._phases[:place])
+        work = self._phases[place].work if place < len(names) else 0.0
 
         def report(done: float, **values: float | int) -> None:
             self._step += 1
             self.seconds[name] = self._clock() - began
+            self._tokens[name] = self._tokens.get(name, 0) + int(values.get("tokens", 0))
             self._point(name, (before + done * work) / self._total, done >= 1.0, values)
 
         return report
 
+    def rates(self) -> dict[str, float]:
+        """Tokens per second of the phases that train."""
+        return {
+            name: round(tokens / self.seconds[name], 1)
+            for name, tokens in self._tokens.items()
+            if tokens and self.seconds[name] > 0
+        }
+
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _point(
         self, name: str, progress: float, last: bool, values: Mapping[str, float | int]
     ) -> None:
+        if self._file is None:
+            return
         now = self._clock()
         spent = now - self._began
-        eta = spent * (1 - progress) / progress if progress >= ETA_FROM else None
+        self._first = progress if self._first is None else self._first
+        gone = progress - self._first
+        eta = spent * (1 - progress) / gone if gone >= ETA_FROM else None
+        last = last or "val_nelbo" in values
         if last or now - self._pointed >= POINT_EVERY_S:
             self._pointed = now
             point = {"step": self._step, "phase": name, **values, "progress": round(progress, 5)}
@@ -84,7 +108,7 @@ class Reporter:
             self._file.flush()
         if last or now - self._logged >= LOG_EVERY_S:
             self._logged = now
-            shown = "  ".join(f"{key} {_short(value)}" for key, value in values.items())
+            shown = "  ".join(f"{k} {_short(v)}" for k, v in values.items() if k in SHOWN)
             left = "" if eta is None else f"  about {eta:.0f} s left"
             self._say(f"{progress:4.0%}  {name}  {shown}{left}")
 
@@ -112,6 +136,19 @@ def _write(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _last_step(path: Path) -> int:
+    """The step of the last whole line, 0 without any; a line that a crash cut off is taken away."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return 0
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    lines = content[:whole].splitlines()
+    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def _short(value: float | int) -> str:

@@ -4,7 +4,8 @@ The shape and the parameter names are those of the published MDLM checkpoints
 (github.com/kuleshov-group/mdlm, a DiT): fused qkv without bias, rotary positions, LayerNorm with a
 weight only, adaLN-zero modulation, a 4x MLP with tanh-GELU, separate embedding and head, the head
 zero at the start. MDLM does not tell the model how much is masked (time_conditioning false): sigma
-is 0 always, so the modulation is a learned constant, kept because the checkpoints have it.
+is 0 always, so the modulation is a learned constant, kept because the checkpoints have it, and a
+place where a class can enter.
 
 Shape suffixes: B texts, L tokens, D hidden, H heads, E = D / H, C conditioning, V vocabulary with
 the mask, N masked tokens of a batch.
@@ -43,13 +44,7 @@ SIZES = {
 
 def shape_of(config: ModelConfig) -> Shape:
     """The named size with the config's own numbers over it; ConfigError if heads do not divide."""
-    size = SIZES[config.size]
-    shape = Shape(
-        config.hidden_size or size.hidden,
-        config.cond_dim or size.cond,
-        config.n_blocks or size.blocks,
-        config.n_heads or size.heads,
-    )
+    shape = override(SIZES[config.size], config)
     if shape.hidden % (2 * shape.heads):
         raise ConfigError(
             f"config model.hidden_size: {shape.hidden} is not a multiple of 2 x n_heads "
@@ -58,16 +53,46 @@ def shape_of(config: ModelConfig) -> Shape:
     return shape
 
 
-class Denoiser(nn.Module):
-    """Predicts every token from the visible ones. All parameters lie under `backbone.`."""
+def override(size: Shape, config: ModelConfig) -> Shape:
+    """`size` with those of the config's own numbers over it that are not null."""
+    return Shape(
+        config.hidden_size or size.hidden,
+        config.cond_dim or size.cond,
+        config.n_blocks or size.blocks,
+        config.n_heads or size.heads,
+    )
 
-    def __init__(self, shape: Shape, vocab: int, dropout: float) -> None:
+
+class Denoiser(nn.Module):
+    """Predicts every token from the visible ones.
+
+    All parameters of the published network lie under `backbone.`. With `classes` there is one more,
+    `class_embed.weight`: a vector a class, zero at the start, that reaches every position, either
+    added to the embeddings (`place` added) or to what adaLN is conditioned on (adaln).
+    """
+
+    def __init__(
+        self, shape: Shape, vocab: int, dropout: float, classes: int = 0, place: str = "added"
+    ) -> None:
         super().__init__()
         self.backbone = Backbone(shape, vocab, dropout)
+        self.place = place
+        if classes:
+            self.class_embed = class_vectors(
+                classes, shape.cond if place == "adaln" else shape.hidden
+            )
 
-    def features(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
-        """[B, L, D] after the last block. `valid_BL` is False at padding, None without any."""
-        return self.backbone.features(tokens_BL, valid_BL)
+    def features(
+        self, tokens_BL: Tensor, valid_BL: Tensor | None = None, classes_B: Tensor | None = None
+    ) -> Tensor:
+        """[B, L, D] after the last block. `valid_BL` is False at padding, None without any.
+
+        Without `classes_B` a model with classes is what it was before it had any.
+        """
+        vector_BX = None if classes_B is None else self.class_embed(classes_B)
+        if self.place == "adaln":
+            return self.backbone.features(tokens_BL, valid_BL, condition_BC=vector_BX)
+        return self.backbone.features(tokens_BL, valid_BL, added_BD=vector_BX)
 
     def logits(self, features_ND: Tensor) -> Tensor:
         """[N, V] raw scores of any selection of positions; the mask's own score is included."""
@@ -83,18 +108,27 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.blocks))
         self.output_layer = Output(shape, vocab)
 
-    def condition(self) -> Tensor:
-        """[1, C]: what every text is conditioned on, since sigma is always 0."""
+    def condition(self, vector_BC: Tensor | float = 0.0) -> Tensor:
+        """[B or 1, C]: what texts are conditioned on; sigma is always 0."""
         weight = self.vocab_embed.embedding
-        return F.silu(self.sigma_map(torch.zeros(1, device=weight.device)))
+        return F.silu(self.sigma_map(torch.zeros(1, device=weight.device)) + vector_BC)
 
-    def features(self, tokens_BL: Tensor, valid_BL: Tensor | None) -> Tensor:
+    def features(
+        self,
+        tokens_BL: Tensor,
+        valid_BL: Tensor | None,
+        *,
+        added_BD: Tensor | None = None,
+        condition_BC: Tensor | None = None,
+    ) -> Tensor:
         x_BLD = self.vocab_embed(tokens_BL)
+        if added_BD is not None:
+            x_BLD = x_BLD + added_BD[:, None]
         turn = self.rotary_emb(tokens_BL.shape[1])
-        condition_1C = self.condition()
+        condition = self.condition(0.0 if condition_BC is None else condition_BC)
         seen = None if valid_BL is None else valid_BL[:, None, None, :]
         for block in self.blocks:
-            x_BLD = block(x_BLD, turn, condition_1C, seen)
+            x_BLD = block(x_BLD, turn, condition, seen)
         return x_BLD
 
     def head(self, features_ND: Tensor) -> Tensor:
@@ -168,11 +202,10 @@ class Block(nn.Module):
         self.adaLN_modulation = _zeroed(nn.Linear(shape.cond, 6 * hidden))
 
     def forward(
-        self, x_BLD: Tensor, turn: tuple[Tensor, Tensor], condition_1C: Tensor, seen: Tensor | None
+        self, x_BLD: Tensor, turn: tuple[Tensor, Tensor], condition_BC: Tensor, seen: Tensor | None
     ) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition_1C).chunk(
-            6, dim=-1
-        )
+        modulation = self.adaLN_modulation(condition_BC)[:, None]  # the same at every position
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         attended = self._attend(self.norm1(x_BLD) * (1 + scale1) + shift1, turn, seen)
         x_BLD = x_BLD + gate1 * self._drop(attended)
         return x_BLD + gate2 * self._drop(self.mlp(self.norm2(x_BLD) * (1 + scale2) + shift2))
@@ -207,6 +240,12 @@ def _turned(x_BHLE: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     first, second = x_BHLE.chunk(2, dim=-1)
     turned = x_BHLE * cos_LE + torch.cat([-second, first], dim=-1) * sin_LE
     return turned.to(x_BHLE.dtype)  # under autocast the three of attention must agree
+
+
+def class_vectors(classes: int, width: int) -> nn.Embedding:
+    vectors = nn.Embedding(classes, width)
+    nn.init.zeros_(vectors.weight)
+    return vectors
 
 
 def _zeroed(layer: nn.Linear) -> nn.Linear:

@@ -20,11 +20,13 @@ Shape suffixes: K draws, L tokens; others see `model`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
+from jobs.textdiff.batches import collate
 from jobs.textdiff.diffusion import Denoises, LogLinear, masked_nll, sample_t
 
 
@@ -35,10 +37,25 @@ class Draws:
     masked_KL: Tensor  # bool
     weight_K: Tensor
 
+    @property
+    def level_K(self) -> Tensor:
+        """The share of tokens that is masked."""
+        return self.masked_KL.float().mean(1)
 
-def shared_draws(length: int, count: int, generator: Generator) -> Draws:
-    """Fixed-count masks in strata, for all classes together."""
-    u_K = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    def part(self, first: int, last: int) -> Draws:
+        return Draws(self.masked_KL[first:last], self.weight_K[first:last])
+
+
+def shared_draws(length: int, count: int, generator: Generator, *, rounds: int = 1) -> Draws:
+    """Fixed-count masks in `count` strata, for all classes together.
+
+    In `rounds` equal parts that can be stopped after any of them: each part has one draw in each of
+    its own count / rounds strata, and all parts together one in each of `count`.
+    """
+    each = count // rounds
+    finer_ER = torch.rand(each, rounds, generator=generator).argsort(1)
+    place_RE = torch.arange(each) * rounds + finer_ER.T
+    u_K = (place_RE.reshape(-1) + torch.rand(count, generator=generator)) / count
     k_K = (u_K * length).long().clamp(max=length - 1) + 1
     order_L = torch.randperm(length, generator=generator)
     start_K = k_K.cumsum(0) - k_K
@@ -58,22 +75,46 @@ def independent_draws(
 
 
 def estimates(
-    model: Denoises, tokens: list[list[int]], draws: list[Draws], mask_id: int, device: torch.device
+    model: Denoises,
+    tokens: Sequence[list[int]],
+    draws: Sequence[Draws],
+    mask_id: int,
+    device: torch.device,
+    label: int | None = None,
 ) -> Tensor:
     """[B, K] nats: every draw's estimate for every text, in one forward pass of B x K rows."""
-    longest = max(len(ids) for ids in tokens)
-    count = len(draws[0].weight_K)
-    clean_BL = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in tokens])
-    lengths_B = torch.tensor([len(ids) for ids in tokens])
-    valid_BL = torch.arange(longest) < lengths_B[:, None]
-    masked_BKL = torch.stack([_padded(draw.masked_KL, longest) for draw in draws])
-    weight_BK = torch.stack([draw.weight_K for draw in draws])
+    return class_estimates(model, tokens, [draws], mask_id, device, [label])[0]
 
-    rows_RL = clean_BL.repeat_interleave(count, dim=0).to(device)
-    valid_RL = None if bool(valid_BL.all()) else valid_BL.repeat_interleave(count, dim=0).to(device)
+
+def class_estimates(
+    model: Denoises,
+    tokens: Sequence[list[int]],
+    draws: Sequence[Sequence[Draws]],
+    mask_id: int,
+    device: torch.device,
+    labels: Sequence[int | None],
+) -> Tensor:
+    """[C, B, K] nats for the class labels of one model, in one forward pass of C x B x K rows.
+
+    `draws` has the texts' draws of each class. A label of None: the model has no classes.
+    """
+    count, batch = len(draws[0][0].weight_K), collate(tokens, range(len(tokens)))
+    longest, repeats = batch.tokens_BL.shape[1], len(labels)
+    masked_RL = torch.cat([_padded(draw.masked_KL, longest) for own in draws for draw in own])
+    weight_R = torch.cat([draw.weight_K for own in draws for draw in own])
+    rows_RL, valid_RL = (
+        x_BL.repeat_interleave(count, dim=0).repeat(repeats, 1)
+        for x_BL in (batch.tokens_BL, batch.valid_BL)
+    )
+    seen_RL = None if bool(batch.valid_BL.all()) else valid_RL.to(device)
+    classes_R = None
+    if labels[0] is not None:
+        classes_R = torch.tensor(labels).repeat_interleave(len(tokens) * count).to(device)
     with torch.inference_mode():
-        nll_R = masked_nll(model, rows_RL, masked_BKL.flatten(0, 1).to(device), mask_id, valid_RL)
-    return weight_BK * nll_R.cpu().view(len(tokens), count)
+        nll_R = masked_nll(
+            model, rows_RL.to(device), masked_RL.to(device), mask_id, seen_RL, classes_R
+        )
+    return (weight_R * nll_R.cpu()).view(repeats, len(tokens), count)
 
 
 def _padded(masked_KL: Tensor, longest: int) -> Tensor:

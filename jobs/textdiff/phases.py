@@ -1,21 +1,40 @@
-"""The parts of the job, in order: pretrain, fine-tune a class, evaluate."""
+"""The training parts of the job, in order: pretrain, fine-tune, perhaps tell classes apart.
+
+A part that has ended leaves its checkpoint; one that was interrupted leaves its state. A job that
+is started again with the same results folder goes on from there.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from jobs.textdiff import checkpoint, data, evaluate, metrics, selfmade
+from jobs.textdiff import (
+    checkpoint,
+    data,
+    gpt2,
+    metrics,
+    model,
+    objectives,
+    pretrained,
+    validation,
+)
+from jobs.textdiff.checkpoint import Checkpoint
+from jobs.textdiff.classifier import CLASS_VECTORS, Classifier
 from jobs.textdiff.config import Config
-from jobs.textdiff.data import LABELS, Dataset
-from jobs.textdiff.model import Denoiser, shape_of
+from jobs.textdiff.data import Dataset
+from jobs.textdiff.errors import TrainingError
+from jobs.textdiff.objectives import Objective
+from jobs.textdiff.parallel import World
 from jobs.textdiff.tokenizer import Tokenizer
-from jobs.textdiff.train import Schedule, StepReport, fit
+from jobs.textdiff.train import Hooks, Schedule, StepReport, Stopped, fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +43,53 @@ class Job:
 
     config: Config
     dataset: Dataset
-    words: Tokenizer
+    unlabelled: tuple[str, ...]  # to pretrain on, beside the training texts
+    tokenizer: Tokenizer
+    start: pretrained.Found | None  # of a named checkpoint
     evaluated: data.Split
     results: Path
-    device: torch.device
+    world: World
     say: Callable[[str], None]
     reporter: metrics.Reporter
+    resumes: bool  # checkpoints in `results` are gone on from
+    stopping: Callable[[], bool]
+    deferred: Callable[[], AbstractContextManager[None]]  # within it a signal only sets `stopping`
 
-    def fresh_model(self) -> Denoiser:
-        """The same random start for the same seed."""
+    @property
+    def conditional(self) -> bool:
+        return self.config.model.classes != "separate"
+
+    @property
+    def folder(self) -> Path:
+        return self.results / "checkpoints"
+
+    @property
+    def digest(self) -> str:
+        """Of the config: checkpoints of another one are not gone on from."""
+        return hashlib.sha256(repr(self.config).encode()).hexdigest()
+
+    def fresh_model(self, *, classes: bool = False) -> nn.Module:
+        """The same random start for the same seed; `classes`: with class vectors, if configured."""
         torch.manual_seed(self.config.seed)
         config = self.config.model
-        return Denoiser(shape_of(config), self.words.model_size, config.dropout).to(self.device)
+        count = len(self.dataset.labels) if classes and self.conditional else 0
+        rows = self.tokenizer.rows(config.architecture)
+        made: nn.Module
+        if config.architecture == "gpt2":
+            made = gpt2.GPT2(gpt2.shape_of(config), rows, config.dropout, count)
+        else:
+            shape = model.shape_of(config)
+            made = model.Denoiser(shape, rows, config.dropout, count, config.classes)
+        return made.to(self.world.device)
+
+    def objective(self, network: nn.Module, labels: Sequence[int] | None = None) -> Objective:
+        if self.config.model.architecture == "gpt2":
+            return objectives.NextToken(network, self.tokenizer, labels)
+        return objectives.Diffusion(network, self.config, self.tokenizer, labels)
+
+    def schedule(self) -> Schedule:
+        warmup = self.config.lr_scheduler.num_warmup_steps
+        return Schedule(self.config.training.max_steps, self.config.optim.lr, warmup)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,110 +97,184 @@ class Start:
     """The weights each class starts from; None: its own random start."""
 
     weights: Mapping[str, Tensor] | None
-    source: str
-    share: float | None  # of the model's numbers that come from the checkpoint
+    source: str  # none | own | lightning | mdlm-hf | gpt2
+    fit: checkpoint.Fit | None
+
+    def about(self) -> dict[str, Any]:
+        if self.fit is None:
+            return {"source": self.source, "share_loaded": None}
+        return {
+            "source": self.source,
+            "share_loaded": self.fit.share,
+            "missing": list(self.fit.missing),
+            "unexpected": list(self.fit.unexpected),
+            "other_shape": list(self.fit.other_shape),
+        }
 
 
-def pretrained(job: Job) -> Start:
-    """The start of every class: a named checkpoint, or one trained here on all texts, unlabelled.
+def pretrain(job: Job) -> Start:
+    """The start of every class: a named checkpoint, or one trained here on texts without labels.
 
-    Either way it is read back from disk and must fit the model in full.
+    Either way it must fit the model as the config says: in full, unless keys are waived by name.
     """
     settings = job.config.pretrain
-    if settings.checkpoint is None and settings.steps == 0:
+    if job.start is None and settings.steps == 0:
         return Start(None, "none", None)
-    path = Path(settings.checkpoint or job.results / "checkpoints" / "pretrained.pt")
-    model = job.fresh_model()
-    if settings.checkpoint is None:
+    network = job.fresh_model()
+    if job.start is not None:
+        weights, source = job.start.weights, job.start.layout
+    else:
+        texts = job.dataset.train.texts + job.unlabelled
         schedule = Schedule(settings.steps, settings.lr, settings.num_warmup_steps)
-        weights = _fit(job, model, job.dataset.train.texts, schedule, "pretrain")
-        checkpoint.save(path, checkpoint.Checkpoint(weights, job.words.words))
-    found = checkpoint.read(path)
-    share = checkpoint.load_into(model, found.weights).share
-    job.say(f"start: {share:.1%} of the model's numbers come from {path.name}")
-    return Start(found.weights, "own" if settings.checkpoint is None else "checkpoint", share)
-
-
-def fine_tuned(job: Job, start: Start, label: int) -> Denoiser:
-    """A model of one class's texts, its averaged weights in place and saved."""
-    model = job.fresh_model()
-    if start.weights is not None:
-        checkpoint.load_into(model, start.weights)
-    config, name = job.config, LABELS[label]
-    schedule = Schedule(
-        config.training.max_steps, config.optim.lr, config.lr_scheduler.num_warmup_steps
+        done = trained(job, "pretrain", "pretrained", job.objective(network), texts, schedule)
+        weights, source = done.weights, "own"
+    fitted = checkpoint.load_into(
+        network, weights, waived=settings.waive_keys, strict=settings.strict
     )
-    texts = job.dataset.train.of_class(label)
-    weights = _fit(job, model, texts, schedule, f"train:{name}")
-    checkpoint.load_into(model, weights)
-    path = job.results / "checkpoints" / f"{name}.pt"
-    checkpoint.save(path, checkpoint.Checkpoint(weights, job.words.words))
-    return model
+    job.say(f"start ({source}): {fitted.share:.1%} of the model's numbers are loaded; {fitted}")
+    return Start(network.state_dict(), source, fitted)
 
 
-def evaluated(job: Job, models: Sequence[Denoiser]) -> dict[str, Any]:
-    """predictions.jsonl is written; gives the evaluation's part of metrics.json."""
-    config, texts = job.config, job.evaluated
-    report = job.reporter.phase("eval")
-    ids = job.words.encode_all(texts.texts)
-    scored = evaluate.score(
-        models,
-        ids,
-        config,
-        mask_id=job.words.mask_id,
-        report=lambda done: report(done / len(texts), texts=done),
-    )
-    decisions = evaluate.decide(scored, config.seed)
-    metrics.write_lines(
-        job.results / "predictions.jsonl",
-        (
-            {
-                "row": row,
-                "label": LABELS[true],
-                "predicted": LABELS[decision.predicted],
-                "nelbo": list(text.scores),
-                "gap": text.gap,
-                "gap_se": text.gap_se,
-                "tie": decision.tie,
-                "tokens": text.tokens,
-            }
-            for row, (text, decision, true) in enumerate(
-                zip(scored, decisions, texts.labels, strict=True)
+def fine_tune(job: Job, start: Start) -> list[Checkpoint]:
+    """A model a class, or one for all, trained on from `start` and saved."""
+    labels = job.dataset.labels
+    if job.conditional:
+        split = job.dataset.train
+        network = begun(job, start)
+        objective = job.objective(network, split.labels)
+        return [trained(job, "train", "all-classes", objective, split.texts, job.schedule())]
+    done: list[Checkpoint] = []
+    for label, name in enumerate(labels):
+        texts = job.dataset.train.of_class(label)
+        objective = job.objective(begun(job, start))
+        others = classifier(job, done, labels=labels[:label]) if done else None
+        done.append(
+            trained(
+                job, f"train:{name}", f"class-{label}", objective, texts, job.schedule(), others
             )
-        ),
+        )
+    return done
+
+
+def tell_classes_apart(job: Job, before: Checkpoint) -> Checkpoint:
+    """The one model trained on by class likelihood; see `objectives.ClassLikelihood`."""
+    settings, split = job.config.class_likelihood, job.dataset.train
+    network = job.fresh_model(classes=True)
+    checkpoint.load_into(network, before.weights)
+    objective = objectives.ClassLikelihood(
+        network, job.config, job.tokenizer, split.labels, len(job.dataset.labels)
     )
-    final = evaluate.summary(scored, decisions, texts.labels, LABELS)
-    return final | bayes(job.dataset.grammar, texts)
+    schedule = Schedule(settings.steps, settings.lr, 0)
+    return trained(job, "class-likelihood", "class-likelihood", objective, split.texts, schedule)
 
 
-def bayes(grammar: selfmade.Grammar | None, texts: data.Split) -> dict[str, float]:
-    """The best accuracy there can be, where it is known: expected, and on these very texts."""
-    if grammar is None:
-        return {}
-    right = sum(
-        int((selfmade.log_odds(grammar, text) > 0) == bool(label))
-        for text, label in zip(texts.texts, texts.labels, strict=True)
-    )
-    return {
-        "bayes_accuracy": selfmade.bayes_accuracy(grammar),
-        "bayes_accuracy_here": right / len(texts),
-    }
+def begun(job: Job, start: Start) -> nn.Module:
+    """A class's model before its first step; class vectors are new, the rest is `start`."""
+    network = job.fresh_model(classes=True)
+    if start.weights is not None:
+        waived = [CLASS_VECTORS] if job.conditional else []
+        checkpoint.load_into(network, start.weights, waived=waived)
+    return network
 
 
-def _fit(
-    job: Job, model: Denoiser, texts: Sequence[str], schedule: Schedule, phase: str
-) -> Mapping[str, Tensor]:
+def classifier(
+    job: Job, done: Sequence[Checkpoint], *, labels: Sequence[str] | None = None, raw: bool = False
+) -> Classifier:
+    """Models with the checkpoints' averaged (or last) weights in place."""
+    models = []
+    for found in done:
+        network = job.fresh_model(classes=True)
+        checkpoint.load_into(network, found.raw if raw else found.weights)
+        models.append(network)
+    return Classifier(models, labels or job.dataset.labels, job.tokenizer, job.config)
+
+
+def trained(
+    job: Job,
+    phase: str,
+    name: str,
+    objective: Objective,
+    texts: Sequence[str],
+    schedule: Schedule,
+    others: Classifier | None = None,
+) -> Checkpoint:
+    """The phase's checkpoint: the one in the folder, or one trained now, from its state if any.
+
+    Stopped: a signal came, and the folder has what is needed to go on.
+    """
+    path, kept = job.folder / f"{name}.pt", job.folder / f"{name}.state.pt"
+    if job.resumes and path.exists():
+        found = checkpoint.read(path)
+        _same_config(job, path, found.config)
+        job.say(f"{phase}: done before, read from {path.name}")
+        return found
+    state = None
+    if job.resumes and kept.exists():
+        state = checkpoint.content(kept)
+        _same_config(job, kept, state.get("config"))
+        job.say(f"{phase}: goes on after step {state['step']} of {schedule.steps}")
     report = job.reporter.phase(phase)
 
     def on_step(step: StepReport) -> None:
-        report(step.step / schedule.steps, loss=step.loss, lr=step.lr, phase_step=step.step)
+        report(
+            step.step / schedule.steps,
+            loss=step.loss,
+            lr=step.lr,
+            phase_step=step.step,
+            grad_norm=step.grad_norm,
+            tokens=step.tokens,
+            tokens_per_s=round(step.tokens_per_s, 1),
+            memory_mb=round(step.memory_mb, 1),
+            **step.validation,
+        )
 
-    return fit(
-        model,
-        job.words.encode_all(texts),
-        job.config,
-        schedule,
-        mask_id=job.words.mask_id,
-        seed=f"{job.config.seed}:{phase}",
+    hooks = Hooks(
         report=on_step,
+        save=lambda now: checkpoint.write(kept, {**now, "config": job.digest}),
+        validate=probe(job, phase, others),
+        stopping=job.stopping,
     )
+    seed, ids = f"{job.config.seed}:{phase}", job.tokenizer.encode_all(texts)
+    with job.deferred():
+        averaged, last = fit(
+            objective, ids, job.config, schedule, job.world, seed=seed, hooks=hooks, resume=state
+        )
+        tokenizer = (job.tokenizer.kind, job.tokenizer.content)
+        made = Checkpoint(averaged, last, tokenizer, job.digest)
+        if job.world.first:
+            checkpoint.save(path, made)
+            kept.unlink(missing_ok=True)
+        job.world.wait()
+    if job.world.any(job.stopping()):
+        raise Stopped
+    return made
+
+
+def probe(
+    job: Job, phase: str, others: Classifier | None
+) -> Callable[[Mapping[str, Tensor]], Mapping[str, float]]:
+    """What `validation` says of a phase's weights."""
+    labels, told = job.dataset.labels, phase != "pretrain"
+    own = next((at for at, name in enumerate(labels) if phase == f"train:{name}"), None)
+    networks: list[nn.Module] = []  # made when first needed
+
+    def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+        if not networks:
+            networks.append(job.fresh_model(classes=told))
+        networks[0].load_state_dict(dict(weights))
+        split = data.sample(job.dataset.dev, job.config.trainer.validate_texts, job.config.seed)
+        names = labels if told and job.conditional else ("any",)
+        judge = Classifier(networks, names, job.tokenizer, job.config)
+        every = None
+        if others is not None and len(others.models) + 1 == len(labels):
+            every = replace(judge, models=[*others.models, *networks], labels=labels)
+        return validation.validate(judge, split, own=own, every=every)
+
+    return validate
+
+
+def _same_config(job: Job, path: Path, digest: object) -> None:
+    if digest != job.digest:
+        raise TrainingError(
+            f"{path} was made with another config; give the run a results folder of its own"
+        )

@@ -1,22 +1,26 @@
-"""The job: pretrain once, fine-tune one model per class from that, compare them on unseen texts.
+"""The job: pretrain, fine-tune, compare the classes on unseen texts.
 
     python -m jobs.textdiff.pipeline            the whole job
-    python -m jobs.textdiff.pipeline --canary   a few steps of everything, results in canary/
+      --canary      a few steps of everything, results in canary/
+      --pretrain    pretrain only; its checkpoint is the result
+      --lenient     keys that the published code falls back for may be missing in the config
 
-Reads $ORCH_CONFIG and, for real data, $ORCH_DATA; writes metrics.jsonl, metrics.json,
-predictions.jsonl and checkpoints/ under $ORCH_RESULTS_DIR. Exit codes: see `errors`; 143 after
-SIGTERM.
+Reads $ORCH_CONFIG and, for real data, $ORCH_DATA; writes config.resolved.json, metrics.jsonl,
+metrics.json, predictions.jsonl and checkpoints/ under $ORCH_RESULTS_DIR. Started again with the
+same results folder, it goes on from its newest checkpoint. SIGTERM: the state is saved, exit code
+143. Other exit codes: see `errors`. Under torchrun every process takes a share of each batch.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,13 +28,15 @@ from typing import Any
 
 import torch
 
-from jobs.textdiff import checkpoint, data, metrics, phases, tokenizer
 from jobs.textdiff import config as configs
+from jobs.textdiff import data, metrics, parallel, phases, pretrained, sources, tokenizer, verdict
 from jobs.textdiff.config import Config
-from jobs.textdiff.data import LABELS, Dataset
+from jobs.textdiff.data import Dataset
 from jobs.textdiff.errors import ConfigError, JobError, TrainingError
-from jobs.textdiff.phases import Job, Start
+from jobs.textdiff.parallel import World
+from jobs.textdiff.phases import Job
 from jobs.textdiff.tokenizer import Tokenizer
+from jobs.textdiff.train import Stopped, memory_mb
 
 MAX_THREADS = 2
 CANARY = {"steps": 5, "batch": 16, "examples": 16, "draws": 2}
@@ -43,20 +49,58 @@ class Surroundings:
     config: Path
     results: Path
     data: Path | None
-    device: torch.device
+    world: World
+    attempt: int = 1  # above 1: the run was resumed
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    canary: bool = False
+    pretrain: bool = False
+    lenient: bool = False
+
+
+class Signals:
+    """SIGTERM ends the process at once, or, within `deferred`, only sets `asked`."""
+
+    def __init__(self) -> None:
+        self.asked, self._deferred = False, False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if not self._deferred:
+            # os.write: the signal may have interrupted a print, which cannot be entered twice.
+            os.write(1, b"stopped by a signal; what was learnt is in the checkpoints\n")
+            raise SystemExit(128 + number)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
 
 
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="jobs.textdiff.pipeline")
-    parser.add_argument("--canary", action="store_true", help="a few steps of everything")
+    for name in ("canary", "pretrain", "lenient"):
+        parser.add_argument(f"--{name}", action="store_true")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _leave)
+    signals = Signals()
+    signal.signal(signal.SIGTERM, signals.handle)
     torch.set_num_threads(min(MAX_THREADS, torch.get_num_threads()))  # OMP_NUM_THREADS may say 1
     try:
-        run(surroundings(env), canary=args.canary, clock=time.monotonic, say=_say)
+        around = surroundings(env)
+        say = _say if around.world.first else _silent
+        run(around, Mode(**vars(args)), signals, clock=time.monotonic, say=say)
+        parallel.leave(around.world)
     except JobError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except Stopped:
+        print("stopped by a signal; what was learnt is in the checkpoints", flush=True)
+        return 128 + signal.SIGTERM
     return 0
 
 
@@ -70,29 +114,36 @@ def surroundings(env: Mapping[str, str]) -> Surroundings:
         Path(env["ORCH_CONFIG"]),
         Path(env["ORCH_RESULTS_DIR"]),
         Path(folder) if folder else None,
-        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        parallel.world(env),
+        int(env.get("ORCH_ATTEMPT") or 1),
     )
 
 
 def run(
     around: Surroundings,
+    mode: Mode,
+    signals: Signals,
     *,
-    canary: bool,
     clock: Callable[[], float],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """metrics.json and predictions.jsonl are written; gives what metrics.json says."""
+    """metrics.json and what belongs to it are written; gives what metrics.json says."""
     began = clock()
-    config = configs.load(around.config)
-    results = around.results / "canary" if canary else around.results
-    if canary:
+    config, filled = configs.load(around.config, lenient=mode.lenient)
+    for line in filled:
+        say(f"warning: {line}")
+    results = around.results / "canary" if mode.canary else around.results
+    if mode.canary:
         config = configs.shortened(config, **CANARY)
-    job = prepare(config, around, results, clock=clock, say=say)
+    job = prepare(config, around, results, mode, signals, clock=clock, say=say)
     with contextlib.closing(job.reporter):
-        final = _carried_out(job)
+        final = _pretrained_only(job) if mode.pretrain else _carried_out(job)
     final["seconds"] = {name: round(spent, 2) for name, spent in job.reporter.seconds.items()}
     final["seconds"] |= {"total": round(clock() - began, 2)}
-    metrics.write_json(results / "metrics.json", final)
+    final["tokens_per_s"] = job.reporter.rates()
+    final["memory_mb"] = round(memory_mb(around.world.device), 1)
+    if around.world.first:
+        metrics.write_json(results / "metrics.json", final)
     _conclude(final, say)
     return final
 
@@ -101,91 +152,149 @@ def prepare(
     config: Config,
     around: Surroundings,
     results: Path,
+    mode: Mode,
+    signals: Signals,
     *,
     clock: Callable[[], float],
     say: Callable[[str], None],
 ) -> Job:
-    """Data read, vocabulary built, work planned; the log says with what the run begins."""
-    dataset = data.load(config, around.data)
-    words = _vocabulary(config, dataset)
-    evaluated = data.sample(dataset.split(config.eval.split), config.eval.max_examples, config.seed)
-    reporter = metrics.Reporter(
-        results, _plan(config, words, dataset, evaluated), clock=clock, say=say
-    )
-    job = Job(config, dataset, words, evaluated, results, around.device, say, reporter)
-    size = sum(weight.numel() for weight in job.fresh_model().parameters())
-    say(
-        f"{dataset.name}: {len(dataset.train)} training texts ({dataset.dropped} dropped: also in "
-        f"dev or test), {len(evaluated)} {config.eval.split} texts, {len(words.words)} words"
-    )
-    say(f"model: {size:,} parameters on {around.device}, torch {torch.__version__}")
+    """Data read, vocabulary built, work planned, the resolved config dumped; nothing trained."""
+    dataset = data.load(config.data, config.seed, around.data)
+    more: tuple[str, ...] = ()
+    if config.pretrain.texts is not None:
+        more = data.more_texts(config.data, config.pretrain.texts, around.data, dataset)
+    start, words = _start(config, dataset, more, around.data)
+    reporter = metrics.Reporter(results if around.world.first else None, clock=clock, say=say)
+    job = Job(
+        config, dataset, more, words, start,
+        data.sample(dataset.split(config.eval.split), config.eval.max_examples, config.seed),
+        results, around.world, say, reporter,
+        resumes=not mode.canary,
+        stopping=lambda: signals.asked,
+        deferred=signals.deferred,
+    )  # fmt: skip
+    if around.attempt > 1 and not mode.canary and not list(job.folder.glob("*.pt")):
+        raise TrainingError(
+            f"a resume from step 0: no checkpoint in {job.folder}; start a new run instead"
+        )
+    reporter.plan(_plan(job, mode))
+    facts = about(job) | {"device": parallel.named(around.world), "processes": around.world.size}
+    if around.world.first:
+        resolved = {"config": dataclasses.asdict(config), "facts": facts}
+        metrics.write_json(results / "config.resolved.json", resolved)
+    _introduce(job, facts)
     return job
 
 
-def _carried_out(job: Job) -> dict[str, Any]:
-    start = phases.pretrained(job)
-    models = [phases.fine_tuned(job, start, label) for label in range(len(LABELS))]
-    weights = [checkpoint.digest(model.state_dict()) for model in models]
-    if len(set(weights)) < len(weights):
-        raise TrainingError(f"the classes' models are the same weights ({weights[0][:12]})")
-    return phases.evaluated(job, models) | about(job, start, weights)
-
-
-def about(job: Job, start: Start, weights: Sequence[str]) -> dict[str, Any]:
-    """What the numbers were made with."""
-    config = job.config
+def about(job: Job) -> dict[str, Any]:
+    """What the numbers are made with."""
+    config, dataset = job.config, job.dataset
+    network = job.fresh_model(classes=True)
     return {
-        "weights_sha256": dict(zip(LABELS, weights, strict=True)),
         "draws": config.eval.draws,
-        "estimator": config.eval.estimator,
+        "estimator": "exact" if config.model.architecture == "gpt2" else config.eval.estimator,
+        "weights": config.eval.weights,
         "split": config.eval.split,
-        "data": job.dataset.name,
-        "train_texts": len(job.dataset.train),
-        "dropped_from_train": job.dataset.dropped,
-        "vocabulary": len(job.words.words),
-        "vocabulary_sha256": job.words.sha256,
-        "parameters": sum(weight.numel() for weight in job.fresh_model().parameters()),
-        "pretrained": {"source": start.source, "share_loaded": start.share},
-        "device": str(job.device),
+        "data": dataset.name,
+        "train_texts": len(dataset.train),
+        "unlabelled_texts": len(job.unlabelled),
+        "dropped_from_train": dataset.dropped,
+        "dropped_from_dev": dataset.dropped_dev,
+        "cut_texts": job.tokenizer.cut(job.evaluated.texts),
+        "tokenizer": job.tokenizer.kind,
+        "vocabulary": job.tokenizer.size,
+        "vocabulary_sha256": job.tokenizer.sha256,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "device": str(job.world.device),
         "torch": torch.__version__,
     }
 
 
-def _vocabulary(config: Config, dataset: Dataset) -> Tokenizer:
-    """Built on train; with a named checkpoint: the checkpoint's, whose rows it gives meaning."""
-    if config.pretrain.checkpoint is not None:
-        words = checkpoint.read(Path(config.pretrain.checkpoint)).words
-        return Tokenizer(words, config.model.length)
-    return tokenizer.build(
-        dataset.train.texts,
-        vocab_size=config.data.vocab_size,
-        min_count=config.data.min_count,
-        length=config.model.length,
+def _carried_out(job: Job) -> dict[str, Any]:
+    start = phases.pretrain(job)
+    done = phases.fine_tune(job, start)
+    judge = phases.classifier(job, done, raw=job.config.eval.weights == "raw")
+    weights = judge.digests()
+    final = verdict.main_row(job, judge)
+    if job.config.class_likelihood.steps:
+        final["variants"] |= verdict.class_likelihood_row(
+            job, phases.tell_classes_apart(job, done[0])
+        )
+    if job.config.eval.table:
+        final["table"] = verdict.table(job, done)
+    return final | about(job) | {"weights_sha256": weights, "pretrained": start.about()}
+
+
+def _pretrained_only(job: Job) -> dict[str, Any]:
+    start = phases.pretrain(job)
+    network = job.fresh_model()
+    network.load_state_dict(dict(start.weights or {}))
+    found = phases.probe(job, "pretrain", None)(network.state_dict())
+    return {**found, "pretrained": start.about()} | about(job)
+
+
+def _start(
+    config: Config, dataset: Dataset, more: tuple[str, ...], folder: Path | None
+) -> tuple[pretrained.Found | None, Tokenizer]:
+    """The named checkpoint, if any, and the tokenizer: its own, or the one the config says."""
+    if config.pretrain.checkpoint is None:
+        texts = dataset.train.texts + more
+        return None, tokenizer.make(config.data, texts, config.model.length, folder)
+    found = pretrained.read(sources.locate(config.pretrain.checkpoint, folder))
+    if found.tokenizer is not None:
+        return found, tokenizer.restored(*found.tokenizer, config.model.length)
+    if config.data.tokenizer != "gpt2":
+        raise ConfigError(
+            f"config data.tokenizer: a checkpoint in the layout {found.layout} needs gpt2, "
+            f"not {config.data.tokenizer}"
+        )
+    return found, tokenizer.make(config.data, (), config.model.length, folder)
+
+
+def _plan(job: Job, mode: Mode) -> list[metrics.Phase]:
+    """Work in tokens passed forward; a training step counts three times (there and back)."""
+    config, labels = job.config, job.dataset.labels
+    some = job.dataset.train.texts[:1000]
+    length = sum(map(len, job.tokenizer.encode_all(some))) / max(1, len(some))
+    step = 3 * length * config.loader.global_batch_size
+    found = []
+    if config.pretrain.steps and job.start is None:
+        found.append(metrics.Phase("pretrain", config.pretrain.steps * step))
+    if mode.pretrain:
+        return found
+    names = ["train"] if job.conditional else [f"train:{name}" for name in labels]
+    found += [metrics.Phase(name, config.training.max_steps * step) for name in names]
+    evals = verdict.work(job)
+    if config.class_likelihood.steps:
+        after = step * len(labels) * config.class_likelihood.steps
+        place = next(i for i, p in enumerate(evals) if p.name == "eval:class-likelihood")
+        evals.insert(place, metrics.Phase("class-likelihood", after))
+    return found + evals
+
+
+def _introduce(job: Job, facts: Mapping[str, Any]) -> None:
+    job.say(
+        f"{facts['data']}: {facts['train_texts']} training texts ({facts['dropped_from_train']} "
+        f"dropped: also in dev or test), {len(job.evaluated)} {facts['split']} texts "
+        f"({facts['cut_texts']} longer than {job.config.model.length} tokens, cut), "
+        f"{facts['vocabulary']} {facts['tokenizer']} tokens"
+    )
+    job.say(
+        f"model: {facts['parameters']:,} parameters on {facts['device']}, torch {facts['torch']}"
     )
 
 
-def _plan(
-    config: Config, words: Tokenizer, dataset: Dataset, evaluated: data.Split
-) -> list[metrics.Phase]:
-    """Work in tokens passed forward; a training step counts three times (there and back)."""
-    some = dataset.train.texts[:1000]
-    length = sum(map(len, words.encode_all(some))) / max(1, len(some))
-    step = 3 * length * config.loader.global_batch_size
-    pretrain = 0 if config.pretrain.checkpoint else config.pretrain.steps
-    tokens = sum(map(len, words.encode_all(evaluated.texts)))
-    return [
-        metrics.Phase("pretrain", pretrain * step),
-        *(metrics.Phase(f"train:{name}", config.training.max_steps * step) for name in LABELS),
-        metrics.Phase("eval", len(LABELS) * config.eval.draws * tokens),
-    ]
-
-
 def _conclude(final: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    if "accuracy" not in final:
+        say(f"validation: {final['val_nelbo']:.4f} nats per token")
+        return
     low, high = final["accuracy_interval"]
     say(
         f"accuracy {final['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}) on {final['n']} "
         f"texts; always the majority: {final['majority_accuracy']:.1%}; ties {final['ties']}"
     )
+    for name, row in final["variants"].items():
+        say(f"{name}: {row['accuracy']:.1%}")
     if "bayes_accuracy" in final:
         say(
             f"the best there can be: {final['bayes_accuracy']:.1%} expected, "
@@ -197,10 +306,8 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    # os.write: the signal may have interrupted a print, whose buffer cannot be entered twice.
-    os.write(1, b"stopped by a signal; finished phases have left their checkpoints\n")
-    raise SystemExit(128 + number)
+def _silent(line: str) -> None:
+    pass
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The training loop: AdamW, constant rate after a linear warm-up, clipped, averaged.
 
-The averaged (EMA) weights are the result; the raw ones are not used again.
+Everything random in a step follows from (seed, step), so training that was interrupted and goes on
+ends with the same bits, on the same machine, as training that was not.
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from jobs.textdiff import batches
+from jobs.textdiff.batches import Batches
 from jobs.textdiff.config import Config
-from jobs.textdiff.diffusion import LogLinear, sample_t, training_loss
 from jobs.textdiff.errors import TrainingError
-from jobs.textdiff.model import Denoiser
+from jobs.textdiff.objectives import Objective
+from jobs.textdiff.parallel import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +40,28 @@ class Schedule:
 @dataclass(frozen=True, slots=True)
 class StepReport:
     step: int
-    loss: float  # nats per token, the bound
+    loss: float  # nats per token; per text for the class likelihood
     lr: float
+    grad_norm: float  # before clipping
     tokens: int
+    tokens_per_s: float  # since the step before, over all processes
+    memory_mb: float  # peak: of the GPU's allocator, else of the process
+    validation: Mapping[str, float]  # empty except every few minutes and at the last step
+
+
+class Stopped(Exception):
+    """A signal asked for the end; the state is saved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What happens beside training; nothing here changes its numbers."""
+
+    report: Callable[[StepReport], None] = lambda step: None
+    save: Callable[[dict[str, Any]], None] = lambda state: None
+    validate: Callable[[Mapping[str, Tensor]], Mapping[str, float]] = lambda weights: {}
+    stopping: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.monotonic
 
 
 class Ema:
@@ -63,46 +87,68 @@ class Ema:
         return {name: self.shadow.get(name, value) for name, value in model.state_dict().items()}
 
 
+@dataclass(slots=True)
+class Training:
+    """All that a step changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.AdamW
+    ema: Ema
+    step: int = 0
+    timers: dict[str, float] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values; `resume` of it is this."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.shadow,
+            "updates": self.ema.updates,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        if state["step"] < 1:
+            raise TrainingError("the checkpoint to go on from is of step 0: that is no resume")
+        self.model.load_state_dict(state["model"], strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["ema"].items():
+            self.ema.shadow[name].copy_(value)
+        self.ema.updates, self.step = state["updates"], state["step"]
+
+
 def fit(
-    model: Denoiser,
+    objective: Objective,
     ids: Sequence[Sequence[int]],
     config: Config,
     schedule: Schedule,
+    world: World,
     *,
-    mask_id: int,
     seed: str,
-    report: Callable[[StepReport], None],
-) -> dict[str, Tensor]:
-    """Trains in place for `schedule.steps` steps and gives the averaged weights.
+    hooks: Hooks = Hooks(),
+    resume: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trains `objective.model` in place up to `schedule.steps`; gives (averaged, last) weights.
 
-    The same `seed` gives the same batches, noise levels and masks. TrainingError: no text to train
-    on, or a loss that is not finite.
+    Goes on from `resume`, a state that `hooks.save` was given. Stopped: `hooks.stopping` said so,
+    and `hooks.save` has the state. TrainingError: no text, or a loss or gradient that is not
+    finite.
     """
     if not ids:
         raise TrainingError(f"{seed}: no training text")
-    device = next(model.parameters()).device
-    stream = batches.endless(ids, config.loader.global_batch_size, random.Random(seed))
-    loss_of = _loss_function(model, config, mask_id, random.Random(f"{seed}:noise"))
-    optimizer = _optimizer(model, config, schedule)
-    ema = Ema(model, config.training.ema)
+    model = objective.model
+    stream = Batches(ids, config.loader.global_batch_size, seed, at_least=world.size)
+    now = Training(model, _optimizer(model, config, schedule), Ema(model, config.training.ema))
+    if resume is not None:
+        now.resume(resume)
+    net = world.wrap(objective)  # type: ignore[arg-type]
     model.train()
-    for step in range(1, schedule.steps + 1):
-        batch = next(stream)
-        rate = schedule.rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with precision(config, device):
-            loss = loss_of(batch, device)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(f"{seed}: loss is {value} at step {step} of {schedule.steps}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.trainer.gradient_clip_val)
-        optimizer.step()
-        ema.update(model)
-        report(StepReport(step, value, rate, batch.tokens))
-    return ema.weights(model)
+    for name in ("step", "save", "validate"):
+        now.timers[name] = hooks.clock()
+    while now.step < schedule.steps:
+        report = _step(now, net, objective, stream, config, schedule, world, seed)
+        _beside(now, report, config, schedule, world, hooks)
+    return now.ema.weights(model), {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
 def precision(config: Config, device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -112,34 +158,83 @@ def precision(config: Config, device: torch.device) -> contextlib.AbstractContex
     return contextlib.nullcontext()
 
 
-def _loss_function(
-    model: Denoiser, config: Config, mask_id: int, rng: random.Random
-) -> Callable[[batches.Batch, torch.device], Tensor]:
-    generator = Generator().manual_seed(rng.getrandbits(62))
-    noise, training = LogLinear(config.noise.eps), config.training
+def _step(
+    now: Training,
+    net: Callable[..., Tensor],
+    objective: Objective,
+    stream: Batches,
+    config: Config,
+    schedule: Schedule,
+    world: World,
+    seed: str,
+) -> tuple[float, float, float, int]:
+    """One optimizer step: (loss, rate, gradient norm, tokens)."""
+    step = now.step + 1
+    drawn = random.Random(f"{seed}:{step}").getrandbits(62)
+    torch.manual_seed(drawn + world.rank)  # dropout
+    batch, rate = stream.at(step), schedule.rate(step)
+    rows = objective.prepare(batch, Generator().manual_seed(drawn))
+    for group in now.optimizer.param_groups:
+        group["lr"] = rate
+    with precision(config, world.device):
+        loss = net(*world.share(rows)).sum()
+    value = world.total(loss.detach().clone())
+    if not math.isfinite(value):
+        raise TrainingError(f"{seed}: loss is {value} at step {step} of {schedule.steps}")
+    now.optimizer.zero_grad(set_to_none=True)
+    (loss * world.size).backward()  # the processes' gradients are averaged, the loss is a sum
+    norm = float(nn.utils.clip_grad_norm_(now.model.parameters(), config.trainer.gradient_clip_val))
+    if not math.isfinite(norm):
+        raise TrainingError(f"{seed}: gradient is {norm} at step {step} of {schedule.steps}")
+    now.optimizer.step()
+    now.ema.update(now.model)
+    now.step = step
+    return value, rate, norm, batch.tokens
 
-    def draw_t(count: int) -> Tensor:
-        return sample_t(
-            count,
-            training.sampling_eps_min,
-            training.sampling_eps_max,
-            stratified=training.antithetic_sampling,
-            generator=generator,
-        )
 
-    def loss_of(batch: batches.Batch, device: torch.device) -> Tensor:
-        valid = None if batch.valid_BL is None else batch.valid_BL.to(device)
-        return training_loss(
-            model,
-            batch.tokens_BL.to(device),
-            valid,
-            mask_id=mask_id,
-            noise=noise,
-            draw_t=draw_t,
-            generator=generator,
-        )
+def _beside(
+    now: Training,
+    found: tuple[float, float, float, int],
+    config: Config,
+    schedule: Schedule,
+    world: World,
+    hooks: Hooks,
+) -> None:
+    """Validates, reports, saves, stops: each when it is time."""
+    loss, rate, norm, tokens = found
+    spent = hooks.clock() - now.timers["step"]
+    now.timers["step"] += spent
+    last = now.step == schedule.steps
+    validation: Mapping[str, float] = {}
+    if world.first and (last or _due(now, "validate", config.trainer.validate_minutes, hooks)):
+        validation = hooks.validate(now.ema.weights(now.model))
+        now.timers["validate"] = now.timers["step"] = hooks.clock()
+        now.model.train()
+    speed = tokens / spent if spent > 0 else 0.0
+    hooks.report(
+        StepReport(now.step, loss, rate, norm, tokens, speed, memory_mb(world.device), validation)
+    )
+    if last:
+        return
+    stop = world.any(hooks.stopping())
+    if stop or _due(now, "save", config.trainer.checkpoint_minutes, hooks):
+        if world.first:
+            hooks.save(now.state())
+        now.timers["save"] = hooks.clock()
+    if stop:
+        raise Stopped
 
-    return loss_of
+
+def _due(now: Training, timer: str, minutes: float, hooks: Hooks) -> bool:
+    return hooks.clock() - now.timers[timer] >= 60 * minutes
+
+
+def memory_mb(device: torch.device) -> float:
+    """The peak so far: what the GPU's allocator gave out, or this process's resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _optimizer(model: nn.Module, config: Config, schedule: Schedule) -> torch.optim.AdamW:

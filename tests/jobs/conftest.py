@@ -21,7 +21,12 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def tree() -> dict[str, Any]:
-    """A config so small that the whole pipeline takes seconds, in the job's own form."""
+    """A config so small that the whole pipeline takes seconds, in the main job's own form."""
+    return tiny(JOB, "cpu-smoke")
+
+
+def tiny(name: str, profile: str) -> dict[str, Any]:
+    """The config of any of the training jobs, as small."""
     overrides = {
         "data.selfmade_train": "600",
         "data.selfmade_test": "60",
@@ -36,7 +41,8 @@ def tree() -> dict[str, Any]:
         "pretrain.steps": "60",
         "pretrain.num_warmup_steps": "5",
         "eval.draws": "4",
+        "eval.round": "4",
         "eval.max_examples": "60",
     }
-    job = spec.load_job(ROOT, JOB, profile="cpu-smoke", overrides=overrides)
+    job = spec.load_job(ROOT, name, profile=profile, overrides=overrides)
     return {key: dict(v) if isinstance(v, dict) else v for key, v in job.config.items()}

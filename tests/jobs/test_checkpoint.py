@@ -21,31 +21,65 @@ EMBEDDING = "backbone.vocab_embed.embedding"
 
 
 def test_weights_and_vocabulary_survive_the_file(tmp_path: Path) -> None:
-    weights = model(1).state_dict()
-    checkpoint.save(tmp_path / "a" / "x.pt", Checkpoint(weights, ("<unk>", "a")))
+    weights, raw = model(1).state_dict(), model(3).state_dict()
+    made = Checkpoint(weights, raw, ("words", "<unk>\na"), "digest")
+    checkpoint.save(tmp_path / "a" / "x.pt", made)
     found = checkpoint.read(tmp_path / "a" / "x.pt")
-    assert found.words == ("<unk>", "a")
+    assert (found.tokenizer, found.config) == (made.tokenizer, "digest")
     other = model(2)
     assert checkpoint.load_into(other, found.weights).share == 1.0
     assert checkpoint.digest(other.state_dict()) == checkpoint.digest(weights)
+    assert checkpoint.digest(found.raw) == checkpoint.digest(raw)
     assert os.listdir(tmp_path / "a") == ["x.pt"]
 
 
-@pytest.mark.parametrize("fault", ["missing", "unknown", "of another shape"])
+def faulty(fault: str) -> tuple[dict[str, torch.Tensor], str]:
+    weights, name = dict(model(1).state_dict()), EMBEDDING
+    if fault == "missing":
+        del weights[EMBEDDING]
+    elif fault == "unexpected":
+        name = "backbone.more"
+        weights[name] = torch.tensor(1e-3)
+    else:
+        weights[EMBEDDING] = weights[EMBEDDING][:-1]
+    return weights, name
+
+
+FAULTS = ["missing", "unexpected", "of another shape"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_checkpoint_that_does_not_fit_in_full_loads_nothing(fault: str) -> None:
     target = model(2)
     before = checkpoint.digest(target.state_dict())
-    weights = dict(model(1).state_dict())
-    if fault == "missing":
-        del weights[EMBEDDING]
-    elif fault == "unknown":
-        weights["sampling_eps_min"] = torch.tensor(1e-3)
-    else:
-        weights[EMBEDDING] = weights[EMBEDDING][:-1]
     with pytest.raises(CheckpointError, match=f"1 {fault} \\(first: ") as caught:
-        checkpoint.load_into(target, weights)
-    assert ("100.0%" in str(caught.value)) == (fault == "unknown")
+        checkpoint.load_into(target, faulty(fault)[0])
+    assert ("100.0%" in str(caught.value)) == (fault == "unexpected")
     assert checkpoint.digest(target.state_dict()) == before
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("how", ["waived by name", "lenient"])
+def test_what_is_waived_by_name_or_lenient_is_loaded_but_told(fault: str, how: str) -> None:
+    target, (weights, name) = model(2), faulty(fault)
+    own = target.state_dict()[EMBEDDING].clone()
+    if how == "lenient":
+        fit = checkpoint.load_into(target, weights, strict=False)
+    else:
+        fit = checkpoint.load_into(target, weights, waived=[name])
+        with pytest.raises(CheckpointError):
+            checkpoint.load_into(target, weights, waived=["another"])
+    assert {*fit.missing, *fit.unexpected, *fit.other_shape} == {name}
+    now = target.state_dict()
+    assert torch.equal(now[EMBEDDING], own) == (fault != "unexpected")
+    other = "backbone.output_layer.linear.weight"
+    assert torch.equal(now[other], weights[other])
+    assert (fit.share < 1) == (fault != "unexpected")
+
+
+def test_a_checkpoint_of_something_else_is_refused_even_leniently() -> None:
+    with pytest.raises(CheckpointError, match="fits nothing"):
+        checkpoint.load_into(model(2), {"x": torch.zeros(1)}, strict=False)
 
 
 def test_the_digest_tells_any_change_of_a_weight() -> None:
@@ -86,7 +120,8 @@ def test_a_missing_or_torn_file_is_one_line(tmp_path: Path, content: bytes | Non
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="needs the keys state_dict and words"):
+@pytest.mark.parametrize("content", [{"weights": torch.zeros(1)}, [1], {"format": 1}])
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="not one of this project's|no mapping"):
         checkpoint.read(tmp_path / "x.pt")

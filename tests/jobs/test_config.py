@@ -14,23 +14,31 @@ from orchestrator import spec
 from orchestrator.checks import reference
 from tests.jobs.conftest import JOB, ROOT
 
-PROFILES = [None, "cpu", "cpu-smoke", "gpu"]
+PROFILES = [None, "cpu", "cpu-hour", "gpu"]
+INCIDENT = "mdlm-pretrained"
+JOBS = [
+    "gpt2", "mdlm-conditional", "mdlm-pretrain", "mdlm-pretrained-fixed", "simple-diffusion",
+]  # fmt: skip
 Change = Callable[[dict[str, Any]], object]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_every_profile_of_the_job_is_a_config(profile: str | None) -> None:
-    job = spec.load_job(ROOT, JOB, profile=profile)
+@pytest.mark.parametrize("name", JOBS)
+def test_every_profile_of_every_job_is_a_config(name: str, profile: str | None) -> None:
+    job = spec.load_job(ROOT, name, profile=profile)
     built = config.from_tree(job.config)
     assert built.training.sampling_eps_min == 1e-3
     assert built.eval.split == "test"
+    assert job.canary is not None
+    assert job.reference is not None
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", [*JOBS, "baselines"])
 def test_every_profile_agrees_with_the_reference_but_for_what_it_waives(
-    profile: str | None,
+    name: str, profile: str | None
 ) -> None:
-    job = spec.load_job(ROOT, JOB, profile=profile)
+    job = spec.load_job(ROOT, name, profile=profile)
     findings = reference.check(job.config, job.reference, ROOT)
     assert [f.message for f in findings if f.refuses] == []
 
@@ -62,6 +70,14 @@ def test_a_key_that_the_reference_has_and_the_config_lacks_is_refused_by_both(
         (lambda t: t["training"].update(ema=1.0), "training.ema: must be in [0, 1)"),
         (lambda t: t["model"].update(n_heads=0), "model.n_heads: must be at least 1"),
         (lambda t: t["data"].update(name="mr"), 'data.name: "mr" is not one of "selfmade"'),
+        (lambda t: t["data"].update(name="files"), "data.train: must be set for data.name files"),
+        (lambda t: t["data"].update(name="hub"), "data.hub: must be set"),
+        (lambda t: t["eval"].update(round=3), "eval.round: 3 does not divide eval.draws 4"),
+        (lambda t: t["eval"].update(calibrate=True), "eval.stop_z: must be 0 with eval.calibrate"),
+        (lambda t: t["class_likelihood"].update(steps=1), "needs mdlm with classes added or adaln"),
+        (lambda t: t["model"].update(architecture="gpt2", classes="adaln"), "gpt2 has no adaLN"),
+        (lambda t: t["pretrain"].update(waive_keys="x"), "expected a list of text, got text"),
+        (lambda t: t["pretrain"].update(waive_keys=[1]), "expected a list of text, got a list"),
         (lambda t: t.update(time_conditioning=True), "time_conditioning: true is not one of"),
         (lambda t: t["training"].update(sampling_eps_max=1e-4), "need 0 < min < max <= 1"),
         (
@@ -99,7 +115,7 @@ def test_a_file_that_holds_no_config_is_an_error(tmp_path: Path, content: str) -
 
 def test_a_config_survives_the_file(tmp_path: Path, tree: dict[str, Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(tree))
-    assert config.load(tmp_path / "config.json") == config.from_tree(tree)
+    assert config.load(tmp_path / "config.json") == (config.from_tree(tree), [])
 
 
 def test_a_shortened_config_keeps_the_model_and_the_recipe(tree: dict[str, Any]) -> None:
@@ -107,3 +123,35 @@ def test_a_shortened_config_keeps_the_model_and_the_recipe(tree: dict[str, Any])
     short = config.shortened(full, steps=5, batch=16, examples=8, draws=2)
     assert (short.model, short.optim, short.noise) == (full.model, full.optim, full.noise)
     assert (short.training.max_steps, short.pretrain.steps, short.eval.draws) == (5, 5, 2)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_incident_is_refused_for_exactly_what_was_wrong_with_its_config(
+    profile: str | None,
+) -> None:
+    job = spec.load_job(ROOT, INCIDENT, profile=profile)
+    findings = reference.check(job.config, job.reference, ROOT)
+    assert [(f.rule, f.key) for f in findings if f.refuses] == [
+        ("missing", "training.sampling_eps_min"),
+        ("missing", "training.sampling_eps_max"),
+        ("differs", "lr_scheduler.num_warmup_steps"),
+    ]
+
+
+def test_its_missing_keys_are_filled_only_when_asked_and_that_is_said(tmp_path: Path) -> None:
+    job = spec.load_job(ROOT, INCIDENT, profile="cpu")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(job.config))
+    with pytest.raises(ConfigError, match=r"training\.sampling_eps_min: missing"):
+        config.load(path)
+    built, said = config.load(path, lenient=True)
+    assert (built.training.sampling_eps_min, built.training.sampling_eps_max) == (1e-3, 1.0)
+    assert [line.split()[0] for line in said] == [
+        "training.sampling_eps_min",
+        "training.sampling_eps_max",
+    ]
+    tree = dict(job.config)
+    del tree["loader"]
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ConfigError, match="loader: missing"):
+        config.load(path, lenient=True)

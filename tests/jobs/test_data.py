@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import gzip
+import json
 import lzma
 import os
-from dataclasses import replace
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jobs.textdiff import config, data, tokenizer
+from jobs.textdiff import config, data, sources
 from jobs.textdiff.errors import DataError
 
 SST2 = {
     "train": ["0\ta dull plot .", "1\ta warm film !", "1\tgood", "1\tlovely", "0\tbad"],
-    "dev": ["0\tA dull plot"],
+    "dev": ["0\tA dull plot", "1\tnot there"],
     "test": ["1\tfine\x85work", "1\tGOOD."],
 }
 
@@ -33,26 +35,27 @@ def sst2(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def configured(tree: dict[str, Any], **values: object) -> config.Config:
+def load(tree: dict[str, Any], folder: Path | None, **values: object) -> data.Dataset:
     tree["data"] = {**tree["data"], "phrases": False, **values}
-    return config.from_tree(tree)
+    built = config.from_tree(tree)
+    return data.load(built.data, built.seed, folder)
 
 
 def test_texts_that_dev_or_test_has_are_dropped_from_train_and_counted(
     tree: dict[str, Any], sst2: Path
 ) -> None:
-    loaded = data.load(configured(tree, name="sst2"), sst2)
+    loaded = load(tree, sst2, name="sst2")
     assert loaded.dropped == 2
     assert sorted(loaded.train.texts) == ["a warm film !", "bad", "lovely"]
-    assert (len(loaded.dev), len(loaded.test)) == (1, 2)
+    assert (len(loaded.dev), len(loaded.test)) == (2, 2)
 
 
 def test_lines_end_at_line_feeds_only(tree: dict[str, Any], sst2: Path) -> None:
-    assert data.load(configured(tree, name="sst2"), sst2).test.texts[0] == "fine\x85work"
+    assert load(tree, sst2, name="sst2").test.texts[0] == "fine\x85work"
 
 
 def test_labels_stay_with_their_texts_through_the_shuffle(tree: dict[str, Any], sst2: Path) -> None:
-    train = data.load(configured(tree, name="sst2"), sst2).train
+    train = load(tree, sst2, name="sst2").train
     pairs = dict(zip(train.texts, train.labels, strict=True))
     assert pairs == {"a warm film !": 1, "lovely": 1, "bad": 0}
     assert train.of_class(0) == ("bad",)
@@ -62,7 +65,7 @@ def test_imdb_gets_a_dev_split_of_its_own(tree: dict[str, Any], tmp_path: Path) 
     rows = [f"{i % 2}\t9\t{i}\ttext number {i}" for i in range(50)]
     write(tmp_path / "imdb" / "train.tsv.xz", "label\trating\tid\ttext", rows)
     write(tmp_path / "imdb" / "test.tsv.xz", "label\trating\tid\ttext", ["1\t9\t1\tother"])
-    loaded = data.load(configured(tree, name="imdb", dev_examples=10), tmp_path)
+    loaded = load(tree, tmp_path, name="imdb", dev_examples=10)
     assert (len(loaded.train), len(loaded.dev)) == (40, 10)
     assert not set(loaded.train.texts) & set(loaded.dev.texts)
 
@@ -74,23 +77,23 @@ def test_missing_data_is_one_line_that_says_what_to_set(
 ) -> None:
     place = None if folder is None else tmp_path / folder
     with pytest.raises(DataError, match="ORCH_DATA") as caught:
-        data.load(configured(tree, name=name), place)
+        load(tree, place, name=name)
     assert "\n" not in str(caught.value)
     assert f"{name}/train.tsv" in str(caught.value)
 
 
-@pytest.mark.parametrize("row", ["2\tx", "0", "0\tx\ty", "\tx"])
+@pytest.mark.parametrize("row", ["2\tx", "0", "0\tx\ty", "\tx", "0\t", "1\t  "])
 def test_a_malformed_line_is_named(tree: dict[str, Any], sst2: Path, row: str) -> None:
     write(sst2 / "sst2" / "dev.tsv.gz", "label\ttext", ["0\tfine", row])
     with pytest.raises(DataError, match="line 3"):
-        data.load(configured(tree, name="sst2"), sst2)
+        load(tree, sst2, name="sst2")
 
 
 def test_a_torn_file_is_an_error_not_a_short_data_set(tree: dict[str, Any], sst2: Path) -> None:
     path = sst2 / "sst2" / "train.tsv.gz"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="cannot be read"):
-        data.load(configured(tree, name="sst2"), sst2)
+        load(tree, sst2, name="sst2")
 
 
 def test_a_sample_is_the_same_for_the_same_seed() -> None:
@@ -101,33 +104,177 @@ def test_a_sample_is_the_same_for_the_same_seed() -> None:
 
 
 def test_selfmade_data_needs_no_folder_and_knows_its_grammar(tree: dict[str, Any]) -> None:
-    built = config.from_tree(tree)
-    loaded = data.load(built, None)
+    loaded = load(tree, None)
     assert loaded.grammar is not None
     assert len(loaded.test) == 60
-    other = data.load(replace(built, seed=built.seed + 1), None)
-    assert other.test != loaded.test
+    tree["seed"] += 1
+    assert load(tree, None).test != loaded.test
 
 
 @pytest.mark.data
 def test_real_sst2_has_its_published_counts_and_shares_sentences_between_splits(
     tree: dict[str, Any],
 ) -> None:
-    loaded = data.load(configured(tree, name="sst2"), Path(os.environ["ORCH_DATA"]))
-    assert (len(loaded.dev), len(loaded.test)) == (872, 1821)
+    loaded = load(tree, Path(os.environ["ORCH_DATA"]), name="sst2")
+    assert len(loaded.dev) + loaded.dropped_dev == 872
+    assert len(loaded.test) == 1821
     assert loaded.dropped > 0
     assert len(loaded.train) + loaded.dropped == 6920
 
 
-def test_the_vocabulary_is_the_training_words_most_frequent_first() -> None:
-    words = tokenizer.build(["b b a", "A <br /> b c"], vocab_size=2, min_count=1, length=3)
-    assert words.words == ("<unk>", "b", "a")
-    assert words.encode_all(["A b zebra b", ""]) == [[2, 1, 0], [0]]
+ROWS = [("a fine day", "good"), ("a sad day", "bad"), ("so, so", "even"), ("what joy", "good")]
+OTHER = [("joyless, all of it", "bad"), ("it is what it is", "even")]
 
 
-def test_rare_words_are_unknown_and_the_mask_is_no_word() -> None:
-    words = tokenizer.build(["a a b"], vocab_size=10, min_count=2, length=9)
-    assert words.words == ("<unk>", "a")
-    assert words.mask_id == 2
-    assert words.model_size == 3
-    assert max(max(ids) for ids in words.encode_all(["a b <unk> 2"])) < words.mask_id
+def table(path: Path, rows: list[tuple[str, str]]) -> str:
+    """A file of any of the kinds, by its name; the columns are called body and stars."""
+    kind = next(suffix for suffix in path.suffixes if suffix in sources.KINDS)
+    if kind == ".jsonl":
+        lines = [json.dumps({"stars": label, "body": text}) for text, label in rows]
+    elif kind == ".csv":
+        lines = ["id,body,stars", *(f'1,"{text}",{label}' for text, label in rows)]
+    else:
+        lines = ["id\tbody\tstars", *(f"1\t{text}\t{label}" for text, label in rows)]
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    with opener(path, "wt", encoding="utf8", newline="\n") as file:
+        file.write("\n".join(lines) + "\n")
+    return path.name
+
+
+def of_files(tree: dict[str, Any], folder: Path, **values: object) -> data.Dataset:
+    names = {"name": "files", "text": "body", "label": "stars", "dev_examples": 1}
+    return load(tree, folder, **{**names, **values})
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("kind", [".tsv", ".csv", ".jsonl"])
+def test_any_table_with_any_number_of_classes_is_read_by_its_path(
+    tree: dict[str, Any], tmp_path: Path, kind: str, packed: str
+) -> None:
+    train = table(tmp_path / f"train{kind}{packed}", ROWS)
+    test = table(tmp_path / f"test{kind}{packed}", OTHER)
+    dev = table(tmp_path / f"dev{kind}{packed}", [("joy", "good")])
+    loaded = of_files(tree, tmp_path, train=train, dev=dev, test=str(tmp_path / test))
+    assert loaded.labels == ("bad", "even", "good")
+    assert sorted(loaded.train.texts) == sorted(text for text, _ in ROWS)
+    assert loaded.train.of_class(2) in [("a fine day", "what joy"), ("what joy", "a fine day")]
+    assert loaded.test == data.Split(("joyless, all of it", "it is what it is"), (0, 1))
+    assert len(loaded.dev) == 1
+
+
+def test_without_a_dev_file_dev_is_cut_off_train(tree: dict[str, Any], tmp_path: Path) -> None:
+    many = [(f"{text} {i}", label) for i in range(5) for text, label in ROWS]
+    train, test = table(tmp_path / "train.csv", many), table(tmp_path / "test.csv", OTHER)
+    loaded = of_files(tree, tmp_path, train=train, test=test, dev_examples=4)
+    assert (len(loaded.train), len(loaded.dev)) == (16, 4)
+    assert not set(loaded.train.texts) & set(loaded.dev.texts)
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "message"),
+    [
+        (ROWS, {"label": "grade"}, "no column grade"),
+        (ROWS, {"train": "absent.tsv"}, "set ORCH_DATA to the folder with"),
+        (ROWS, {"train": "train.txt"}, "not a .tsv, .csv, .jsonl file"),
+        ([(c, "good") for c in "abcd"], {"test": "train.jsonl"}, "test lies inside train"),
+        ([("a", "good"), ("b", "good"), ("c", "good")], {}, "unknown label 'bad'; known: good"),
+        ([("", "good"), *ROWS], {}, "line 1: the text is empty"),
+        ([("a", ""), *ROWS], {}, "line 1: the label is empty"),
+        (ROWS[:1], {"dev_examples": 1}, "leaves nothing of 1"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(
+    tree: dict[str, Any],
+    tmp_path: Path,
+    rows: list[tuple[str, str]],
+    values: dict[str, object],
+    message: str,
+) -> None:
+    table(tmp_path / "train.jsonl", rows)
+    table(tmp_path / "test.jsonl", OTHER if "good" in str(rows) else rows)
+    files = {"train": "train.jsonl", "test": "test.jsonl"}
+    if len(rows) == 1:
+        table(tmp_path / "test.jsonl", [("z", "good")])
+    with pytest.raises(DataError) as caught:
+        of_files(tree, tmp_path, **{**files, **values})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_class_alone_is_an_error(tree: dict[str, Any], tmp_path: Path) -> None:
+    train = table(tmp_path / "train.csv", [("a", "good"), ("b", "good"), ("c", "good")])
+    test = table(tmp_path / "test.csv", [("d", "good")])
+    with pytest.raises(DataError, match="two classes or more, has good"):
+        of_files(tree, tmp_path, train=train, test=test)
+
+
+@pytest.mark.parametrize("line", ['{"body": "x"', "[1]", '{"body": 1.5, "stars": "good"}', "{}"])
+def test_a_line_that_is_no_row_of_json_is_named(
+    tree: dict[str, Any], tmp_path: Path, line: str
+) -> None:
+    train, test = table(tmp_path / "train.jsonl", ROWS), table(tmp_path / "test.jsonl", OTHER)
+    with (tmp_path / train).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match="line 5"):
+        of_files(tree, tmp_path, train=train, test=test)
+
+
+def test_a_dev_split_inside_train_is_an_error(tree: dict[str, Any], tmp_path: Path) -> None:
+    train, test = table(tmp_path / "train.tsv", ROWS), table(tmp_path / "test.tsv", OTHER)
+    dev = table(tmp_path / "dev.tsv", [("A fine day!", "good"), ("new", "bad"), ROWS[1]])
+    with pytest.raises(DataError, match="dev lies inside train: 2 of its 3 texts"):
+        of_files(tree, tmp_path, train=train, dev=dev, test=test)
+
+
+def test_dev_texts_that_test_has_are_dropped_and_counted(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    train, test = table(tmp_path / "train.tsv", ROWS), table(tmp_path / "test.tsv", OTHER)
+    dev = table(tmp_path / "dev.tsv", [OTHER[0], ("new", "bad")])
+    loaded = of_files(tree, tmp_path, train=train, dev=dev, test=test)
+    assert (loaded.dropped_dev, loaded.dev.texts) == (1, ("new",))
+
+
+def test_unlabelled_texts_leave_out_what_dev_and_test_have(
+    tree: dict[str, Any], sst2: Path
+) -> None:
+    loaded = load(tree, sst2, name="sst2")
+    (sst2 / "more").mkdir()
+    write(sst2 / "more" / "b.tsv.xz", "id\ttext", ["1\tGood", "2\tquite new"])
+    write(sst2 / "more" / "a.tsv.gz", "id\ttext", ["1\tfirst"])
+    settings = config.from_tree(tree).data
+    assert data.more_texts(settings, "more", sst2, loaded) == ("first", "quite new")
+
+
+class Part:
+    """One split, with what of `datasets`' own interface is used here."""
+
+    def __init__(self, rows: list[tuple[str, int]], names: list[str]) -> None:
+        self.rows, self.column_names = rows, ["text", "label"]
+        self.features = {"label": SimpleNamespace(names=names), "text": None}
+
+    def __getitem__(self, column: str) -> list[object]:
+        return [row[self.column_names.index(column)] for row in self.rows]
+
+
+def test_a_data_set_of_the_hub_brings_its_own_names_of_classes(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["sad", "glad", "calm"]
+    parts = {
+        "train": Part([(f"text {i}", i % 3) for i in range(9)], names),
+        "test": Part([("other", 2)], names),
+    }
+    stand_in = SimpleNamespace(load_dataset=lambda name: parts)
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    loaded = load(tree, None, name="hub", hub="someone/feelings", dev_examples=2)
+    assert (loaded.name, loaded.labels) == ("someone/feelings", ("sad", "glad", "calm"))
+    assert (len(loaded.train), len(loaded.dev), loaded.test.labels) == (7, 2, (2,))
+
+
+def test_the_hub_without_its_package_says_what_to_install(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"pip install 'orch\[hub\]'"):
+        load(tree, None, name="hub", hub="someone/feelings")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 pytest.importorskip("torch", reason="the jobs extra is not installed")
@@ -7,14 +9,18 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 import torch
 from torch import Generator, Tensor
 
+from jobs.textdiff import batches, config, objectives
 from jobs.textdiff.diffusion import (
     LogLinear,
+    count_masks,
     masked_nll,
     sample_t,
     subs_log_probs,
-    training_loss,
+    token_masks,
 )
-from tests.jobs.test_model import model
+from jobs.textdiff.model import Denoiser
+from jobs.textdiff.tokenizer import Tokenizer
+from tests.jobs.test_model import SHAPE, model
 
 pytestmark = pytest.mark.torch
 
@@ -74,30 +80,79 @@ def test_the_weight_is_one_over_t_because_the_noise_is_log_linear() -> None:
     torch.testing.assert_close(NOISE.mask_probability(t), 1 - torch.exp(-sigma))
 
 
-def loss_at(t: float, clean: Tensor, valid: Tensor | None = None, seed: int = 0) -> float:
-    return training_loss(
-        model(),
-        clean,
-        valid,
-        mask_id=MASK,
-        noise=NOISE,
-        draw_t=lambda count: torch.full((count,), t),
-        generator=Generator().manual_seed(seed),
-    ).item()
+def masks(t: float, valid: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    levels = torch.full((len(valid),), t)
+    return token_masks(valid, levels, NOISE, Generator().manual_seed(seed))
 
 
-def test_the_loss_is_the_weighted_cost_over_all_tokens_masked_or_not() -> None:
-    clean = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]])
-    some, t = model(), 0.5
-    masked = torch.rand(clean.shape, generator=Generator().manual_seed(0)) < 0.999 * t
-    assert 0 < int(masked.sum()) < 8
-    cost = masked_nll(some, clean, masked, MASK).item()
-    assert loss_at(t, clean) == pytest.approx(cost / t / 8, rel=1e-5)
+def test_tokens_are_masked_at_their_rate_and_padding_never() -> None:
+    valid = torch.arange(400) < torch.tensor([[400], [200]])
+    masked, weight = masks(0.3, valid)
+    assert weight.tolist() == pytest.approx([1 / 0.3] * 2)
+    assert not masked[1, 200:].any()
+    for row, tokens in ((0, 400), (1, 200)):
+        share, spread = float(masked[row].sum() / tokens), (0.3 * 0.7 / tokens) ** 0.5
+        assert abs(share - 0.3 * 0.999) < 4 * spread
 
 
-def test_padding_is_neither_masked_nor_counted() -> None:
-    clean = torch.tensor([[1, 2, 3, 0, 0, 0]])
-    valid = torch.tensor([[True, True, True, False, False, False]])
-    everything = masked_nll(model(), clean[:, :3], valid[:, :3], MASK).item()
-    # At t = 1 all but one token in a thousand is masked; this seed masks all three.
-    assert loss_at(1.0, clean, valid) == pytest.approx(everything / 3, rel=1e-4)
+@pytest.mark.parametrize("u", [0.0, 0.34, 0.99])
+def test_counted_masks_hide_exactly_so_many_and_padding_never(u: float) -> None:
+    valid = torch.arange(9) < torch.tensor([[9], [3], [1]])
+    masked, weight = count_masks(valid, torch.full((3,), u), Generator().manual_seed(1))
+    expected = [int(u * length) + 1 for length in (9, 3, 1)]
+    assert masked.sum(1).tolist() == expected
+    assert not (masked & ~valid).any()
+    pairs = zip((9, 3, 1), expected, strict=True)
+    assert weight.tolist() == pytest.approx([length / k for length, k in pairs])
+
+
+def test_counted_masks_choose_every_position_equally_often() -> None:
+    valid = torch.ones(4000, 5, dtype=torch.bool)
+    masked, _ = count_masks(valid, torch.full((4000,), 0.3), Generator().manual_seed(2))
+    share = masked.float().mean(0)
+    assert float((share - 0.4).abs().max()) < 0.04
+
+
+def objective(tree: dict[str, Any], **noise: object) -> objectives.Diffusion:
+    tree["noise"] |= noise
+    words = Tokenizer("words", "\n".join("abcdefghij"), 10, 8)
+    return objectives.Diffusion(model(), config.from_tree(tree), words)
+
+
+@pytest.mark.parametrize("noise", ["loglinear", "uniform"])
+def test_the_loss_is_the_weighted_cost_over_all_tokens_masked_or_not(
+    tree: dict[str, Any], noise: str
+) -> None:
+    whole = objective(tree, type=noise)
+    batch = batches.collate([[1, 2, 3, 4, 5, 6, 7, 8], [3, 4, 5]], [0, 1])
+    rows = whole.prepare(batch, Generator().manual_seed(3))
+    clean, valid, masked, _ = rows
+    cost = masked_nll(model(), clean, masked, MASK, valid)
+    again = objectives.draw_masks(whole.config, valid, Generator().manual_seed(3))
+    assert torch.equal(again[0], masked)
+    expected = (again[1] * cost).sum().item() / 11
+    assert whole(*rows).sum().item() == pytest.approx(expected, rel=1e-5)
+    assert masked.any()
+
+
+def test_the_class_likelihood_is_bayes_rule_over_the_bounds(tree: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    told = Denoiser(SHAPE, 11, 0.0, classes=3).eval()
+    for parameter in told.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tree["model"] |= {"classes": "added"}
+    tree["class_likelihood"] |= {"generative": 0.5}
+    built, words = config.from_tree(tree), Tokenizer("words", "\n".join("abcdefghij"), 10, 8)
+    whole = objectives.ClassLikelihood(told, built, words, [2, 0], 3)
+    batch = batches.collate([[1, 2, 3, 4], [5, 6]], [0, 1])
+    rows = whole.prepare(batch, Generator().manual_seed(1))
+    clean, valid, masked, weight = rows[:4]
+    bounds = torch.stack(
+        [
+            weight * masked_nll(told, clean, masked, MASK, valid, torch.full((2,), c))
+            for c in (0, 1, 2)
+        ]
+    )
+    own = bounds[[2, 0], [0, 1]]
+    expected = (own + (-bounds).logsumexp(0)).mean() + 0.5 * own.sum() / 6
+    assert whole(*rows).sum().item() == pytest.approx(expected.item(), rel=1e-5)

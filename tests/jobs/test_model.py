@@ -97,6 +97,35 @@ def test_every_parameter_learns() -> None:
     assert idle == []
 
 
+def test_a_class_reaches_every_position_either_way() -> None:
+    tokens = torch.tensor([[1, 2, 3], [1, 2, 3]])
+    for place in ("added", "adaln"):
+        torch.manual_seed(0)
+        told = Denoiser(SHAPE, 11, 0.0, classes=2, place=place).eval()
+        for name, parameter in told.named_parameters():
+            if name != "class_embed.weight":
+                torch.nn.init.normal_(parameter, std=0.3)
+        untold = told.features(tokens)
+        new = told.features(tokens, None, torch.tensor([0, 1]))
+        torch.testing.assert_close(new, untold)  # vectors are zero at the start
+        torch.nn.init.normal_(told.class_embed.weight)
+        first, second = told.features(tokens, None, torch.tensor([0, 1]))
+        assert bool(((first - second).abs().amax(1) > 1e-3).all())
+
+
+def test_sizes_have_the_published_numbers_of_parameters() -> None:
+    counts = {}
+    for size in ("tiny", "small", "medium"):
+        with torch.device("meta"):
+            made = Denoiser(SIZES[size], 50_258, 0.1)
+        counts[size] = sum(weight.numel() for weight in made.parameters())
+    # small: 2 x 38.6 M of vocabulary and 92.2 M of blocks
+    assert counts["small"] / 1e6 == pytest.approx(169.6, abs=0.1)
+    blocks = sum(p.numel() for p in Denoiser(SIZES["tiny"], 2, 0.0).backbone.blocks.parameters())
+    assert blocks == 8 * (2 * 256 + 4 * 256**2 + 2 * 4 * 256**2 + 5 * 256 + 65 * 6 * 256)
+    assert counts["tiny"] < counts["small"] < counts["medium"]
+
+
 def test_heads_that_do_not_divide_the_width_are_a_config_error(tree: dict) -> None:
     from jobs.textdiff import config
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from typing import Any
 
 import pytest
 
@@ -12,9 +11,10 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 import torch
 from torch import Generator, Tensor
 
-from jobs.textdiff import config, evaluate, nelbo
+from jobs.textdiff import nelbo
 from jobs.textdiff.diffusion import LogLinear
-from tests.jobs.test_model import model
+from jobs.textdiff.model import Denoiser
+from tests.jobs.test_model import SHAPE
 
 pytestmark = pytest.mark.torch
 
@@ -37,7 +37,9 @@ class Exact:
         self.joint = {t: w / sum(weights) for t, w in zip(texts, weights, strict=True)}
         self.known: dict[tuple[int, ...], list[list[float]]] = {}
 
-    def features(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
+    def features(
+        self, tokens_BL: Tensor, valid_BL: Tensor | None = None, classes_B: Tensor | None = None
+    ) -> Tensor:
         return torch.tensor([self._conditionals(tuple(row)) for row in tokens_BL.tolist()])
 
     def logits(self, features_ND: Tensor) -> Tensor:
@@ -120,30 +122,45 @@ def test_each_shared_mask_is_a_fair_choice_of_positions() -> None:
     assert float((share - 1 / 6).abs().max()) < 0.02
 
 
-def test_a_text_is_scored_alike_in_any_company(tree: dict[str, Any]) -> None:
-    tree["eval"] |= {"draws": 3}
-    ids = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [2, 2]]
-    models = [model(1), model(2)]
-    found = []
-    for tokens in (1, 10_000):
-        tree["eval"]["batch_tokens"] = tokens
-        built = config.from_tree(tree)
-        found.append(
-            evaluate.score(models, ids, built, mask_id=10, report=lambda done: None)  # all at once
-        )
-    for alone, together in zip(*found, strict=True):
-        assert alone.scores == pytest.approx(together.scores, rel=1e-4)
+@pytest.mark.parametrize(("count", "rounds"), [(8, 2), (12, 4), (6, 6), (5, 1)])
+def test_each_round_has_a_draw_of_each_of_its_strata_and_all_rounds_of_all(
+    count: int, rounds: int
+) -> None:
+    length, each = 240, count // rounds
+    for seed in range(20):
+        draws = nelbo.shared_draws(length, count, Generator().manual_seed(seed), rounds=rounds)
+        level = draws.level_K * (1 - 1e-6)
+        assert sorted((level * count).long().tolist()) == list(range(count))
+        for turn in range(rounds):
+            part = draws.part(turn * each, (turn + 1) * each).level_K * (1 - 1e-6)
+            assert (part * each).long().tolist() == list(range(each))
 
 
-def test_the_classes_share_noise_only_under_the_shared_estimator(tree: dict[str, Any]) -> None:
-    same = model(1)
-    gaps = {}
-    for estimator in ("shared", "independent"):
-        tree["eval"] |= {"estimator": estimator}
-        built = config.from_tree(tree)
-        scored = evaluate.score(
-            [same, same], [[1, 2, 3, 4]] * 5, built, mask_id=10, report=lambda done: None
-        )
-        gaps[estimator] = [text.gap for text in scored]
-    assert gaps["shared"] == [0.0] * 5
-    assert all(gap != 0 for gap in gaps["independent"])
+def test_a_first_round_alone_is_right_on_average() -> None:
+    exact, seeds = Exact(1), 1500
+    draws = [
+        nelbo.shared_draws(LENGTH, 4, Generator().manual_seed(seed), rounds=4).part(0, 1)
+        for seed in range(seeds)
+    ]
+    means = nelbo.estimates(exact, [TEXT] * seeds, draws, MASK, CPU)[:, 0]
+    truth = -math.log(exact.joint[tuple(TEXT)])
+    error = float(means.std()) / math.sqrt(seeds)
+    assert error < 0.06 * truth
+    assert abs(float(means.mean()) - truth) < 4 * error
+
+
+def test_classes_of_one_model_in_one_pass_cost_what_they_cost_alone() -> None:
+    torch.manual_seed(0)
+    told = Denoiser(SHAPE, 11, 0.0, classes=2).eval()
+    for parameter in told.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens = [[1, 2, 3], [4, 5]]
+    draws = [
+        [nelbo.shared_draws(len(ids), 3, Generator().manual_seed(seed)) for ids in tokens]
+        for seed in (1, 2)
+    ]
+    together = nelbo.class_estimates(told, tokens, draws, 10, CPU, [0, 1])
+    for label in (0, 1):
+        alone = nelbo.estimates(told, tokens, draws[label], 10, CPU, label)
+        torch.testing.assert_close(together[label], alone)
+    assert not torch.allclose(together[0], together[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,12 @@ import pytest
 
 pytest.importorskip("torch", reason="the jobs extra is not installed")
 
-from jobs.textdiff import pipeline
-from jobs.textdiff.errors import TrainingError
+import torch
+
 from orchestrator import spec
 from orchestrator.checks import binomial, outcome
 from orchestrator.domain import Outcome
-from tests.jobs.conftest import JOB, ROOT
+from tests.jobs.conftest import JOB, ROOT, tiny
 
 pytestmark = pytest.mark.torch
 
@@ -41,9 +42,11 @@ def command(folder: Path, tree: dict[str, Any], *arguments: str) -> dict[str, An
 
 
 def run(
-    folder: Path, tree: dict[str, Any], *arguments: str, data: str | None = None
+    folder: Path, tree: dict[str, Any], *arguments: str, data: str | None = None, attempt: int = 1
 ) -> subprocess.CompletedProcess[str]:
     options = command(folder, tree, *arguments)
+    if attempt > 1:
+        options["env"]["ORCH_ATTEMPT"] = str(attempt)
     if data is None:
         options["env"]["OMP_NUM_THREADS"] = "1"  # a tiny model gains nothing from a second
     else:
@@ -56,7 +59,7 @@ def test_the_whole_job_leaves_a_result_that_is_believed(
 ) -> None:
     done = run(tmp_path, tree)
     assert done.returncode == 0, done.stderr
-    assert "100.0% of the model's numbers come from pretrained.pt" in done.stdout
+    assert "start (own): 100.0% of the model's numbers are loaded" in done.stdout
     raw = (tmp_path / "results" / "metrics.json").read_bytes()
     final = json.loads(raw)
     judged = outcome.judge(
@@ -74,7 +77,13 @@ def test_the_whole_job_leaves_a_result_that_is_believed(
     assert 0.93 < final["bayes_accuracy"] < 0.97
     assert set(final["nelbo"]) == set(final["weights_sha256"]) == {"negative", "positive"}
     assert len(set(final["weights_sha256"].values())) == 2
-    assert final["pretrained"] == {"source": "own", "share_loaded": 1.0}
+    assert final["pretrained"]["source"] == "own"
+    assert final["pretrained"]["share_loaded"] == 1.0
+    assert final["draws_used"] == 4
+    assert final["ties"] == 0
+    resolved = json.loads((tmp_path / "results" / "config.resolved.json").read_text())
+    assert resolved["config"]["training"]["ema"] == tree["training"]["ema"]
+    assert resolved["facts"]["parameters"] == final["parameters"]
     assert {"pretrain", "train:negative", "eval", "total"} <= set(final["seconds"])
     assert {"mean", "se"} <= set(final["gap"])
 
@@ -92,29 +101,12 @@ def test_the_whole_job_leaves_a_result_that_is_believed(
     assert [point["step"] for point in points] == sorted({point["step"] for point in points})
     phases = list(dict.fromkeys(point["phase"] for point in points))
     assert phases == ["pretrain", "train:negative", "train:positive", "eval"]
-
-
-def test_a_job_can_start_from_the_checkpoint_of_another(
-    tmp_path: Path, tree: dict[str, Any]
-) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    second.mkdir()
-    tree["eval"] |= {"max_examples": 4, "draws": 1}
-    tree["training"] |= {"max_steps": 6}
-    assert run(first, tree).returncode == 0
-    start = first / "results" / "checkpoints" / "pretrained.pt"
-    tree["pretrain"] |= {"checkpoint": str(start)}
-    done = run(second, tree)
-    assert done.returncode == 0, done.stderr
-    finals = [json.loads((f / "results" / "metrics.json").read_text()) for f in (first, second)]
-    assert finals[0]["weights_sha256"] == finals[1]["weights_sha256"]
-    assert finals[1]["pretrained"] == {"source": "checkpoint", "share_loaded": 1.0}
-
-    tree["model"] |= {"hidden_size": 16}
-    refused = run(second, tree)
-    assert refused.returncode == 4
-    assert "nothing was loaded" in refused.stderr
+    trained = {"loss", "lr", "grad_norm", "tokens_per_s", "memory_mb", "phase_step"}
+    assert all(trained <= set(point) for point in points if point["phase"] != "eval")
+    checked = {point["phase"]: point for point in points if "val_nelbo" in point}
+    assert list(checked) == phases[:-1]
+    assert checked["train:negative"]["val_nelbo_other"] > 0
+    assert 0 <= checked["train:positive"]["canary_accuracy"] <= 1
 
 
 def test_a_canary_does_a_little_of_everything_and_leaves_the_results_alone(
@@ -144,11 +136,13 @@ def test_missing_data_is_one_line_that_says_what_to_set(
     assert "ORCH_DATA" in done.stderr
 
 
-def test_a_term_signal_ends_the_job_at_once_with_143(tmp_path: Path, tree: dict[str, Any]) -> None:
-    tree["training"] |= {"max_steps": 1_000_000}
-    with subprocess.Popen(
-        **command(tmp_path, tree), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as job:
+def test_a_term_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    tree["training"] |= {"max_steps": 1_000}
+    options = command(tmp_path, tree)
+    options["env"]["OMP_NUM_THREADS"] = "1"
+    with subprocess.Popen(**options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
         assert job.stdout is not None
         assert job.stderr is not None
         try:
@@ -156,29 +150,157 @@ def test_a_term_signal_ends_the_job_at_once_with_143(tmp_path: Path, tree: dict[
                 if "train:negative" in line:
                     break
             job.send_signal(signal.SIGTERM)
-            job.stdout.read()
+            rest = job.stdout.read()
             assert job.stderr.read() == ""
-            assert job.wait(timeout=20) == 143
+            assert job.wait(timeout=60) == 143
         finally:
             job.kill()
-    assert not (tmp_path / "results" / "metrics.json").exists()
-    assert (tmp_path / "results" / "checkpoints" / "pretrained.pt").exists()
+    assert "stopped by a signal" in rest
+    results = tmp_path / "results"
+    assert not (results / "metrics.json").exists()
+    kept = sorted(os.listdir(results / "checkpoints"))
+    assert kept == ["class-0.state.pt", "pretrained.pt"]
+    step = torch.load(results / "checkpoints" / kept[0], weights_only=True)["step"]
+    assert 0 < step < 1_000
+
+    # Another config must not go on from it.
+    tree["optim"] |= {"lr": 0.5}
+    other = run(tmp_path, tree)
+    assert (other.returncode, len(other.stderr.splitlines())) == (5, 1)
+    assert "another config" in other.stderr
 
 
-def test_two_equal_models_are_an_error_not_a_coin_toss(
-    tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_a_job_started_again_does_only_what_is_left_and_ends_with_the_same_weights(
+    tmp_path: Path, tree: dict[str, Any]
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(tree))
-    real = pipeline.phases.fine_tuned
-    monkeypatch.setattr(pipeline.phases, "fine_tuned", lambda job, start, _: real(job, start, 0))
-    around = pipeline.surroundings(
-        {
-            "ORCH_CONFIG": str(tmp_path / "config.json"),
-            "ORCH_RESULTS_DIR": str(tmp_path / "results"),
-        }
-    )
-    with pytest.raises(TrainingError, match="the same weights"):
-        pipeline.run(around, canary=True, clock=lambda: 0.0, say=lambda line: None)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    tree["eval"] |= {"max_examples": 8}
+    assert run(whole, tree).returncode == 0
+    shutil.copytree(whole / "results", cut / "results")
+    # As a crash in the second class's training would have left it.
+    (cut / "results" / "metrics.json").unlink()
+    (cut / "results" / "checkpoints" / "class-1.pt").unlink()
+    with (cut / "results" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99')
+    done = run(cut, tree, attempt=2)
+    assert done.returncode == 0, done.stderr
+    assert "train:negative: done before" in done.stdout
+    finals = [json.loads((f / "results" / "metrics.json").read_text()) for f in (whole, cut)]
+    assert finals[0]["weights_sha256"] == finals[1]["weights_sha256"]
+    lines = (cut / "results" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(set(steps))
+
+
+def test_a_resume_without_a_checkpoint_is_an_error_not_a_start_from_step_0(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    done = run(tmp_path, tree, attempt=2)
+    assert done.returncode == 5
+    assert "a resume from step 0" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "variants"),
+    [
+        ("mdlm-conditional", ["calibrated", "class_likelihood"]),
+        ("simple-diffusion", []),
+        ("gpt2", []),
+    ],
+)
+def test_the_other_jobs_leave_a_result_with_their_rows(
+    tmp_path: Path, name: str, variants: list[str]
+) -> None:
+    tree = tiny(name, "cpu")
+    tree["model"] |= {"length": 48}
+    if name == "mdlm-conditional":
+        tree["class_likelihood"] |= {"steps": 5}
+    done = run(tmp_path, tree)
+    assert done.returncode == 0, done.stderr
+    final = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert list(final["variants"]) == variants
+    assert len(set(final["weights_sha256"].values())) == 2
+    assert final["estimator"] == ("exact" if name == "gpt2" else "shared")
+    assert final["n"] == 60
+    for row in final["variants"].values():
+        assert row["n"] == 60
+        assert sum(map(sum, row["confusion_matrix"])) == 60
+
+
+def test_the_incident_runs_only_leniently_and_is_judged_in_all_its_ways(tmp_path: Path) -> None:
+    tree = tiny("mdlm-pretrained", "cpu")
+    tree["model"] |= {"length": 48}
+    tree["eval"] |= {"draws": 1, "round": 1, "table": True, "max_examples": 20}
+    assert run(tmp_path, tree).returncode == 2
+    done = run(tmp_path, tree, "--lenient")
+    assert done.returncode == 0, done.stderr
+    assert "training.sampling_eps_min is missing" in done.stdout
+    final = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert (final["estimator"], final["weights"], final["draws"]) == ("independent", "raw", 1)
+    ways = [(row["weights"], row["estimator"], row["draws"]) for row in final["table"]]
+    assert len(set(ways)) == 8
+    same = final["table"][ways.index(("raw", "independent", 1))]
+    assert same["accuracy"] == final["accuracy"]
+
+
+def test_pretraining_alone_leaves_a_checkpoint_another_job_starts_from(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    made = tiny("mdlm-pretrain", "cpu")
+    done = run(first, made, "--pretrain")
+    assert done.returncode == 0, done.stderr
+    final = json.loads((first / "results" / "metrics.json").read_text())
+    assert final["val_nelbo"] > 0
+    start = first / "results" / "checkpoints"
+    assert os.listdir(start) == ["pretrained.pt"]
+    tree["model"] |= {"length": 64}
+    tree["pretrain"] |= {"checkpoint": "start/pretrained.pt"}
+    (second / "data").mkdir()
+    (second / "data" / "start").symlink_to(start)
+    tuned = run(second, tree, "--canary", data=str(second / "data"))
+    assert tuned.returncode == 0, tuned.stderr
+    final = json.loads((second / "results" / "canary" / "metrics.json").read_text())
+    assert final["pretrained"]["share_loaded"] == 1.0
+
+    tree["model"] |= {"hidden_size": 16}
+    refused = run(second, tree, "--canary", data=str(second / "data"))
+    assert refused.returncode == 4
+    assert "nothing was loaded" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_published_checkpoint_needs_gpt2s_vocabulary(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    torch.save({"state_dict": {"backbone.x": torch.zeros(1)}}, tmp_path / "last.ckpt")
+    tree["pretrain"] |= {"checkpoint": str(tmp_path / "last.ckpt")}
+    done = run(tmp_path, tree)
+    assert done.returncode == 2
+    assert "data.tokenizer" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_baselines_are_on_the_same_splits(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    job = spec.load_job(ROOT, "baselines", profile="cpu", overrides={
+        "data.selfmade_train": "400", "data.selfmade_test": "100", "data.dev_examples": "20",
+    })  # fmt: skip
+    options = command(tmp_path, dict(job.config))
+    options["args"] = [sys.executable, "-m", "jobs.textdiff.baselines"]
+    done = subprocess.run(**options, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    final = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert final["n"] == 100
+    assert final["accuracy"] > final["variants"]["naive_bayes_unigram"]["majority_accuracy"]
+    predictions = (tmp_path / "results" / "predictions.jsonl").read_text().splitlines()
+    right = sum(row["label"] == row["predicted"] for row in map(json.loads, predictions))
+    assert right / 100 == final["accuracy"]
 
 
 @pytest.mark.slow

@@ -54,6 +54,9 @@ OWNERS = {
     "yaml": ["orchestrator.spec", "orchestrator.strictyaml"],
     "torch": ["jobs"],
     "numpy": ["jobs"],
+    "sklearn": ["jobs"],
+    "tokenizers": ["jobs"],
+    "safetensors": ["jobs"],
 }
 
 # No input, output, clock or chance in these: equal arguments give equal results.

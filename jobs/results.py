@@ -1,0 +1,131 @@
+"""docs/results.md from runs in the ledger, and the runs that it still lacks.
+
+    python -m jobs.results                                    render what the ledger has
+    python -m jobs.results --run --data sst2 --profile cpu    submit what is missing first
+
+Rows are runs with the tag results=DATA/PROFILE. Everything goes through the command `orch`: what
+stands on the page came out of the ledger, with its config hash, and out of the fetched metrics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import resultspage
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results.md"
+COST = ROOT / "results" / "bench-training.json"
+# What a submit or a fetch may end with and still have told us something: 1, 7 are verdicts.
+TOLD = (0, 1, 7)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    job: str
+    overrides: tuple[str, ...] = ()
+    force: bool = False
+
+
+ROWS = [
+    Row("baselines"),
+    Row("mdlm-pretrained", ("eval.table=true",), force=True),
+    Row("mdlm-pretrained-fixed", ("eval.table=true",)),
+    Row("mdlm-conditional"),
+    Row("simple-diffusion"),
+    Row("gpt2"),
+]
+DATA = ("sst2", "imdb", "selfmade")
+PROFILES = ("cpu", "cpu-hour", "gpu")
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m jobs.results", description=__doc__)
+    parser.add_argument("--run", action="store_true", help="submit the rows that are missing")
+    parser.add_argument("--host", default="local")
+    parser.add_argument("--data", choices=DATA, default="sst2")
+    parser.add_argument("--profile", choices=PROFILES, default="cpu")
+    parser.add_argument("--seed", type=int, action="append", help="default 1; repeatable")
+    parser.add_argument("--job", action="append", help="only these rows")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    args = parser.parse_args(argv)
+    if args.run:
+        for seed in args.seed or [1]:
+            for row in ROWS:
+                if not args.job or row.job in args.job:
+                    submit(row, args.data, args.profile, seed, args.host)
+    cost = json.loads(COST.read_text(encoding="utf8")) if COST.is_file() else None
+    found = list(measured())
+    args.page.write_text(resultspage.page(found, cost), encoding="utf8")
+    print(f"{args.page}: {len(found)} runs", file=sys.stderr)
+    return 0
+
+
+def submit(row: Row, data: str, profile: str, seed: int, host: str) -> None:
+    """The row's run is in the ledger with its results here; nothing is run that already is."""
+    tag = f"{data}/{profile}"
+    for run in measured():
+        if (run.job, run.tag, run.seed) == (row.job, tag, seed):
+            print(f"{row.job} {tag} seed {seed}: there already, {run.run_id}", file=sys.stderr)
+            return
+    settings = [f"data.name={data}", f"seed={seed}", *row.overrides]
+    argv = [
+        "submit",
+        row.job,
+        "--profile",
+        profile,
+        "--host",
+        host,
+        "-f",
+        "--tag",
+        f"results={tag}",
+    ]
+    argv += [part for setting in settings for part in ("--set", setting)]
+    run_id = orch(*argv, *(["--force"] if row.force else [])).split()[0]
+    orch("fetch-results", run_id)
+
+
+def measured() -> Iterator[resultspage.Run]:
+    """The tagged runs that succeeded and whose metrics are here, oldest first."""
+    for run in reversed(json.loads(orch("ls", "--json"))):
+        tag = run["tags"].get("results")
+        if tag is None or run["verdict"] != "succeeded" or not run["results_path"]:
+            continue
+        folder = Path(run["results_path"])
+        metrics, resolved = folder / "metrics.json", folder / "config.resolved.json"
+        if metrics.is_file():
+            yield resultspage.Run(
+                run_id=run["run_id"],
+                job=run["job"],
+                tag=tag,
+                seed=run["config"]["seed"],
+                config_hash=run["config_hash"],
+                outcome=run["outcome"],
+                metrics=_read(metrics),
+                facts=_read(resolved)["facts"] if resolved.is_file() else {},
+            )
+
+
+def orch(*arguments: str) -> str:
+    """What the command printed; SystemExit with its code when it could not do its work."""
+    argv = [str(Path(sys.executable).with_name("orch")), *arguments]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    if done.returncode not in TOLD:
+        raise SystemExit(done.returncode)
+    return done.stdout
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""The classifiers that any other has to beat: naive Bayes and logistic regression on word counts.
+
+    python -m jobs.textdiff.baselines             the whole job
+    python -m jobs.textdiff.baselines --canary    on a few texts, results in canary/
+
+Reads and writes what `pipeline` does, on the same splits. `accuracy` is logistic regression's on
+words and word pairs; the others are in `variants`. Source of the settings (binary counts, C 0.3):
+chosen beforehand, on no test set here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.textdiff import config as configs
+from jobs.textdiff import data, metrics, parallel, typed
+from jobs.textdiff.data import Dataset
+from jobs.textdiff.errors import ConfigError, JobError
+
+CANARY_TEXTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    C: float  # inverse strength of logistic regression's penalty
+    alpha: float  # naive Bayes: counts added to each word
+
+
+@dataclass(frozen=True, slots=True)
+class Eval:
+    split: str
+    max_examples: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    seed: int
+    data: configs.Data
+    baselines: Settings
+    eval: Eval
+
+
+def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    parser = argparse.ArgumentParser(prog="jobs.textdiff.baselines")
+    parser.add_argument("--canary", action="store_true", help="on a few texts")
+    try:
+        run(env, canary=parser.parse_args(argv).canary)
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+def run(env: Mapping[str, str], *, canary: bool) -> dict[str, Any]:
+    """metrics.json and predictions.jsonl are written; gives what metrics.json says."""
+    began = time.monotonic()
+    for name in ("ORCH_CONFIG", "ORCH_RESULTS_DIR"):
+        if not env.get(name):
+            raise ConfigError(f"{name} is not set; whoever starts a run sets it")
+    results = Path(env["ORCH_RESULTS_DIR"])
+    config = typed.build(Config, typed.read(Path(env["ORCH_CONFIG"])))
+    configs.check_ranges(config)
+    configs.check_data(config.data)
+    if canary:
+        results = results / "canary"
+        config = replace(config, data=replace(config.data, max_train=CANARY_TEXTS))
+    folder = env.get("ORCH_DATA")
+    dataset = data.load(config.data, config.seed, Path(folder) if folder else None)
+    texts = data.sample(dataset.split(config.eval.split), config.eval.max_examples, config.seed)
+    rows: dict[str, dict[str, Any]] = {}
+    for name, predicted in _predictions(config, dataset, texts):
+        rows[name] = _row(predicted, texts, dataset.labels)
+        print(f"{name}: {rows[name]['accuracy']:.1%}", flush=True)
+    final = rows.pop("logistic_regression_bigram") | {"variants": rows}
+    final |= {
+        "data": dataset.name,
+        "split": config.eval.split,
+        "train_texts": len(dataset.train),
+        "dropped_from_train": dataset.dropped,
+        "dropped_from_dev": dataset.dropped_dev,
+        "device": parallel.named(parallel.World(0, 1, torch.device("cpu"))),
+        "seconds": {"total": round(time.monotonic() - began, 2)},
+    }
+    metrics.write_lines(results / "predictions.jsonl", final.pop("predictions"))
+    for row in rows.values():
+        row.pop("predictions")
+    metrics.write_json(results / "metrics.json", final)
+    return final
+
+
+def _predictions(config: Config, dataset: Dataset, texts: data.Split) -> Any:
+    """(name, predicted labels), logistic regression on words and pairs last."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import MultinomialNB
+
+    from jobs.textdiff.tokenizer import split
+
+    for words, longest in (("unigram", 1), ("bigram", 2)):
+        counted = CountVectorizer(
+            tokenizer=split, token_pattern=None, lowercase=False, ngram_range=(1, longest)
+        )
+        train, test = counted.fit_transform(dataset.train.texts), counted.transform(texts.texts)
+        bayes = MultinomialNB(alpha=config.baselines.alpha).fit(train, dataset.train.labels)
+        yield f"naive_bayes_{words}", bayes.predict(test).tolist()
+        train, test = train.sign(), test.sign()  # there or not
+        logistic = LogisticRegression(C=config.baselines.C, max_iter=1000)
+        logistic.fit(train, dataset.train.labels)
+        yield f"logistic_regression_{words}", logistic.predict(test).tolist()
+
+
+def _row(predicted: Sequence[int], texts: data.Split, labels: Sequence[str]) -> dict[str, Any]:
+    from jobs.textdiff import summary
+    from jobs.textdiff.evaluate import Decision
+
+    found = summary.accuracy([Decision(label, False) for label in predicted], texts.labels, labels)
+    found["predictions"] = [
+        {"row": row, "label": labels[true], "predicted": labels[label]}
+        for row, (label, true) in enumerate(zip(predicted, texts.labels, strict=True))
+    ]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,146 @@
+"""GPT-2's architecture: a causal transformer whose likelihood of a text is exact, in one pass.
+
+Learned positions, LayerNorm before each part, fused qkv, 4x MLP with tanh-GELU, the head tied to
+the embedding. Names are those of the published weights without their `transformer.` prefix; the
+published matrices of attention and MLP are transposed (see `pretrained`).
+Source: Radford et al. 2019; sizes and initialisation as in the published model.
+
+Shape suffixes: see `model`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jobs.textdiff.config import Model as ModelConfig
+from jobs.textdiff.errors import ConfigError
+from jobs.textdiff.model import Shape, class_vectors, override
+
+POSITIONS = 1024
+SIZES = {
+    "tiny": Shape(256, 0, 4, 4),  # ours; the others are published
+    "small": Shape(768, 0, 12, 12),
+    "medium": Shape(1024, 0, 24, 16),
+}
+
+
+def shape_of(config: ModelConfig) -> Shape:
+    """The named size with the config's own numbers over it; ConfigError if it cannot be built."""
+    shape = override(SIZES[config.size], config)
+    if shape.hidden % shape.heads:
+        raise ConfigError(
+            f"config model.hidden_size: {shape.hidden} is not a multiple of n_heads {shape.heads}"
+        )
+    if config.length > POSITIONS:
+        raise ConfigError(
+            f"config model.length: gpt2 has {POSITIONS} positions, not {config.length}"
+        )
+    return shape
+
+
+class GPT2(nn.Module):
+    """Predicts each token from those before it; with `classes`, also from the text's class."""
+
+    def __init__(self, shape: Shape, vocab: int, dropout: float, classes: int = 0) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.wte = nn.Embedding(vocab, shape.hidden)
+        self.wpe = nn.Embedding(POSITIONS, shape.hidden)
+        self.h = nn.ModuleList(Block(shape, dropout) for _ in range(shape.blocks))
+        self.ln_f = nn.LayerNorm(shape.hidden)
+        self.apply(_initialised)
+        for block in self.h:  # the stream is a sum of 2 x blocks terms
+            for layer in (block.attn.c_proj, block.mlp.c_proj):
+                nn.init.normal_(layer.weight, std=0.02 / (2 * shape.blocks) ** 0.5)
+        if classes:
+            self.class_embed = class_vectors(classes, shape.hidden)
+
+    def features(
+        self, tokens_BL: Tensor, valid_BL: Tensor | None = None, classes_B: Tensor | None = None
+    ) -> Tensor:
+        """[B, L, D] after the last norm. Padding stands at the end, so no token sees it."""
+        places_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
+        x_BLD = self.wte(tokens_BL) + self.wpe(places_L)
+        if classes_B is not None:
+            x_BLD = x_BLD + self.class_embed(classes_B)[:, None]
+        x_BLD = F.dropout(x_BLD, self.dropout, self.training)
+        for block in self.h:
+            x_BLD = block(x_BLD)
+        return self.ln_f(x_BLD)
+
+    def logits(self, features_ND: Tensor) -> Tensor:
+        """[N, V] raw scores of the next token."""
+        return F.linear(features_ND, self.wte.weight)
+
+
+class Block(nn.Module):
+    def __init__(self, shape: Shape, dropout: float) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(shape.hidden)
+        self.attn = Attention(shape, dropout)
+        self.ln_2 = nn.LayerNorm(shape.hidden)
+        self.mlp = Mlp(shape, dropout)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        x_BLD = x_BLD + self.attn(self.ln_1(x_BLD))
+        return x_BLD + self.mlp(self.ln_2(x_BLD))
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = shape.heads, dropout
+        self.c_attn = nn.Linear(shape.hidden, 3 * shape.hidden)
+        self.c_proj = nn.Linear(shape.hidden, shape.hidden)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        batch, length, hidden = x_BLD.shape
+        qkv = self.c_attn(x_BLD).view(batch, length, 3, self.heads, hidden // self.heads)
+        q_BHLE, k_BHLE, v_BHLE = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        dropout = self.dropout if self.training else 0.0
+        out_BHLE = F.scaled_dot_product_attention(
+            q_BHLE, k_BHLE, v_BHLE, dropout_p=dropout, is_causal=True
+        )
+        out_BLD = self.c_proj(out_BHLE.transpose(1, 2).reshape(batch, length, hidden))
+        return F.dropout(out_BLD, self.dropout, self.training)
+
+
+class Mlp(nn.Module):
+    def __init__(self, shape: Shape, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.c_fc = nn.Linear(shape.hidden, 4 * shape.hidden)
+        self.c_proj = nn.Linear(4 * shape.hidden, shape.hidden)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        wide = F.gelu(self.c_fc(x_BLD), approximate="tanh")
+        return F.dropout(self.c_proj(wide), self.dropout, self.training)
+
+
+def nll(
+    model: GPT2,
+    tokens_BL: Tensor,
+    valid_BL: Tensor | None,
+    start_id: int,
+    classes_B: Tensor | None = None,
+) -> Tensor:
+    """[B] -log p(text) in nats, exactly; the text's end is not predicted."""
+    start_B1 = torch.full_like(tokens_BL[:, :1], start_id)
+    features_BLD = model.features(
+        torch.cat([start_B1, tokens_BL[:, :-1]], dim=1), valid_BL, classes_B
+    )
+    if valid_BL is None:
+        valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
+    logits_NV = model.logits(features_BLD[valid_BL]).float()
+    nll_N = F.cross_entropy(logits_NV, tokens_BL[valid_BL], reduction="none")
+    rows_N = valid_BL.nonzero()[:, 0]
+    return torch.zeros(len(tokens_BL), device=nll_N.device).index_add(0, rows_N, nll_N)
+
+
+def _initialised(module: nn.Module) -> None:
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,168 @@
+"""What training minimises. Each objective is a module around a model, so that several processes can
+share one batch: `prepare` draws all of the batch's noise, `forward` takes any rows of what it gave.
+
+The loss of a batch is the sum of `forward` over its rows; the weights are already divided by what
+the loss is a mean over. A batch's noise follows from the generator alone, whatever the number of
+processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from jobs.textdiff import diffusion, gpt2
+from jobs.textdiff.batches import Batch
+from jobs.textdiff.config import Config
+from jobs.textdiff.diffusion import LogLinear, sample_t
+from jobs.textdiff.tokenizer import Tokenizer
+
+
+class Objective(Protocol):
+    model: nn.Module
+
+    def prepare(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]: ...
+
+    def __call__(self, *rows: Tensor) -> Tensor: ...
+
+
+class Diffusion(nn.Module):
+    """The bound on -log p in nats per token: summed masked NLL x weight, over all tokens."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Config,
+        tokenizer: Tokenizer,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.mask_id = model, config, tokenizer.mask_id
+        self.labels = labels
+
+    def prepare(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:
+        masked_BL, weight_B = draw_masks(self.config, batch.valid_BL, generator)
+        rows = (batch.tokens_BL, batch.valid_BL, masked_BL, weight_B / batch.tokens)
+        return rows if self.labels is None else (*rows, _classes(self.labels, batch))
+
+    def forward(
+        self,
+        clean_BL: Tensor,
+        valid_BL: Tensor,
+        masked_BL: Tensor,
+        weight_B: Tensor,
+        classes_B: Tensor | None = None,
+    ) -> Tensor:
+        seen = _or_none(valid_BL)
+        nll_B = diffusion.masked_nll(self.model, clean_BL, masked_BL, self.mask_id, seen, classes_B)
+        return weight_B * nll_B
+
+
+class NextToken(nn.Module):
+    """-log p in nats per token, exactly."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.start_id, self.labels = model, tokenizer.start_id, labels
+
+    def prepare(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:
+        weight_B = torch.full((len(batch.rows),), 1 / batch.tokens)
+        rows = (batch.tokens_BL, batch.valid_BL, weight_B)
+        return rows if self.labels is None else (*rows, _classes(self.labels, batch))
+
+    def forward(
+        self,
+        tokens_BL: Tensor,
+        valid_BL: Tensor,
+        weight_B: Tensor,
+        classes_B: Tensor | None = None,
+    ) -> Tensor:
+        return weight_B * gpt2.nll(
+            self.model, tokens_BL, _or_none(valid_BL), self.start_id, classes_B
+        )
+
+
+class ClassLikelihood(nn.Module):
+    """-log p(class | text) by Bayes' rule, bounds in the place of likelihoods, in nats per text,
+    and beside it `generative` x the bound per token.
+
+    All classes of a text see the same masks, so the noise of the bound cancels in the gradient.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Config,
+        tokenizer: Tokenizer,
+        labels: Sequence[int],
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.labels, self.classes = model, labels, classes
+        self.mask_id, self.stratified = tokenizer.mask_id, config.training.antithetic_sampling
+        self.generative = config.class_likelihood.generative
+
+    def prepare(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:
+        u_B = sample_t(len(batch.rows), 0.0, 1.0, stratified=self.stratified, generator=generator)
+        masked_BL, weight_B = diffusion.count_masks(batch.valid_BL, u_B, generator)
+        tokens_B = torch.full((len(batch.rows),), self.generative / batch.tokens)
+        mean_B = torch.full((len(batch.rows),), 1 / len(batch.rows))
+        classes_B = _classes(self.labels, batch)
+        return (
+            batch.tokens_BL, batch.valid_BL, masked_BL, weight_B, tokens_B, mean_B, classes_B,
+        )  # fmt: skip
+
+    def forward(
+        self,
+        clean_BL: Tensor,
+        valid_BL: Tensor,
+        masked_BL: Tensor,
+        weight_B: Tensor,
+        tokens_B: Tensor,
+        mean_B: Tensor,
+        classes_B: Tensor,
+    ) -> Tensor:
+        count = len(clean_BL)
+        every = torch.arange(self.classes, device=clean_BL.device).repeat_interleave(count)
+        clean, valid, masked = (x.repeat(self.classes, 1) for x in (clean_BL, valid_BL, masked_BL))
+        nll = diffusion.masked_nll(self.model, clean, masked, self.mask_id, _or_none(valid), every)
+        bound_BC = (nll.view(self.classes, count) * weight_B).T
+        own_B = bound_BC.gather(1, classes_B[:, None])[:, 0]
+        chosen_B = F.cross_entropy(-bound_BC, classes_B, reduction="none")
+        return mean_B * chosen_B + tokens_B * own_B
+
+
+def draw_masks(config: Config, valid_BL: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Masks and weights of a batch, as `noise` and `training` of the config say."""
+    training, count = config.training, len(valid_BL)
+    if config.noise.type == "uniform":
+        u_B = sample_t(
+            count, 0.0, 1.0, stratified=training.antithetic_sampling, generator=generator
+        )
+        return diffusion.count_masks(valid_BL, u_B, generator)
+    t_B = sample_t(
+        count,
+        training.sampling_eps_min,
+        training.sampling_eps_max,
+        stratified=training.antithetic_sampling,
+        generator=generator,
+    )
+    return diffusion.token_masks(valid_BL, t_B, LogLinear(config.noise.eps), generator)
+
+
+def _classes(labels: Sequence[int], batch: Batch) -> Tensor:
+    return torch.tensor([labels[row] for row in batch.rows])
+
+
+def _or_none(valid_BL: Tensor) -> Tensor | None:
+    """Attention is faster without a mask."""
+    return None if bool(valid_BL.all()) else valid_BL

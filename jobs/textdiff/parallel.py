@@ -1,0 +1,94 @@
+"""One process, or several that share each batch (`torchrun`), told apart by the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """The one that writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """This process's rows of each tensor, on its device."""
+        return [x[self.rank :: self.size].to(self.device) for x in rows]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with its gradients averaged over the processes."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, find_unused_parameters=True)
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so in any process: all go on, or none does."""
+        if self.size == 1:
+            return value
+        flag = torch.tensor(int(value), device=self.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def total(self, value: Tensor) -> float:
+        """The sum over the processes."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return float(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """All processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def world(env: Mapping[str, str] = os.environ) -> World:
+    """This process's place; under torchrun the group is joined (nccl on GPUs, gloo without)."""
+    size = int(env.get("WORLD_SIZE", "1"))
+    rank, local = int(env.get("RANK", "0")), int(env.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if size > 1:
+        dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
+    return World(rank, size, device)
+
+
+def named(world: World) -> str:
+    """The device in words: the GPU's name, or the CPU's and how many threads are used."""
+    if world.device.type == "cuda":
+        return torch.cuda.get_device_name(world.device)
+    model = "cpu"
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf8") as file:
+        names = [line.partition(":")[2] for line in file if line.startswith("model name")]
+        model = names[0].strip() if names else model
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def leave(world: World) -> None:
+    """The group is gone; none leaves while another still needs it."""
+    if world.size > 1:
+        dist.barrier()
+        dist.destroy_process_group()

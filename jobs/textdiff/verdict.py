@@ -1,0 +1,117 @@
+"""The evaluating part of the job: each row of its result, the first of them the job's accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jobs.textdiff import calibrate, data, evaluate, metrics, phases, selfmade, summary
+from jobs.textdiff.checkpoint import Checkpoint
+from jobs.textdiff.classifier import Classifier
+from jobs.textdiff.evaluate import Scored
+from jobs.textdiff.phases import Job
+
+CALIBRATION_BINS = 8
+TABLE = [("independent", 1), ("shared", 1), ("shared", 8), ("shared", 32)]
+
+
+def main_row(job: Job, judge: Classifier) -> dict[str, Any]:
+    """predictions.jsonl is written; gives the evaluation's part of metrics.json."""
+    texts, labels = job.evaluated, job.dataset.labels
+    scored = _scored(job, judge, texts, "eval")
+    decisions = evaluate.decide(scored, job.config.seed)
+    if job.world.first:
+        rows = summary.predictions(scored, decisions, texts.labels, labels)
+        metrics.write_lines(job.results / "predictions.jsonl", rows)
+    found = summary.accuracy(decisions, texts.labels, labels)
+    found |= summary.scores(scored, texts.labels, labels)
+    found["variants"] = _calibrated(job, judge, scored, "calibrated")
+    return found | bayes(job.dataset.grammar, texts)
+
+
+def class_likelihood_row(job: Job, done: Checkpoint) -> dict[str, Any]:
+    """The same weights trained on to tell classes apart: no longer a purely generative model."""
+    judge = phases.classifier(job, [done])
+    scored = _scored(job, judge, job.evaluated, "eval:class-likelihood")
+    decisions = evaluate.decide(scored, job.config.seed)
+    found = summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)
+    return {"class_likelihood": found | summary.scores(scored, job.evaluated.labels, judge.labels)}
+
+
+def table(job: Job, done: Sequence[Checkpoint]) -> list[dict[str, Any]]:
+    """What the estimator and the averaging are worth: the same training, judged in eight ways."""
+    rows = []
+    for weights in ("raw", "ema"):
+        judge = phases.classifier(job, done, raw=weights == "raw")
+        for estimator, draws in TABLE:
+            settings = replace(
+                job.config.eval, draws=draws, round=draws, stop_z=0.0, estimator=estimator
+            )
+            own = replace(judge, config=replace(job.config, eval=settings))
+            scored = _scored(job, own, job.evaluated, f"table:{weights}:{estimator}:{draws}")
+            decisions = evaluate.decide(scored, job.config.seed)
+            found = summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)
+            keys = ("accuracy", "accuracy_interval", "n", "predicted_share", "ties")
+            row = {"weights": weights, "estimator": estimator, "draws": draws}
+            rows.append(row | {key: found[key] for key in keys})
+    return rows
+
+
+def bayes(grammar: selfmade.Grammar | None, texts: data.Split) -> dict[str, float]:
+    """The best accuracy there can be, where it is known: expected, and on these very texts."""
+    if grammar is None:
+        return {}
+    right = sum(
+        int((selfmade.log_odds(grammar, text) > 0) == bool(label))
+        for text, label in zip(texts.texts, texts.labels, strict=True)
+    )
+    return {
+        "bayes_accuracy": selfmade.bayes_accuracy(grammar),
+        "bayes_accuracy_here": right / len(texts),
+    }
+
+
+def work(job: Job) -> list[metrics.Phase]:
+    """The phases above, in tokens passed forward at most."""
+    settings, classes = job.config.eval, len(job.dataset.labels)
+
+    def tokens(split: data.Split, draws: int) -> float:
+        return float(classes * draws * sum(map(len, job.tokenizer.encode_all(split.texts))))
+
+    draws = 1 if job.config.model.architecture == "gpt2" else settings.draws
+    found = [metrics.Phase("eval", tokens(job.evaluated, draws))]
+    if settings.calibrate:
+        found.append(metrics.Phase("calibrate", tokens(job.dataset.dev, draws)))
+    if job.config.class_likelihood.steps:
+        found.append(metrics.Phase("eval:class-likelihood", tokens(job.evaluated, draws)))
+    if settings.table:
+        found += [
+            metrics.Phase(f"table:{weights}:{estimator}:{count}", tokens(job.evaluated, count))
+            for weights in ("raw", "ema")
+            for estimator, count in TABLE
+        ]
+    return found
+
+
+def _calibrated(
+    job: Job, judge: Classifier, scored: Sequence[Scored], name: str
+) -> dict[str, Mapping[str, Any]]:
+    if not job.config.eval.calibrate:
+        return {}
+    dev = _scored(job, judge, job.dataset.dev, "calibrate")
+    fitted = calibrate.fit(dev, job.dataset.dev.labels, bins=CALIBRATION_BINS)
+    decisions = evaluate.choose(fitted.costs(scored), job.config.seed)
+    found = summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)
+    about = {"level_weights": fitted.weight_B.tolist(), "fitted_on": len(dev)}
+    return {name: found | about}
+
+
+def _scored(job: Job, judge: Classifier, split: data.Split, phase: str) -> list[Scored]:
+    """Every text, each process scoring its share."""
+    ids = job.tokenizer.encode_all(split.texts)
+    report = job.reporter.phase(phase)
+    rows = range(job.world.rank, len(ids), job.world.size)
+    own = evaluate.score(judge, ids, rows=rows, report=report)
+    merged = {row: text for part in job.world.gather(own) for row, text in part.items()}
+    return [merged[row] for row in range(len(ids))]

@@ -1,0 +1,266 @@
+"""What training and evaluating cost, against the reference implementation's recipe.
+
+    python -m tests.bench.training [--write results/bench-training.json]
+
+The recipe, after the facts of the two reference repositories: scores of the whole vocabulary at
+every position, texts padded to the model's length and the padding attended, and for evaluation the
+training loss as a score, with noise of its own for each class and pass. Network, optimizer,
+averaging and data are the same on both sides. Needs ORCH_DATA with sst2/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from jobs.textdiff import checkpoint, config, data, diffusion, evaluate, objectives, tokenizer
+from jobs.textdiff.batches import Batch, Batches
+from jobs.textdiff.classifier import Classifier
+from jobs.textdiff.config import Config
+from jobs.textdiff.model import Denoiser, shape_of
+from jobs.textdiff.parallel import World, named
+from jobs.textdiff.tokenizer import Tokenizer
+from jobs.textdiff.train import Ema, memory_mb
+from orchestrator import spec
+
+ROOT = Path(__file__).parents[2]
+JOB = "mdlm-pretrained-fixed"
+CPU = torch.device("cpu")
+RECIPE = "full-vocabulary scores at every position, padded to length, one draw per class and pass"
+WAYS = ("reference", "ours")
+MOST_PASSES = 128
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.training", description=__doc__)
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=300)
+    parser.add_argument("--one", choices=WAYS, help="used by the bench itself")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    if args.one:
+        print(json.dumps(train(args.one, args.steps)))
+        return 0
+    found = {
+        "recipe": RECIPE,
+        "conditions": (
+            f"SST-2, profile `cpu` of `{JOB}`, {named(World(0, 1, CPU))}, torch "
+            f"{torch.__version__}, python {platform.python_version()}; medians of {args.turns} "
+            f"turns of {args.steps} steps."
+        ),
+        "training": training(args.steps, args.turns),
+        "evaluation": evaluation(args.texts),
+    }
+    text = json.dumps(found, indent=2)
+    if args.write:
+        args.write.parent.mkdir(parents=True, exist_ok=True)
+        args.write.write_text(text + "\n", encoding="utf8")
+    print(text)
+    return 0
+
+
+# -- training -------------------------------------------------------------------------------------
+
+
+def training(steps: int, turns: int) -> dict[str, Any]:
+    """Medians of both ways, turn by turn, each turn a process of its own."""
+    found: dict[str, list[Mapping[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(turns):
+        for way in WAYS:
+            argv = [sys.executable, "-m", "tests.bench.training", "--one", way]
+            done = subprocess.run(
+                [*argv, "--steps", str(steps)], cwd=ROOT, check=True, stdout=subprocess.PIPE
+            )
+            found[way].append(json.loads(done.stdout))
+    medians = {
+        way: {key: statistics.median(turn[key] for turn in found[way]) for key in found[way][0]}
+        for way in WAYS
+    }
+    pairs = zip(found["ours"], found["reference"], strict=True)
+    return {
+        **medians,
+        "ratio": statistics.median(o["tokens_per_s"] / r["tokens_per_s"] for o, r in pairs),
+    }
+
+
+def train(way: str, steps: int, phrases: str = "true") -> dict[str, float]:
+    """Tokens per second, padding not counted, and peak memory above that before the first step."""
+    settings = _config("cpu", {"data.name": "sst2", "data.phrases": phrases})
+    dataset = data.load(settings.data, settings.seed, Path(os.environ["ORCH_DATA"]))
+    words = tokenizer.make(settings.data, dataset.train.texts, settings.model.length, None)
+    ids = words.encode_all(dataset.train.texts)
+    torch.manual_seed(1)
+    model = Denoiser(shape_of(settings.model), words.rows("mdlm"), settings.model.dropout)
+    optimizer, ema = torch.optim.AdamW(model.parameters(), lr=1e-3), Ema(model, 0.9999)
+    loss_of = _ours(model, settings, words) if way == "ours" else _reference(model, settings, words)
+    stream = Batches(ids, settings.loader.global_batch_size, "bench")
+    before, tokens, began = memory_mb(CPU), 0, 0.0
+    for step in range(1, steps + 6):
+        if step == 6:  # the first steps allocate
+            began, tokens = time.monotonic(), 0
+        batch = stream.at(step)
+        loss = loss_of(batch, Generator().manual_seed(step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update(model)
+        tokens += batch.tokens
+    spent = time.monotonic() - began
+    return {"tokens_per_s": tokens / spent, "memory_mb": memory_mb(CPU) - before}
+
+
+Loss = Callable[[Batch, Generator], Tensor]
+
+
+def _ours(model: Denoiser, settings: Config, words: Tokenizer) -> Loss:
+    objective = objectives.Diffusion(model, settings, words)
+    return lambda batch, generator: objective(*objective.prepare(batch, generator)).sum()
+
+
+def _reference(model: Denoiser, settings: Config, words: Tokenizer) -> Loss:
+    def loss_of(batch: Batch, generator: Generator) -> Tensor:
+        clean_BL, valid_BL = _padded(batch, settings.model.length)
+        masked_BL, weight_B = objectives.draw_masks(settings, torch.ones_like(valid_BL), generator)
+        nll_BL = reference_nll(model, clean_BL, masked_BL, words.mask_id)
+        return (weight_B[:, None] * nll_BL * valid_BL).sum() / valid_BL.sum()
+
+    return loss_of
+
+
+def reference_nll(
+    model: Denoiser,
+    clean_BL: Tensor,
+    masked_BL: Tensor,
+    mask_id: int,
+    valid_BL: Tensor | None = None,
+) -> Tensor:
+    """[B, L] -log p of each token by the definition: all positions, the whole vocabulary."""
+    noisy_BL = torch.where(masked_BL, mask_id, clean_BL)
+    logits_BLV = model.logits(model.features(noisy_BL, valid_BL))
+    log_probs_BLV = diffusion.subs_log_probs(logits_BLV, noisy_BL, mask_id)
+    return -log_probs_BLV.gather(-1, clean_BL[..., None])[..., 0]
+
+
+def _padded(batch: Batch, length: int) -> tuple[Tensor, Tensor]:
+    more = (0, length - batch.tokens_BL.shape[1])
+    pad = torch.nn.functional.pad
+    return pad(batch.tokens_BL, more), pad(batch.valid_BL, more)
+
+
+# -- evaluation -----------------------------------------------------------------------------------
+
+
+def evaluation(texts: int) -> dict[str, Any]:
+    """Passes that each way needs for one accuracy, with the same two models, made here."""
+    with tempfile.TemporaryDirectory() as folder:
+        judge, split = _trained(Path(folder), texts)
+    ids = judge.tokenizer.encode_all(split.texts)
+    began = time.monotonic()
+    scored = [text for _, text in sorted(evaluate.score(judge, ids).items())]
+    spent = time.monotonic() - began
+    accuracy = _accuracy([text.scores for text in scored], split.labels)
+    passes = statistics.fmean(text.draws for text in scored)
+    tokens = sum(2 * text.draws * text.tokens for text in scored)
+    curve, reference_speed = _reference_curve(judge, ids, split, accuracy)
+    reached = [count for count, value in curve if value >= accuracy]
+    needed = reached[0] if reached else MOST_PASSES
+    note = f"Reference by passes: {', '.join(f'{n}: {100 * a:.1f} %' for n, a in curve)}. "
+    if not reached:
+        note += f"It did not get there within {MOST_PASSES} passes: the ratio is a lower bound."
+    return {
+        "ours": {"passes": passes, "accuracy": accuracy, "tokens_per_s": tokens / spent},
+        "reference": {
+            "passes": f"{'' if reached else '> '}{needed}",
+            "accuracy": dict(curve)[needed],
+            "tokens_per_s": reference_speed,
+        },
+        "ratio": needed / passes,
+        "note": f"{len(ids)} self-made texts, models of the profile `cpu-smoke`. {note}",
+    }
+
+
+def _trained(folder: Path, texts: int) -> tuple[Classifier, data.Split]:
+    """A pair of models by the job's own command, and the texts to judge."""
+    job = spec.load_job(ROOT, JOB, profile="cpu-smoke")
+    (folder / "config.json").write_text(json.dumps(job.config))
+    env = {"ORCH_CONFIG": str(folder / "config.json"), "ORCH_RESULTS_DIR": str(folder / "out")}
+    subprocess.run(
+        [sys.executable, "-m", "jobs.textdiff.pipeline"],
+        cwd=ROOT, env={**os.environ, **job.env, **env}, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    settings = config.from_tree(job.config)
+    settings = replace(settings, eval=replace(settings.eval, draws=32, round=8, stop_z=3.0))
+    models = []
+    for label in (0, 1):
+        found = checkpoint.read(folder / "out" / "checkpoints" / f"class-{label}.pt")
+        words = tokenizer.restored(*found.tokenizer, settings.model.length)
+        model = Denoiser(shape_of(settings.model), words.rows("mdlm"), 0.0).eval()
+        checkpoint.load_into(model, found.weights)
+        models.append(model)
+    dataset = data.load(settings.data, settings.seed, None)
+    split = data.sample(dataset.test, texts, settings.seed)
+    return Classifier(models, dataset.labels, words, settings), split
+
+
+def _reference_curve(
+    judge: Classifier, ids: Sequence[list[int]], split: data.Split, target: float
+) -> tuple[list[tuple[int, float]], float]:
+    """(passes, accuracy) at powers of two until `target` is reached, and tokens per second."""
+    settings, mask_id = judge.config, judge.tokenizer.mask_id
+    batch = _batch(ids, settings.model.length)
+    total = torch.zeros(len(ids), 2)
+    curve, begun, tokens = [], time.monotonic(), 0
+    for turn in range(1, MOST_PASSES + 1):
+        for label, model in enumerate(judge.models):
+            generator = Generator().manual_seed(random.Random(f"{turn}:{label}").getrandbits(62))
+            masked, weight = objectives.draw_masks(
+                settings, torch.ones_like(batch.valid_BL), generator
+            )
+            with torch.inference_mode():
+                # These models never saw padding in training, so here it is not attended.
+                nll = reference_nll(model, batch.tokens_BL, masked, mask_id, batch.valid_BL)
+            total[:, label] += (weight[:, None] * nll * batch.valid_BL).sum(1)
+            tokens += batch.tokens
+        if math.log2(turn).is_integer():
+            curve.append((turn, _accuracy(total.tolist(), split.labels)))
+            if curve[-1][1] >= target:
+                break
+    return curve, tokens / (time.monotonic() - begun)
+
+
+def _batch(ids: Sequence[list[int]], length: int) -> Batch:
+    tokens = torch.tensor([[*own, *[0] * (length - len(own))] for own in ids])
+    valid = torch.arange(length) < torch.tensor([len(own) for own in ids])[:, None]
+    return Batch(tokens, valid, tuple(range(len(ids))))
+
+
+def _accuracy(costs: Sequence[Sequence[float]], labels: Sequence[int]) -> float:
+    decisions = evaluate.choose(costs, 1)
+    return statistics.fmean(d.predicted == t for d, t in zip(decisions, labels, strict=True))
+
+
+def _config(profile: str, overrides: Mapping[str, str]) -> Config:
+    return config.from_tree(spec.load_job(ROOT, JOB, profile=profile, overrides=overrides).config)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

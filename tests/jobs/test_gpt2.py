@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="the jobs extra is not installed")
+
+import torch
+
+from jobs.textdiff import config, gpt2
+from jobs.textdiff.errors import ConfigError
+from jobs.textdiff.model import Shape
+
+pytestmark = pytest.mark.torch
+
+SHAPE = Shape(hidden=16, cond=0, blocks=2, heads=2)
+START = 10
+
+
+def model(seed: int = 0, classes: int = 0) -> gpt2.GPT2:
+    torch.manual_seed(seed)
+    made = gpt2.GPT2(SHAPE, 11, 0.0, classes).eval()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+@pytest.mark.parametrize(("size", "count"), [("small", 124_439_808), ("medium", 354_823_168)])
+def test_sizes_have_the_published_numbers_of_parameters(size: str, count: int) -> None:
+    with torch.device("meta"):
+        made = gpt2.GPT2(gpt2.SIZES[size], 50_257, 0.1)
+    assert sum(weight.numel() for weight in made.parameters()) == count
+
+
+def test_no_position_sees_what_comes_after_it() -> None:
+    some = model()
+    before = some.features(torch.tensor([[1, 2, 3, 4]]))
+    after = some.features(torch.tensor([[1, 2, 9, 9]]))
+    torch.testing.assert_close(after[:, :2], before[:, :2])
+    assert not torch.allclose(after[:, 2:], before[:, 2:], atol=1e-4)
+
+
+def test_the_likelihoods_of_all_texts_of_a_length_sum_to_one() -> None:
+    some = model()
+    pairs = torch.cartesian_prod(torch.arange(11), torch.arange(11))
+    with torch.inference_mode():
+        total = (-gpt2.nll(some, pairs, None, START)).exp().sum()
+    assert float(total) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_padding_costs_nothing_and_changes_nothing() -> None:
+    some = model()
+    alone = gpt2.nll(some, torch.tensor([[1, 2, 3]]), None, START)
+    valid = torch.tensor([[True] * 3 + [False] * 2, [True] * 5])
+    padded = gpt2.nll(some, torch.tensor([[1, 2, 3, 0, 0], [1, 2, 3, 4, 5]]), valid, START)
+    torch.testing.assert_close(padded[:1], alone)
+    assert padded[1] > padded[0]
+
+
+def test_a_fresh_model_is_nearly_undecided() -> None:
+    torch.manual_seed(0)
+    fresh = gpt2.GPT2(SHAPE, 11, 0.0)
+    cost = gpt2.nll(fresh, torch.tensor([[1, 2, 3, 4]]), None, START)
+    assert cost.item() == pytest.approx(4 * math.log(11), rel=0.02)
+
+
+def test_one_model_is_told_the_class_at_every_position() -> None:
+    told = model(classes=2)
+    tokens = torch.tensor([[1, 2, 3], [1, 2, 3]])
+    first, second = told.features(tokens, None, torch.tensor([0, 1]))
+    assert bool(((first - second).abs().amax(1) > 1e-3).all())
+
+
+def test_every_parameter_learns() -> None:
+    some = model(classes=2)
+    gpt2.nll(some, torch.tensor([[1, 2, 3]]), None, START, torch.tensor([1])).sum().backward()
+    idle = [name for name, p in some.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+def test_what_cannot_be_built_is_a_config_error(tree: dict[str, Any]) -> None:
+    for key, values in {
+        "n_heads": {"hidden_size": 30, "n_heads": 4},
+        "1024": {"length": 1025},
+    }.items():
+        changed = {**tree, "model": {**tree["model"], **values}}
+        with pytest.raises(ConfigError, match=key):
+            gpt2.shape_of(config.from_tree(changed).model)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from jobs import resultspage
+from jobs.resultspage import Run
+
+
+def run(job: str, accuracy: float, *, seed: int = 1, tag: str = "sst2/cpu", **more: Any) -> Run:
+    metrics = {
+        "accuracy": accuracy,
+        "accuracy_interval": [accuracy - 0.02, accuracy + 0.02],
+        "n": 1821,
+        "device": "cpu",
+        "seconds": {"total": 90.0},
+        **more,
+    }
+    return Run(f"{job}-{seed}", job, tag, seed, f"c1:{seed:08d}abc", "ok", metrics, {})
+
+
+def table(config: float, ema: float, shared: float, draws: float) -> list[dict[str, Any]]:
+    """Eight ways of judging whose accuracy is a sum of what each part is worth."""
+    rows = []
+    ways = [("independent", 1), ("shared", 1), ("shared", 8), ("shared", 32)]
+    for weights, (estimator, count) in itertools.product(("raw", "ema"), ways):
+        accuracy = 0.5 + config + ema * (weights == "ema") + shared * (estimator == "shared")
+        accuracy += draws * (count == 32)
+        rows.append(
+            {
+                "weights": weights,
+                "estimator": estimator,
+                "draws": count,
+                "accuracy": accuracy,
+                "accuracy_interval": [accuracy - 0.02, accuracy + 0.02],
+                "predicted_share": {"negative": 0.4, "positive": 0.6},
+                "ties": 0,
+                "n": 1821,
+            }
+        )
+    return rows
+
+
+def test_what_was_not_measured_is_said_and_nothing_is_made_up() -> None:
+    text = resultspage.page([], None)
+    assert text.count("Not measured yet") == 2 + len(resultspage.TABLES)
+    assert "%" not in text.replace("95 %", "")
+
+
+def test_the_ablation_says_what_each_suspect_was_worth() -> None:
+    runs = [
+        run("mdlm-pretrained", 0.5, table=table(0.0, 0.01, 0.1, 0.05)),
+        run("mdlm-pretrained-fixed", 0.7, table=table(0.02, 0.01, 0.1, 0.05)),
+    ]
+    text = resultspage.page(runs, None)
+    for worth in (
+        "lenient load): +2.0 (+2.0 to +2.0, 8 pairs)",
+        "averaged weights instead of the last ones: +1.0",
+        "noise shared by the classes, one draw: +10.0 (+10.0 to +10.0, 4 pairs)",
+        "32 shared draws instead of one: +5.0",
+    ):
+        assert worth in text
+    assert "| as it was | raw | independent | 1 | 50.0 % |" in text
+
+
+def test_seeds_of_a_row_are_counted_and_variants_are_rows() -> None:
+    variants = {"calibrated": {"accuracy": 0.9, "accuracy_interval": [0.88, 0.92], "n": 1821}}
+    runs = [
+        run("mdlm-conditional", 0.80, variants=variants),
+        run("mdlm-conditional", 0.84, seed=2, variants=variants),
+        run("gpt2", 0.7, tag="sst2/cpu-hour"),
+    ]
+    text = resultspage.page(runs, None)
+    line = next(line for line in text.splitlines() if "told the class, pretrained" in line)
+    assert "| 82.0 % ± 2.8 |" in line
+    assert "| 2 |" in line
+    assert "| 90.0 % ± 0.0 |" in next(
+        line for line in text.splitlines() if "weighed on dev" in line
+    )
+    assert "Not measured yet: baselines" in text
+    assert "mdlm-conditional: class_likelihood" in text
+
+
+@pytest.mark.torch
+@pytest.mark.data
+def test_the_cost_bench_measures_both_ways_and_its_page_shows_them() -> None:
+    pytest.importorskip("torch")
+    from tests.bench import training
+
+    found = {way: training.train(way, 1, "false") for way in training.WAYS}
+    assert all(found[way]["tokens_per_s"] > 0 for way in found)
+    cost = {
+        "recipe": training.RECIPE,
+        "conditions": "Here.",
+        "training": {**found, "ratio": 2.0},
+        "evaluation": {
+            "ours": {"passes": 9.5, "accuracy": 0.9, "tokens_per_s": 5.0},
+            "reference": {"passes": "> 128", "accuracy": 0.8, "tokens_per_s": 4.0},
+            "ratio": 13.5,
+            "note": "It did not get there.",
+        },
+    }
+    assert "| 9.5 | > 128 | 13.5 fewer | >= 10 |" in resultspage.page([], cost)
+
+
+@pytest.mark.torch
+def test_the_reference_recipe_gives_the_cost_that_the_fast_one_gives() -> None:
+    torch = pytest.importorskip("torch")
+    from jobs.textdiff.diffusion import masked_nll
+    from tests.bench import training
+    from tests.jobs.test_model import model
+
+    clean = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    masked = torch.tensor([[0, 1, 1, 0], [1, 1, 1, 1]]).bool()
+    with torch.inference_mode():
+        slow = training.reference_nll(model(), clean, masked, 10)
+        assert slow[0, 0] == slow[0, 3] == 0
+        torch.testing.assert_close(slow.sum(1), masked_nll(model(), clean, masked, 10))
