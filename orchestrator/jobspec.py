@@ -19,8 +19,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceFile:
-    path: str  # relative to the project root
+    path: str  # relative to the project root, or to `repo`
     at: str | None = None  # the dotted key under which the file's content belongs
+    repo: str | None = None  # a local clone: the file as it is in `commit`
+    commit: str | None = None
+    overrides: tuple[str, ...] = ()  # as on Hydra's command line
+
+    @property
+    def shown(self) -> str:
+        return f"{self.repo}@{self.commit}:{self.path}" if self.repo else self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ from orchestrator.overlay import fit, leaves, lookup
 # What the supervisor sets itself, or what would change which program a name means.
 _RESERVED_ENV = re.compile(r"PATH|LD_PRELOAD|CUDA_VISIBLE_DEVICES|ORCH_.*")
 
+_GIT_FILE = re.compile(
+    r"(?P<repo>[^\x00-\x1f]+)@(?P<commit>[0-9A-Za-z_][0-9A-Za-z._/-]*):(?P<path>[^/\x00-\x1f][^\x00-\x1f]*)"
+)
+
 
 def config(field: Field | None) -> dict[str, Any]:
     """The config as it stands; its keys can be written as dotted paths."""
@@ -196,13 +200,25 @@ def reference(field: Field | None) -> Reference | None:
 def _reference_file(field: Field) -> ReferenceFile:
     if isinstance(field.value, str):
         return ReferenceFile(field.plain_path())
-    table = field.table(("file", "at"))
-    if "file" not in table:
-        raise field.error(f"`{field.name}` must be a file name or {{file: ..., at: dotted.key}}")
+    table = field.table(("file", "git", "at", "overrides"))
+    if ("file" in table) == ("git" in table):
+        raise field.error(
+            f"`{field.name}` must be a file name, {{file: ..., at: dotted.key}} "
+            "or {git: repo@commit:path}"
+        )
     at = table["at"].text() if "at" in table else None
     if at is not None and not all(at.split(".")):
         raise table["at"].error(f"`{at}` is not a dotted key")
-    return ReferenceFile(table["file"].plain_path(), at)
+    overrides = table["overrides"].texts() if "overrides" in table else ()
+    if "file" in table:
+        return ReferenceFile(table["file"].plain_path(), at, overrides=overrides)
+    found = _GIT_FILE.fullmatch(table["git"].text())
+    if found is None or ".." in found["path"].split("/"):
+        raise table["git"].error(
+            f"`{ascii(table['git'].value)[1:-1]}` must be repo@commit:path, "
+            "such as ../mdlm@1a2b3c4:configs/config.yaml"
+        )
+    return ReferenceFile(found["path"], at, found["repo"], found["commit"], overrides)
 
 
 def data(field: Field | None, config: Mapping[str, Any]) -> tuple[DataSource, ...]:

@@ -12,6 +12,7 @@ from orchestrator.domain import Finding
 from orchestrator.errors import PreflightRefused
 from orchestrator.jobspec import JobSpec
 from orchestrator.ledger.store import Ledger
+from orchestrator.references import reference_tree
 from orchestrator.spec import load_job
 from orchestrator.usecases.context import Context
 
@@ -37,7 +38,7 @@ def check(ctx: Context, job: str, profile: str | None, overrides: Sequence[str])
 def preflight(project: Path, spec: JobSpec, ledger: Ledger) -> Preflight:
     digest = config_hash(spec.config, spec.volatile)
     findings = [
-        *reference.check(spec.config, spec.reference, project),
+        *reference.check(spec.config, spec.reference, reference_tree(project, spec.reference)),
         *relations.check(spec.config, spec.rules),
         *strictness.check(spec),
         *history.check(digest, ledger.same_config(digest, spec.name)),
