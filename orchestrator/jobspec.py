@@ -88,6 +88,21 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file the job starts from, and the model it must fit."""
+
+    file: str  # in the project, or on the host
+    on_host: bool
+    model_file: str | None = None  # a listing, or another checkpoint
+    model_command: tuple[str, ...] = ()  # prints the listing
+    least: float = 1.0  # share of the model's parameters that must load
+    root: str | None = None  # where in the file the state dict is
+    strip: str | None = None
+    add: str | None = None
+    waive: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Canary:
     """A short command that must go well on the host before the run itself is started."""
 
@@ -126,5 +141,6 @@ class JobSpec:
     expect: Expect = Expect()
     guards: tuple[Mapping[str, Any], ...] = ()  # in the form their host takes
     notify: Mapping[str, Any] | None = None
+    checkpoint: Checkpoint | None = None
     canary: Canary | None = None
     retry: Retry | None = None

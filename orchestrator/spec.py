@@ -20,8 +20,8 @@ from orchestrator.strictyaml import Document
 JOBS_DIR = "jobs"
 KEYS = (
     "description", "command", "stages", "config", "volatile", "reference", "rules", "resources",
-    "profiles", "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards",
-    "notify", "canary", "retry",
+    "profiles", "env", "secrets", "data", "setup", "results", "metrics", "expect", "checkpoint",
+    "guards", "notify", "canary", "retry",
 )  # fmt: skip
 
 
@@ -148,6 +148,7 @@ def _assembled(
         expect=specparts.expect(top.get("expect")),
         guards=specchecks.guards(top.get("guards")),
         notify=specchecks.notify(top.get("notify")),
+        checkpoint=specchecks.checkpoint(top.get("checkpoint"), config),
         canary=specchecks.canary(top.get("canary"), config),
         retry=specparts.retry(top.get("retry")),
     )

@@ -54,11 +54,12 @@ def _config_keys_are_plain(field: Field) -> None:
 def config_keys(field: Field | None, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Dotted keys that all exist in the config (a leaf or a whole map)."""
     for item in field.items() if field else []:
-        _known_key(item, item.text(), config)
+        config_key(item, item.text(), config)
     return field.texts() if field else ()
 
 
-def _known_key(field: Field, key: str, config: Mapping[str, Any]) -> Any:
+def config_key(field: Field, key: str, config: Mapping[str, Any]) -> Any:
+    """The value of a dotted key that must stand in the config."""
     missing = object()
     value = lookup(config, key, missing)
     if value is missing:
@@ -236,7 +237,7 @@ def _data_source(field: Field, config: Mapping[str, Any]) -> DataSource:
         raise table["at"].error(f"`{field.name}.at` must be a path on the host: /... or ~/...")
     when = {}
     for key, entry in (table["when"].table() if "when" in table else {}).items():
-        current = _known_key(entry, key, config)
+        current = config_key(entry, key, config)
         try:
             when[key] = fit(current, entry.value, key)
         except UsageError as error:

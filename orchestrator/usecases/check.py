@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.checks import history, reference, relations, strictness
@@ -14,6 +14,7 @@ from orchestrator.jobspec import JobSpec
 from orchestrator.ledger.store import Ledger
 from orchestrator.references import reference_tree
 from orchestrator.spec import load_job
+from orchestrator.usecases import survey
 from orchestrator.usecases.context import Context
 
 
@@ -27,12 +28,21 @@ class Preflight:
     def ok(self) -> bool:
         return not any(finding.refuses for finding in self.findings)
 
+    def more(self, findings: Sequence[Finding]) -> Preflight:
+        return replace(self, findings=(*self.findings, *findings))
 
-def check(ctx: Context, job: str, profile: str | None, overrides: Sequence[str]) -> Preflight:
+
+def check(
+    ctx: Context, job: str, profile: str | None, overrides: Sequence[str], host: str | None = None
+) -> Preflight:
+    """What can be known of the job here; of the host too when one is named."""
     project = ctx.project()
     spec = load_job(project, job, profile=profile, overrides=overrides)
     with ctx.ledger(readonly=True) as ledger:
-        return preflight(project, spec, ledger)
+        found = preflight(project, spec, ledger)
+    on = ctx.host(host) if host is not None else None
+    found = found.more(survey.checkpoint_findings(ctx, spec, on))
+    return found.more(survey.host_findings(ctx, spec, on)) if on is not None else found
 
 
 def preflight(project: Path, spec: JobSpec, ledger: Ledger) -> Preflight:
