@@ -73,9 +73,21 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """An earlier run's accuracy, as it was when the new run was submitted."""
+
+    run_id: str
+    accuracy: float
+    n: int | None = None  # examples
+
+
+@dataclass(frozen=True, slots=True)
 class Expect:
     metrics: Mapping[str, Bound] = field(default_factory=dict)
     predictions: str | None = None  # "not-degenerate" | "any" | None
+    against: str | None = None  # "best", or what names a run
+    tolerance: float = 0.0
+    baseline: Baseline | None = None  # what `against` meant at submit
 
 
 @dataclass(frozen=True, slots=True)

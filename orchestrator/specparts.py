@@ -271,25 +271,28 @@ def metrics(field: Field | None, results_dir: str) -> tuple[str, str]:
 
 def expect(field: Field | None) -> Expect:
     bounds: dict[str, Bound] = {}
-    predictions: str | None = None
-    for key, entry in (field.table() if field else {}).items():
-        if key == "predictions":
-            predictions = entry.one_of(("not-degenerate", "any"))
+    fields = field.table() if field else {}
+    for key, entry in fields.items():
+        if key in ("predictions", "against", "tolerance"):
             continue
         table = entry.table(("min", "max"))
         low, high = (table[k].number() if k in table else None for k in ("min", "max"))
         if low is None and high is None:
             raise entry.error(f"`{entry.name}` needs `min:` or `max:`")
-        for bound in (low, high):
-            if key == "accuracy" and bound is not None and not 0 <= bound <= 1:
-                raise entry.error(
-                    f"`{entry.name}`: {bound:g} is outside [0, 1], where no accuracy can be"
-                    + (f"; write {bound / 100:g}" if 1 < bound <= 100 else "")
-                )
         if low is not None and high is not None and low > high:
             raise entry.error(f"`{entry.name}`: min {low} is above max {high}")
         bounds[key] = Bound(low, high)
-    return Expect(bounds, predictions)
+    shape, against, tolerance = (fields.get(k) for k in ("predictions", "against", "tolerance"))
+    if tolerance is not None and against is None:
+        raise tolerance.error("`tolerance` needs `against:`, `best` or a run")
+    if tolerance is not None and not 0 <= tolerance.number() < 1:
+        raise tolerance.error("`tolerance` is a share, such as 0.01 for one point of accuracy")
+    return Expect(
+        bounds,
+        shape.one_of(("not-degenerate", "any")) if shape else None,
+        against.text() if against else None,
+        tolerance.number() if tolerance else 0.0,
+    )
 
 
 _RETRY_ON = ("lost", "oom")

@@ -139,6 +139,8 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nexpect: {accuracy: {}}", 2, "needs `min:` or `max:`"),
         ("command: x\nexpect: {accuracy: {min: high}}", 2, "must be a number"),
         ("command: x\nexpect: {a: {min: 2, max: 1}}", 2, "above max"),
+        ("command: x\nexpect: {tolerance: 0.1}", 2, "needs `against:`"),
+        ("command: x\nexpect: {against: best, tolerance: 1}", 2, "is a share"),
         ("command: x\nexpect: {predictions: not_degenerate}", 2, "did you mean `not-degenerate`?"),
         ("command: x\nguards: [{metric: loss}]", 2, "must be {metric: NAME, rule: finite}"),
         ("command: x\nguards: [{loss: idle}]", 2, "unknown key `loss`"),
