@@ -93,8 +93,10 @@ def check(
     job: Job,
     profile: Profile = None,
     set_: Sets = None,
+    host: Annotated[
+        Text, typer.Option("--host", help="Ask this host too.", autocompletion=complete.hosts)
+    ] = None,
     canary: Annotated[bool, typer.Option("--canary", help="Run the canary on the host.")] = False,
-    host: HostOption = None,
     json: Json = False,
 ) -> None:
     """Preflight without starting: spec, config against reference, history, the canary if asked."""
@@ -106,7 +108,7 @@ def check(
 
         found = checked(context(), job, profile, set_ or [], host)
     else:
-        found = run_check(context(), job, profile, set_ or [])
+        found = run_check(context(), job, profile, set_ or [], host)
     if json:
         output.document(output.preflight_document(found))
     else:

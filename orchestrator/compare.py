@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from orchestrator.checks.binomial import wilson
 from orchestrator.domain import Run
 from orchestrator.runjson import plain
-from orchestrator.runtext import examples, leaves, wilson
+from orchestrator.runtext import examples, leaves
 
 SECTIONS = ("run", "result", "config", "environment", "data", "metrics")
 DIFF_LINES = 400  # of one file; what is beyond is counted

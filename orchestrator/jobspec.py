@@ -19,8 +19,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceFile:
-    path: str  # relative to the project root
+    path: str  # relative to the project root, or to `repo`
     at: str | None = None  # the dotted key under which the file's content belongs
+    repo: str | None = None  # a local clone: the file as it is in `commit`
+    commit: str | None = None
+    overrides: tuple[str, ...] = ()  # as on Hydra's command line
+
+    @property
+    def shown(self) -> str:
+        return f"{self.repo}@{self.commit}:{self.path}" if self.repo else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +73,21 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """An earlier run's accuracy, as it was when the new run was submitted."""
+
+    run_id: str
+    accuracy: float
+    n: int | None = None  # examples
+
+
+@dataclass(frozen=True, slots=True)
 class Expect:
     metrics: Mapping[str, Bound] = field(default_factory=dict)
     predictions: str | None = None  # "not-degenerate" | "any" | None
+    against: str | None = None  # "best", or what names a run
+    tolerance: float = 0.0
+    baseline: Baseline | None = None  # what `against` meant at submit
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +97,21 @@ class Retry:
     on: tuple[str, ...] = ()  # lost | oom
     exits: tuple[int, ...] = ()
     max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file the job starts from, and the model it must fit."""
+
+    file: str  # in the project, or on the host
+    on_host: bool
+    model_file: str | None = None  # a listing, or another checkpoint
+    model_command: tuple[str, ...] = ()  # prints the listing
+    least: float = 1.0  # share of the model's parameters that must load
+    root: str | None = None  # where in the file the state dict is
+    strip: str | None = None
+    add: str | None = None
+    waive: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +153,6 @@ class JobSpec:
     expect: Expect = Expect()
     guards: tuple[Mapping[str, Any], ...] = ()  # in the form their host takes
     notify: Mapping[str, Any] | None = None
+    checkpoint: Checkpoint | None = None
     canary: Canary | None = None
     retry: Retry | None = None

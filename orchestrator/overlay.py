@@ -18,7 +18,7 @@ from orchestrator.strictyaml import Document
 
 SECTIONS = (
     "config", "reference", "rules", "env", "resources", "expect", "data", "setup", "results",
-    "metrics", "guards", "notify", "canary", "command", "stages",
+    "metrics", "checkpoint", "guards", "notify", "canary", "command", "stages",
 )  # fmt: skip
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from orchestrator import sanitize
+from orchestrator.checks.binomial import wilson
 from orchestrator.clock import age_words, parse_iso, seconds_between, span_words
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
-_Z95 = 1.959963984540054
 _STALE = 60.0  # seconds without an answer from the host that are worth a word
 _LABEL = 12
 
@@ -131,14 +130,6 @@ def examples(run: Run) -> int | None:
     if isinstance(told, int) and not isinstance(told, bool) and told > 0:
         return told
     return sum(map(sum, run.confusion_matrix)) or None
-
-
-def wilson(share: float, trials: int) -> tuple[float, float]:
-    """Wilson's score interval at 95 % for a share of `trials`, within [0, 1] (Wilson 1927)."""
-    z2 = _Z95 * _Z95 / trials
-    middle = (share + z2 / 2.0) / (1.0 + z2)
-    half = _Z95 / (1.0 + z2) * math.sqrt(share * (1.0 - share) / trials + z2 / (4.0 * trials))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def age(at: str, now: datetime) -> float:

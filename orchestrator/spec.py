@@ -6,22 +6,22 @@ Reads the one named file and the names in `jobs/`; nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator import names, overlay, specchecks, specparts, strictyaml
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.fields import Field
-from orchestrator.jobspec import Bound, DataSource, Expect, JobSpec
+from orchestrator.jobspec import Baseline, Bound, DataSource, Expect, JobSpec
 from orchestrator.names import did_you_mean
 from orchestrator.strictyaml import Document
 
 JOBS_DIR = "jobs"
 KEYS = (
     "description", "command", "stages", "config", "volatile", "reference", "rules", "resources",
-    "profiles", "env", "secrets", "data", "setup", "results", "metrics", "expect", "guards",
-    "notify", "canary", "retry",
+    "profiles", "env", "secrets", "data", "setup", "results", "metrics", "expect", "checkpoint",
+    "guards", "notify", "canary", "retry",
 )  # fmt: skip
 
 
@@ -148,6 +148,7 @@ def _assembled(
         expect=specparts.expect(top.get("expect")),
         guards=specchecks.guards(top.get("guards")),
         notify=specchecks.notify(top.get("notify")),
+        checkpoint=specchecks.checkpoint(top.get("checkpoint"), config),
         canary=specchecks.canary(top.get("canary"), config),
         retry=specparts.retry(top.get("retry")),
     )
@@ -183,8 +184,13 @@ def recorded(spec: JobSpec) -> dict[str, Any]:
     bounds = {
         name: {"min": bound.min, "max": bound.max} for name, bound in spec.expect.metrics.items()
     }
+    expect: dict[str, Any] = {"metrics": bounds, "predictions": spec.expect.predictions}
+    baseline = spec.expect.baseline
+    if baseline is not None:
+        expect["tolerance"] = spec.expect.tolerance
+        expect["baseline"] = asdict(baseline)
     return {
-        "expect": {"metrics": bounds, "predictions": spec.expect.predictions},
+        "expect": expect,
         "metrics": {
             "file": spec.metrics_file,
             "primary": spec.metrics_primary,
@@ -215,6 +221,8 @@ def expect_of(record: Mapping[str, Any]) -> Recorded:
                 for name, bound in (expect.get("metrics") or {}).items()
             },
             expect.get("predictions"),
+            tolerance=expect.get("tolerance", 0.0),
+            baseline=Baseline(**expect["baseline"]) if expect.get("baseline") else None,
         ),
         metrics_file=metrics.get("file", default.metrics_file),
         metrics_primary=metrics.get("primary", default.metrics_primary),

@@ -8,8 +8,48 @@ from typing import Any
 from orchestrator import units
 from orchestrator.checks import relations
 from orchestrator.fields import Field
-from orchestrator.jobspec import Canary, Rule
-from orchestrator.specparts import argv, expect
+from orchestrator.jobspec import Canary, Checkpoint, Rule
+from orchestrator.specparts import argv, config_key, expect
+
+
+def checkpoint(field: Field | None, config: Mapping[str, Any]) -> Checkpoint | None:
+    """The file a job starts from; None when there is none, or the config key for it is null."""
+    if field is None:
+        return None
+    table = field.table(("file", "at", "key", "model", "min", "root", "strip", "add", "waive"))
+    places = [key for key in ("file", "at", "key") if key in table]
+    if len(places) != 1 or "model" not in table:
+        raise field.error(
+            "`checkpoint` needs `model:` and one of `file:` (in the project), `at:` (on the host) "
+            "or `key:` (a config key that holds the path)"
+        )
+    path = table[places[0]].text()
+    if places == ["key"]:
+        value = config_key(table["key"], path, config)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value:
+            raise table["key"].error(f"config key `{path}` is no path")
+        path = value
+    on_host = path.startswith(("/", "~/")) and places != ["file"]
+    if places == ["at"] and not on_host:
+        raise table["at"].error("`checkpoint.at` must be a path on the host: /... or ~/...")
+    least = table["min"].number() if "min" in table else 1.0
+    if not 0 < least <= 1:
+        raise table["min"].error(f"`checkpoint.min` is {least:g}; it is a share, such as 0.95")
+    texts = {key: table[key].text() for key in ("root", "strip", "add", "waive") if key in table}
+    file, command = _model(table["model"])
+    return Checkpoint(path, on_host, file, command, least, **texts)
+
+
+def _model(field: Field) -> tuple[str | None, tuple[str, ...]]:
+    if isinstance(field.value, str):
+        return field.plain_path(), ()
+    table = field.table(("command",))
+    if "command" not in table:
+        raise field.error("`checkpoint.model` must be a file, or {command: ...} that prints JSON")
+    return None, argv(table["command"])
+
 
 CANARY_TIME = 300.0  # seconds
 

@@ -27,6 +27,10 @@ from orchestrator.overlay import fit, leaves, lookup
 # What the supervisor sets itself, or what would change which program a name means.
 _RESERVED_ENV = re.compile(r"PATH|LD_PRELOAD|CUDA_VISIBLE_DEVICES|ORCH_.*")
 
+_GIT_FILE = re.compile(
+    r"(?P<repo>[^\x00-\x1f]+)@(?P<commit>[0-9A-Za-z_][0-9A-Za-z._/-]*):(?P<path>[^/\x00-\x1f][^\x00-\x1f]*)"
+)
+
 
 def config(field: Field | None) -> dict[str, Any]:
     """The config as it stands; its keys can be written as dotted paths."""
@@ -50,11 +54,12 @@ def _config_keys_are_plain(field: Field) -> None:
 def config_keys(field: Field | None, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Dotted keys that all exist in the config (a leaf or a whole map)."""
     for item in field.items() if field else []:
-        _known_key(item, item.text(), config)
+        config_key(item, item.text(), config)
     return field.texts() if field else ()
 
 
-def _known_key(field: Field, key: str, config: Mapping[str, Any]) -> Any:
+def config_key(field: Field, key: str, config: Mapping[str, Any]) -> Any:
+    """The value of a dotted key that must stand in the config."""
     missing = object()
     value = lookup(config, key, missing)
     if value is missing:
@@ -196,13 +201,25 @@ def reference(field: Field | None) -> Reference | None:
 def _reference_file(field: Field) -> ReferenceFile:
     if isinstance(field.value, str):
         return ReferenceFile(field.plain_path())
-    table = field.table(("file", "at"))
-    if "file" not in table:
-        raise field.error(f"`{field.name}` must be a file name or {{file: ..., at: dotted.key}}")
+    table = field.table(("file", "git", "at", "overrides"))
+    if ("file" in table) == ("git" in table):
+        raise field.error(
+            f"`{field.name}` must be a file name, {{file: ..., at: dotted.key}} "
+            "or {git: repo@commit:path}"
+        )
     at = table["at"].text() if "at" in table else None
     if at is not None and not all(at.split(".")):
         raise table["at"].error(f"`{at}` is not a dotted key")
-    return ReferenceFile(table["file"].plain_path(), at)
+    overrides = table["overrides"].texts() if "overrides" in table else ()
+    if "file" in table:
+        return ReferenceFile(table["file"].plain_path(), at, overrides=overrides)
+    found = _GIT_FILE.fullmatch(table["git"].text())
+    if found is None or ".." in found["path"].split("/"):
+        raise table["git"].error(
+            f"`{ascii(table['git'].value)[1:-1]}` must be repo@commit:path, "
+            "such as ../mdlm@1a2b3c4:configs/config.yaml"
+        )
+    return ReferenceFile(found["path"], at, found["repo"], found["commit"], overrides)
 
 
 def data(field: Field | None, config: Mapping[str, Any]) -> tuple[DataSource, ...]:
@@ -220,7 +237,7 @@ def _data_source(field: Field, config: Mapping[str, Any]) -> DataSource:
         raise table["at"].error(f"`{field.name}.at` must be a path on the host: /... or ~/...")
     when = {}
     for key, entry in (table["when"].table() if "when" in table else {}).items():
-        current = _known_key(entry, key, config)
+        current = config_key(entry, key, config)
         try:
             when[key] = fit(current, entry.value, key)
         except UsageError as error:
@@ -254,25 +271,28 @@ def metrics(field: Field | None, results_dir: str) -> tuple[str, str]:
 
 def expect(field: Field | None) -> Expect:
     bounds: dict[str, Bound] = {}
-    predictions: str | None = None
-    for key, entry in (field.table() if field else {}).items():
-        if key == "predictions":
-            predictions = entry.one_of(("not-degenerate", "any"))
+    fields = field.table() if field else {}
+    for key, entry in fields.items():
+        if key in ("predictions", "against", "tolerance"):
             continue
         table = entry.table(("min", "max"))
         low, high = (table[k].number() if k in table else None for k in ("min", "max"))
         if low is None and high is None:
             raise entry.error(f"`{entry.name}` needs `min:` or `max:`")
-        for bound in (low, high):
-            if key == "accuracy" and bound is not None and not 0 <= bound <= 1:
-                raise entry.error(
-                    f"`{entry.name}`: {bound:g} is outside [0, 1], where no accuracy can be"
-                    + (f"; write {bound / 100:g}" if 1 < bound <= 100 else "")
-                )
         if low is not None and high is not None and low > high:
             raise entry.error(f"`{entry.name}`: min {low} is above max {high}")
         bounds[key] = Bound(low, high)
-    return Expect(bounds, predictions)
+    shape, against, tolerance = (fields.get(k) for k in ("predictions", "against", "tolerance"))
+    if tolerance is not None and against is None:
+        raise tolerance.error("`tolerance` needs `against:`, `best` or a run")
+    if tolerance is not None and not 0 <= tolerance.number() < 1:
+        raise tolerance.error("`tolerance` is a share, such as 0.01 for one point of accuracy")
+    return Expect(
+        bounds,
+        shape.one_of(("not-degenerate", "any")) if shape else None,
+        against.text() if against else None,
+        tolerance.number() if tolerance else 0.0,
+    )
 
 
 _RETRY_ON = ("lost", "oom")

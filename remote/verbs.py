@@ -84,6 +84,7 @@ VERBS: Dict[str, str] = {
     "usage": "remote.usage:usage",
     "evidence": "remote.evidence:evidence",
     "content": "remote.evidence:content",
+    "survey": "remote.survey:survey",
 }
 
 

@@ -1,10 +1,12 @@
-"""How surprising a number of hits is, if each had the same chance. Pure; no array library."""
+"""How surprising a number of hits is, and how sure a share. Pure; no array library."""
 
 from __future__ import annotations
 
 import math
 
 EXACT_UP_TO = 10_000_000  # trials; beyond, the normal curve differs by less than it matters
+
+_Z95 = 1.959963984540054
 
 
 def upper_tail(hits: int, trials: int, chance: float) -> float:
@@ -48,3 +50,20 @@ def _term(hits: int, trials: int, chance: float) -> float:
     """P(X = hits); the logarithms keep factorials of large numbers in range."""
     ways = math.lgamma(trials + 1) - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
     return math.exp(ways + hits * math.log(chance) + (trials - hits) * math.log1p(-chance))
+
+
+def wilson(share: float, trials: int) -> tuple[float, float]:
+    """Wilson's score interval at 95 % for a share of `trials`, within [0, 1] (Wilson 1927)."""
+    z2 = _Z95 * _Z95 / trials
+    middle = (share + z2 / 2.0) / (1.0 + z2)
+    half = _Z95 / (1.0 + z2) * math.sqrt(share * (1.0 - share) / trials + z2 / (4.0 * trials))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def difference(ours: float, n: int, theirs: float, m: int) -> tuple[float, float]:
+    """95 % interval of `ours - theirs`, shares of n and of m other examples (Newcombe 1998, 10)."""
+    low, high = wilson(ours, n)
+    their_low, their_high = wilson(theirs, m)
+    middle = ours - theirs
+    down = math.hypot(ours - low, their_high - theirs)
+    return middle - down, middle + math.hypot(high - ours, theirs - their_low)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
+from orchestrator.checks.reference import covering, equal, shown
 from orchestrator.domain import Finding, Outcome, Run, RunState, Severity, Verdict
+from orchestrator.overlay import leaves
 
 SHOWN = 5
 _BAD_OUTCOMES = (Outcome.DEGENERATE, Outcome.BELOW_TARGET, Outcome.INVALID_RESULT)
@@ -30,6 +33,36 @@ def check(config_hash: str, runs: Iterable[Run]) -> list[Finding]:
 
 def _began(run: Run) -> bool:
     return run.verdict is not Verdict.NEVER_STARTED
+
+
+def against_best(
+    config: Mapping[str, Any], best: Run | None, volatile: Collection[str] = ()
+) -> list[Finding]:
+    """In what this config differs from the best run's; nothing when it is that run's config."""
+    if best is None or best.accuracy is None:
+        return []
+    ours, theirs = dict(leaves(config)), dict(leaves(best.config))
+    changed = [
+        key
+        for key in dict.fromkeys((*theirs, *ours))
+        if not equal(ours.get(key, _NONE), theirs.get(key, _NONE)) and not covering(key, volatile)
+    ]
+    if not changed:
+        return []
+    pairs = [f"{key} ({_value(theirs, key)} -> {_value(ours, key)})" for key in changed[:SHOWN]]
+    told = ", ".join(pairs)
+    if len(changed) > SHOWN:
+        told += f" and {len(changed) - SHOWN} more"
+    only = "only in" if len(changed) <= SHOWN else "in"
+    message = f"differs from the best run {only} {told}: {_account(best).removeprefix('ran: ')}"
+    return [Finding(Severity.INFO, "best-run", message, ours=changed)]
+
+
+_NONE = "\0not there"
+
+
+def _value(tree: Mapping[str, Any], key: str) -> str:
+    return shown(tree[key]) if key in tree else "not there"
 
 
 def _finding(run: Run) -> Finding:

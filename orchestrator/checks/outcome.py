@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.checks.binomial import difference
 from orchestrator.checks.confusion import (
     Contradiction,
     Matrix,
@@ -20,7 +21,7 @@ from orchestrator.checks.confusion import (
     matrix_of,
 )
 from orchestrator.domain import Judged, Outcome
-from orchestrator.jobspec import Bound, Expect
+from orchestrator.jobspec import Baseline, Bound, Expect
 from orchestrator.strictjson import JsonRefused, cut, loads
 
 ACCURACY = "accuracy"
@@ -144,7 +145,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _expects(expect: Expect) -> bool:
-    return bool(expect.metrics) or expect.predictions == "not-degenerate"
+    return bool(expect.metrics or expect.baseline) or expect.predictions == "not-degenerate"
 
 
 def _unmet(expect: Expect, read: _Read) -> Iterator[str]:
@@ -152,6 +153,34 @@ def _unmet(expect: Expect, read: _Read) -> Iterator[str]:
         yield from _out_of_bounds(name, bound, _lookup(read.metrics, name))
     if expect.predictions == "not-degenerate" and not read.matrix:
         yield "predictions: not-degenerate was expected, but there is no confusion_matrix to see it"
+    if expect.baseline is not None:
+        yield from _regression(expect.baseline, expect.tolerance, read)
+
+
+def _regression(base: Baseline, tolerance: float, read: _Read) -> Iterator[str]:
+    """Worse than the baseline by more than is tolerated, and by more than chance explains."""
+    if read.accuracy is None:
+        yield f"accuracy is missing; {base.run_id} has {_percent(base.accuracy)}"
+        return
+    lost = base.accuracy - read.accuracy
+    if lost <= tolerance + 1e-12:
+        return
+    n = _count(read.metrics) or sum(map(sum, read.matrix)) or None
+    about = "without `n` chance cannot be told from loss"
+    if n is not None and base.n is not None:
+        low, high = difference(read.accuracy, n, base.accuracy, base.n)
+        if high >= 0.0:
+            return
+        about = f"95 % interval of the loss {-100 * high:.1f} to {-100 * low:.1f}, "
+        about += f"n = {n} and {base.n}"
+    yield (
+        f"accuracy {_percent(read.accuracy)} is {100 * lost:.1f} points below the "
+        f"{_percent(base.accuracy)} of {base.run_id} ({about}); {100 * tolerance:g} are tolerated"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _out_of_bounds(name: str, bound: Bound, value: Any) -> Iterator[str]:

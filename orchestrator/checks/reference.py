@@ -1,4 +1,4 @@
-"""Our config against the one it should follow. `compare` is pure; `reference_tree` reads files.
+"""Our config against the one it should follow. Pure; `orchestrator.references` reads the files.
 
 A key they have and we do not is `missing`; another value is `differs`; another kind of value is
 `type`; a key only we have is `extra`. The first three refuse a submit unless waived with a reason.
@@ -7,27 +7,20 @@ A key they have and we do not is `missing`; another value is `differs`; another 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from orchestrator import strictjson, strictyaml
 from orchestrator.domain import Finding, Severity
-from orchestrator.errors import SpecError
-from orchestrator.jobspec import Reference, ReferenceFile
-from orchestrator.strictyaml import Document, Trail
+from orchestrator.jobspec import Reference
 
 
-def check(config: Mapping[str, Any], reference: Reference | None, project: Path) -> list[Finding]:
-    """The findings for a spec's `reference:`; none when it has no reference."""
+def check(
+    config: Mapping[str, Any], reference: Reference | None, tree: Mapping[str, Any]
+) -> list[Finding]:
+    """The findings for a spec's `reference:`, whose files say `tree`; none when it has none."""
     if reference is None:
         return []
-    return compare(
-        config,
-        reference_tree(project, reference),
-        only=reference.only,
-        ignore=reference.ignore,
-        waive=reference.waive,
-    )
+    only, ignore, waive = reference.only, reference.ignore, reference.waive
+    return compare(config, tree, only=only, ignore=ignore, waive=waive)
 
 
 # --- comparing ------------------------------------------------------------------------------------
@@ -49,13 +42,13 @@ def compare(
     found = [
         finding
         for finding in _differences(config, reference, ())
-        if (not only or _covering(finding.key, only)) and not _covering(finding.key, ignore)
+        if (not only or covering(finding.key, only)) and not covering(finding.key, ignore)
     ]
     reasons = waive or {}
     used: set[str] = set()
     result = []
     for finding in found:
-        waiver = _covering(finding.key, reasons)
+        waiver = covering(finding.key, reasons)
         if waiver is not None:
             used.add(waiver)
             finding = _waived(finding, reasons[waiver])
@@ -77,9 +70,9 @@ def _differences(ours: Any, theirs: Any, trail: tuple[str, ...]) -> Iterator[Fin
         yield _finding(
             "type", trail, ours, theirs, f"is {_kind(ours)}, the reference has {_kind(theirs)}"
         )
-    elif not _equal(ours, theirs):
+    elif not equal(ours, theirs):
         yield _finding(
-            "differs", trail, ours, theirs, f"is {_shown(ours)}, the reference has {_shown(theirs)}"
+            "differs", trail, ours, theirs, f"is {shown(ours)}, the reference has {shown(theirs)}"
         )
 
 
@@ -92,11 +85,11 @@ def _leaves(value: Any, trail: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 def _missing(trail: tuple[str, ...], theirs: Any) -> Finding:
-    return _finding("missing", trail, None, theirs, f"is missing; it is {_shown(theirs)} there")
+    return _finding("missing", trail, None, theirs, f"is missing; it is {shown(theirs)} there")
 
 
 def _extra(trail: tuple[str, ...], ours: Any) -> Finding:
-    message = f"is {_shown(ours)} and not in the reference"
+    message = f"is {shown(ours)} and not in the reference"
     return _finding("extra", trail, ours, None, message, Severity.INFO)
 
 
@@ -136,23 +129,23 @@ def _kind(value: Any) -> str:
     return "a map" if isinstance(value, Mapping) else "a list"
 
 
-def _equal(ours: Any, theirs: Any) -> bool:
+def equal(ours: Any, theirs: Any) -> bool:
     """Equal in value: 1 is 1.0 and 1e-3 is 0.001, but true is not 1."""
     if _kind(ours) != _kind(theirs):
         return False
     if isinstance(ours, list):
-        return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
+        return len(ours) == len(theirs) and all(map(equal, ours, theirs))
     if isinstance(ours, Mapping):
-        return ours.keys() == theirs.keys() and all(_equal(ours[k], theirs[k]) for k in ours)
+        return ours.keys() == theirs.keys() and all(equal(ours[k], theirs[k]) for k in ours)
     return bool(ours == theirs)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _covering(key: str | None, named: Collection[str]) -> str | None:
+def covering(key: str | None, named: Collection[str]) -> str | None:
     """The longest of the dotted names that is the key or lies above it."""
     steps = (key or "").split(".")
     for length in range(len(steps), 0, -1):
@@ -193,84 +186,3 @@ def _has(tree: Any, dotted: str) -> bool:
             return False
         tree = tree[step]
     return True
-
-
-# --- loading --------------------------------------------------------------------------------------
-
-
-def reference_tree(project: Path, reference: Reference) -> dict[str, Any]:
-    """The reference files as one tree; two files that disagree on a key are a SpecError.
-
-    Plain YAML and JSON. A Hydra `defaults:` list or an OmegaConf `${...}` is a SpecError: a tree
-    that is not resolved would give findings about texts, not about values.
-    """
-    tree: dict[str, Any] = {}
-    for file in reference.files:
-        content: Any = _content(project, file)
-        for step in reversed(file.at.split(".") if file.at else []):
-            content = {step: content}
-        tree = _joined(tree, content, (), file)
-    return tree
-
-
-def _content(project: Path, file: ReferenceFile) -> Any:
-    path = project / file.path
-    if path.suffix not in (".yaml", ".yml", ".json"):
-        raise SpecError("a reference must be a .yaml, .yml or .json file", path=file.path)
-    if not path.is_file():
-        raise SpecError("the reference file does not exist", path=file.path)
-    if path.suffix == ".json":
-        doc = Document(_json(path, file.path), file.path)
-    else:
-        doc = strictyaml.load_file(path, shown=file.path)
-    if not isinstance(doc.value, dict) and not file.at:
-        raise SpecError("a reference must hold a map, or be placed with `at:`", path=file.path)
-    if isinstance(doc.value, dict) and isinstance(doc.value.get("defaults"), list):
-        raise _unresolved(doc, ("defaults",), "a Hydra `defaults:` list")
-    _has_no_interpolation(doc, doc.value, ())
-    return doc.value
-
-
-def _json(path: Path, shown: str) -> Any:
-    try:
-        with path.open("rb") as stream:
-            return strictjson.loads(stream.read(strictjson.MAX_BYTES + 1))
-    except OSError as error:
-        raise SpecError(f"cannot be read: {error.strerror or error}", path=shown) from error
-    except strictjson.JsonRefused as error:
-        raise SpecError(f"not usable: {error}", path=shown) from None
-
-
-def _has_no_interpolation(doc: Document, value: Any, trail: Trail) -> None:
-    if isinstance(value, str) and "${" in value:
-        raise _unresolved(doc, trail, f"the interpolation {_shown(value)}")
-    if isinstance(value, (dict, list)):
-        for step, below in value.items() if isinstance(value, dict) else enumerate(value):
-            _has_no_interpolation(doc, below, (*trail, step))
-
-
-def _unresolved(doc: Document, trail: Trail, what: str) -> SpecError:
-    return doc.error(
-        trail,
-        f"{what} is not supported in this version of orch",
-        hint="save the resolved config (the program's --cfg job --resolve) and name that file",
-    )
-
-
-def _joined(
-    tree: Mapping[str, Any], more: Any, trail: tuple[str, ...], file: ReferenceFile
-) -> dict[str, Any]:
-    result = dict(tree)
-    for key, value in more.items():
-        below = (*trail, key)
-        if key not in result:
-            result[key] = value
-        elif isinstance(result[key], dict) and isinstance(value, dict):
-            result[key] = _joined(result[key], value, below, file)
-        elif not _equal(result[key], value):
-            raise SpecError(
-                f"`{'.'.join(below)}` is {_shown(value)} here and {_shown(result[key])} in a "
-                "reference file named before it",
-                path=file.path,
-            )
-    return result

@@ -14,7 +14,8 @@ def check(spec: JobSpec) -> list[Finding]:
 
 
 def _open(spec: JobSpec) -> Iterator[tuple[str, str, str]]:
-    if not spec.expect.metrics and spec.expect.predictions is None:
+    expect = spec.expect
+    if not expect.metrics and expect.predictions is None and expect.against is None:
         yield "no-expect", "expect", "nothing is expected: a good result will stay `unverified`"
     elif spec.expect.predictions == "any":
         yield "any-predictions", "expect.predictions", "a one-sided result will pass: `any`"

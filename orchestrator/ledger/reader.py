@@ -73,6 +73,15 @@ class Reader:
         where = "WHERE config_hash = ? AND job = ? ORDER BY run_id"
         return self._runs(where, (config_hash, rows.text(job)))
 
+    def best(self, project: str, job: str, profile: str | None) -> Run | None:
+        """The job's run with the highest accuracy among those whose result passed."""
+        where = (
+            "WHERE project = ? AND job = ? AND profile IS ? AND verdict = 'succeeded' AND outcome "
+            "IN ('ok', 'unverified') AND accuracy IS NOT NULL ORDER BY accuracy DESC, run_id DESC"
+        )
+        values = (rows.text(project), rows.text(job), profile)
+        return next(iter(self._runs(where + " LIMIT 1", values)), None)
+
     def events(self, run_id: str) -> list[Event]:
         """The run's timeline, oldest first; empty for an id the ledger does not know."""
         query = "SELECT run_id, seq, at, kind, data FROM events WHERE run_id = ? ORDER BY seq"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator import runtext
+from orchestrator.checks.binomial import wilson
 from orchestrator.domain import Run
 from orchestrator.report import blocks as b
 from orchestrator.report import svg
@@ -48,7 +49,7 @@ def scale_of(run: Run) -> str:
     best = run.metrics.get("bayes_accuracy")
     if isinstance(best, float) and 0.0 <= best <= 1.0:
         marks.append(svg.Mark(best, f"best possible {best * 100:.1f}", "best"))
-    interval = runtext.wilson(accuracy, trials) if trials else None
+    interval = wilson(accuracy, trials) if trials else None
     return svg.accuracy_scale(accuracy, interval, marks)
 
 

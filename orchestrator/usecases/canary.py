@@ -58,8 +58,7 @@ def told(plan: Plan) -> list[Finding]:
 
 
 def with_findings(plan: Plan, findings: list[Finding]) -> Plan:
-    found = Preflight(plan.found.spec, plan.found.config_hash, (*plan.found.findings, *findings))
-    return replace(plan, found=found)
+    return replace(plan, found=plan.found.more(findings))
 
 
 def run_canary(ctx: Context, plan: Plan, request: Request) -> list[Finding]:

@@ -35,7 +35,7 @@ from orchestrator.spec import data_for, load_job, recorded, retry_order
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import unlawful, words
-from orchestrator.usecases import sync
+from orchestrator.usecases import survey, sync
 from orchestrator.usecases.check import Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
@@ -86,6 +86,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     check_name(host, ctx.env)
     with ctx.ledger(readonly=True) as ledger:
         found = preflight(project, spec, ledger)
+    found = found.more(survey.checkpoint_findings(ctx, spec, host))
     return Plan(
         project=project,
         host=host,

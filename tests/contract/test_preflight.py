@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from tests.contract.conftest import MakeDesk
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import TRAIN, assert_clear
+from tests.helpers.project import commit_all, run_git
+from tests.helpers.sshd import PrivateSshd
 
 
 def test_a_broken_rule_refuses_unless_waived_and_a_bad_rule_names_its_place(
@@ -22,3 +31,137 @@ def test_a_broken_rule_refuses_unless_waived_and_a_bad_rule_names_its_place(
     assert waived == ["a smoke run"]
     desk.spec("short", {**spec, "rules": ["warmup < stepz"]})
     assert_clear(desk.orch("check", "short", code=2), "character 10", "did you mean `steps`?")
+
+
+def test_a_reference_in_a_commit_of_a_clone_is_resolved_and_refuses(new_desk: MakeDesk) -> None:
+    config = {"right": 45, "lr_scheduler": {"num_warmup_steps": 500}}
+    git = {"git": "../theirs@v1:configs/config.yaml"}
+    spec = {**TRAIN, "config": config, "reference": {"config": git, "only": ["lr_scheduler"]}}
+    desk = new_desk({"short": spec})
+    clone = desk.project.parent / "theirs"
+    (clone / "configs" / "lr_scheduler").mkdir(parents=True)
+    (clone / "configs" / "config.yaml").write_text(
+        "defaults: [_self_, lr_scheduler: warmup]\nsteps: 2500\nout: ${cwd:}\n"
+    )
+    (clone / "configs" / "lr_scheduler" / "warmup.yaml").write_text("num_warmup_steps: ${steps}\n")
+    run_git(clone, "init", "-q", "-b", "main")
+    commit_all(clone, "published")
+    run_git(clone, "tag", "v1")
+    done = desk.orch("submit", "short", code=5)
+    assert_clear(done, "lr_scheduler.num_warmup_steps is 500, the reference has 2500")
+    desk.orch("check", "short", "--set", "lr_scheduler.num_warmup_steps=2500")
+    run_git(clone, "tag", "-d", "v1")
+    assert_clear(desk.orch("check", "short", code=2), "no commit v1", "clone or fetch")
+
+
+def safetensors(path: Path, **shapes: list[int]) -> None:
+    """A file of float32 zeros."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 4
+        for each in shape:
+            size *= each
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    raw = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + b"\0" * end)
+
+
+LISTING = "import json, os; n = json.load(open(os.environ['ORCH_CONFIG']))['hidden']\n"
+LISTING += "print(json.dumps({'model.w': [n, 8], 'model.b': [n]}))\n"
+
+
+@pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
+def test_a_checkpoint_that_does_not_fit_refuses_wherever_it_lies(
+    where: str, new_desk: MakeDesk, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    options: dict[str, Any] = {}
+    weights = tmp_path / "w.safetensors"
+    if where == "ssh":
+        server: PrivateSshd = request.getfixturevalue("sshd")
+        options = {"host": box(server), "ssh_config": server.client_config}
+        weights = server.home / "w.safetensors"
+    config = {"right": 45, "hidden": 4, "start": str(weights)}
+    fit = {"key": "start", "model": {"command": "python3 listing.py"}, "min": 0.95}
+    spec = {**TRAIN, "config": config, "checkpoint": fit}
+    desk = new_desk({"tune": spec}, files={"listing.py": LISTING}, **options)
+    safetensors(weights, w=[4, 8], b=[4])
+    done = desk.orch("submit", "tune", code=5)
+    assert_clear(done, "0.0 % of the model's parameters", "with `model.`", "100.0 % would")
+    assert desk.rows() == []
+    desk.spec("tune", {**spec, "checkpoint": {**fit, "add": "model."}})
+    told = desk.orch("check", "tune", "--host", "box").stdout
+    assert "100.0 % of the model's parameters would load" in told
+    assert "lies on the host" in desk.orch("check", "tune").stdout
+    desk.orch("submit", "tune", "--set", "hidden=5", code=5)
+    run_id = desk.submit("tune")
+    desk.orch("wait")
+    rules = {each["rule"]: each for each in desk.show(run_id)["findings"]}
+    assert rules["checkpoint"]["ours"]["share"] == 1.0
+    weights.write_bytes(b"torn")
+    assert_clear(desk.orch("submit", "tune", code=5), "neither a safetensors file nor")
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("none.json", ["No such file", '"shape"']),
+        ("bad.json", ["no JSON"]),
+        ({"command": "echo oh >&2; exit 3"}, ["exit code 3", "oh"]),
+        ({"command": ["/no/such"]}, ["/no/such", "No such file"]),
+    ],
+)
+def test_a_model_that_cannot_be_listed_is_a_usage_error(
+    model: Any, words: list[str], new_desk: MakeDesk
+) -> None:
+    checkpoint = {"file": "w.safetensors", "model": model}
+    desk = new_desk({"tune": {**TRAIN, "checkpoint": checkpoint}}, files={"bad.json": "{"})
+    safetensors(desk.project / "w.safetensors", w=[4, 8])
+    assert_clear(desk.orch("check", "tune", code=2), *words)
+
+
+def test_a_project_file_is_measured_by_check_alone_and_a_missing_one_refuses(
+    new_desk: MakeDesk,
+) -> None:
+    spec = {**TRAIN, "checkpoint": {"file": "w.safetensors", "model": "model.json"}}
+    desk = new_desk({"tune": spec}, files={"model.json": '{"w": {"shape": [4, 8]}}'})
+    assert "No such file" in desk.orch("check", "tune", code=5).stdout
+    safetensors(desk.project / "w.safetensors", w=[4, 8])
+    assert "100.0 %" in desk.orch("check", "tune").stdout
+
+
+def test_what_the_host_lacks_is_found_before_a_submit(new_desk: MakeDesk) -> None:
+    spec = {
+        **TRAIN, "secrets": ["HF_TOKEN"], "data": {"d": {"at": "/no/such/folder"}},
+        "resources": {"disk": "900TiB", "gpus": 99},
+    }  # fmt: skip
+    desk = new_desk({"needs": spec})
+    desk.orch("check", "needs")
+    report = json.loads(desk.orch("check", "needs", "--host", "box", "--json", code=5).stdout)
+    found = {each["key"]: each["message"] for each in report["findings"] if each["rule"] == "host"}
+    assert set(found) == {"secrets", "data.d", "resources.disk", "resources.gpus"}
+    assert "HF_TOKEN is not set" in found["secrets"]
+    assert "/no/such/folder does not exist on box" in found["data.d"]
+    desk.spec("needs", TRAIN)
+    desk.orch("check", "needs", "--host", "box")
+
+
+GPU = """#!/bin/sh
+echo "0, GPU-1, A100, 20000, 24000, 99, 550.1"
+echo "1, GPU-2, A100, 100, 24000, 0, 550.1"
+"""
+
+
+def test_gpu_memory_is_judged_as_it_is_now(new_desk: MakeDesk, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvidia-smi").write_text(GPU)
+    (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+    desk = new_desk()
+    desk.env["PATH"] = f"{tmp_path / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+    for gpus, memory, code, word in (
+        (1, "16GiB", 0, ""),
+        (2, "16GiB", 0, "would wait for 2 GPU(s) of 16384 MiB: 0: 4000 MiB free"),
+        (1, "40GiB", 5, "needs 1 GPU(s) of 40960 MiB, box has 0"),
+    ):
+        desk.spec("train", {**TRAIN, "resources": {"gpus": gpus, "gpu_memory": memory}})
+        assert word in desk.orch("check", "train", "--host", "box", code=code).stdout

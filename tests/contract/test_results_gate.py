@@ -197,3 +197,38 @@ def test_f56_a_damaged_ledger_is_refused_and_kept_as_it_is(kind: str, desk: Desk
         assert_clear(done, str(path))
         assert done.stdout == ""
     assert path.read_bytes() == content
+
+
+def test_a_result_worse_than_the_best_run_is_a_regression_with_its_interval(
+    new_desk: MakeDesk,
+) -> None:
+    def result(right: int) -> str:
+        matrix = [[right, 1000 - right], [1000 - right, right]]
+        return json.dumps({"accuracy": right / 1000, "confusion_matrix": matrix, "n": 2000})
+
+    spec = {"command": "cp given results/metrics.json", "config": {"lr": 1},
+            "expect": {"against": "best", "tolerance": 0.01}}  # fmt: skip
+    desk = new_desk({"judge": spec})
+    given = desk.project / "given"
+    given.write_text(result(850))
+    assert "no earlier run" in desk.orch("check", "judge").stdout
+    desk.orch("submit", "judge", "-f")
+    best = desk.show()["run_id"]
+    assert desk.show()["outcome"] == "unverified"  # there was nothing to be held against
+    given.write_text(result(835))  # within chance of the best
+    desk.orch("submit", "judge", "-f", "--set", "lr=2")
+    assert desk.show()["outcome"] == "ok"
+    given.write_text(result(790))
+    done = desk.orch("submit", "judge", "-f", "--set", "lr=3", code=7)
+    shown = desk.show()
+    assert (shown["outcome"], shown["accuracy"]) == ("below_target", 0.79)
+    told = f"accuracy 79.0 % is 6.0 points below the 85.0 % of {best} (95 % interval of the loss 3."
+    assert told in done.stderr
+    assert told in shown["outcome_reasons"][0]
+    desk.orch("wait", code=7)
+    desk.orch("fetch-results", code=7)
+    assert desk.show()["outcome"] == "below_target"
+    said = desk.orch("check", "judge", "--set", "lr=4").stdout
+    assert f"differs from the best run only in lr (1 -> 4): {best}" in said
+    desk.spec("judge", {**spec, "expect": {"against": "nothing-like-it"}})
+    assert_clear(desk.orch("submit", "judge", code=2), "expect.against", "nothing-like-it")

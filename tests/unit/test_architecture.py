@@ -52,6 +52,8 @@ OWNERS = {
     "invoke": ["orchestrator.transport.ssh"],
     "tenacity": ["orchestrator.retry"],
     "yaml": ["orchestrator.spec", "orchestrator.strictyaml"],
+    "hydra": ["orchestrator.references"],
+    "omegaconf": ["orchestrator.references"],
     "torch": ["jobs"],
     "numpy": ["jobs"],
     "sklearn": ["jobs"],

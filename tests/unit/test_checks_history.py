@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,3 +63,21 @@ def test_latest_come_first_and_the_rest_are_counted() -> None:
     assert findings[5].message == "and 5 earlier runs of this config"
     assert findings[5].severity is Severity.WARNING
     assert history.check("c1:none", runs) == []
+
+
+def test_the_difference_from_the_best_run_is_told_key_by_key() -> None:
+    theirs = {"training": {"lr": 1e-3, "steps": 10, "seed": 1}, "ema": 0.9}
+    best = replace(run(1, accuracy=0.945), config=theirs)
+    ours = {"training": {"lr": 0.001, "steps": 20, "seed": 2}, "new": True}
+    (finding,) = history.against_best(ours, best, volatile=["training.seed"])
+    assert finding.message == (
+        "differs from the best run only in training.steps (10 -> 20), ema (0.9 -> not there), "
+        "new (not there -> True): run-1, 94.5 %, ok"
+    )
+    assert not finding.refuses
+    assert history.against_best(theirs, best) == []
+    assert history.against_best(ours, None) == []
+    many = {f"k{n}": n for n in range(9)}
+    (finding,) = history.against_best(many, replace(best, config={}))
+    assert "differs from the best run in k0" in finding.message
+    assert "and 4 more" in finding.message

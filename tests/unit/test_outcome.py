@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.checks.binomial import EXACT_UP_TO, upper_tail
+from orchestrator.checks.binomial import EXACT_UP_TO, difference, upper_tail
 from orchestrator.checks.outcome import judge
 from orchestrator.domain import Judged, Outcome
-from orchestrator.jobspec import Bound, Expect
+from orchestrator.jobspec import Baseline, Bound, Expect
 
 AT_LEAST_85 = Expect({"accuracy": Bound(min=0.85)}, "not-degenerate")
 GOOD = {
@@ -294,3 +294,24 @@ def test_tail_is_smooth_where_the_normal_curve_takes_over() -> None:
         assert upper_tail(beyond, trials, 0.5) == pytest.approx(0.01, abs=1e-4)
     assert upper_tail(10, 10, 1.0) == 1.0
     assert upper_tail(1, 10, 0.0) == 0.0
+
+
+def test_the_interval_of_a_difference_is_newcombes() -> None:
+    # Newcombe (1998), table II, 56/70 against 48/80 by method 10.
+    assert difference(56 / 70, 70, 48 / 80, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("base", "tolerance", "outcome"),
+    [
+        (Baseline("run-1", 0.95, 100), 0.01, Outcome.OK),  # within chance
+        (Baseline("run-1", 0.97, 5000), 0.01, Outcome.BELOW_TARGET),
+        (Baseline("run-1", 0.97, 5000), 0.08, Outcome.OK),  # tolerated
+        (Baseline("run-1", 0.95), 0.01, Outcome.BELOW_TARGET),  # no n to excuse it
+        (Baseline("run-1", 0.85, 5000), 0.0, Outcome.OK),
+    ],
+)
+def test_a_regression_is_more_than_tolerated_and_more_than_chance(
+    base: Baseline, tolerance: float, outcome: Outcome
+) -> None:
+    assert judged(GOOD, Expect(tolerance=tolerance, baseline=base)).outcome is outcome

@@ -1,0 +1,186 @@
+"""What only the host can tell before a run: room, GPUs, data, the file it starts from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.checks import checkpoint as fitting
+from orchestrator.checks.checkpoint import NoTensors, TensorInfo, tensors_of
+from orchestrator.domain import Finding, Host, Severity
+from orchestrator.errors import UsageError
+from orchestrator.jobspec import Checkpoint, JobSpec
+from orchestrator.spec import data_for
+from orchestrator.transport.base import Agent
+from orchestrator.usecases.context import Context
+
+MODEL_DEADLINE = 300.0
+LOW_INODES = 10_000
+HEADROOM = 64 << 20
+RULE = "host"
+LOCAL = Host(name="local", transport="local")
+
+
+# --- the host as it is now ------------------------------------------------------------------------
+
+
+def host_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
+    """What speaks against this run on this host now. Asks the host once."""
+    with ctx.connect(host) as agent:
+        wanted = [source.at for source in data_for(spec) if source.at is not None]
+        facts = agent.call("survey", {"at": wanted, "gpus": True})
+    return [*_secrets(ctx, spec), *_room(spec, host, facts), *_gpus(spec, host, facts),
+            *_data(spec, host, facts)]  # fmt: skip
+
+
+def _finding(severity: Severity, key: str, message: str) -> Finding:
+    return Finding(severity, RULE, message, key=key)
+
+
+def _secrets(ctx: Context, spec: JobSpec) -> Iterator[Finding]:
+    for name in spec.secrets:
+        if ctx.env.get(name) is None:
+            yield _finding(Severity.ERROR, "secrets", f"{name} is not set in this shell")
+
+
+def _room(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    free, inodes = facts.get("disk_free"), facts.get("inodes_free")
+    needed = (spec.resources.disk or 0) + HEADROOM
+    if isinstance(free, int) and free < needed:
+        told = f"{free / 1e9:.1f} GB are free on {host.name}, the run needs {needed / 1e9:.1f} GB"
+        yield _finding(Severity.ERROR, "resources.disk", told)
+    if isinstance(inodes, int) and inodes < LOW_INODES:
+        told = f"only {inodes} inodes are free on {host.name}"
+        yield _finding(Severity.WARNING, "resources.disk", told)
+
+
+def _gpus(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    needs = spec.resources
+    if not needs.gpus_min:
+        return
+    if facts.get("gpus_error"):
+        yield _finding(Severity.ERROR, "resources.gpus", f"{host.name}: {facts['gpus_error']}")
+        return
+    cards = [card for card in facts.get("gpus") or [] if isinstance(card, Mapping)]
+    large = [card for card in cards if _memory(card, "total") >= (needs.gpu_memory or 0)]
+    free = [card for card in large if _memory(card, "free") >= (needs.gpu_memory or 1 << 30)]
+    wanted = f"{needs.gpus_min} GPU(s)"
+    if needs.gpu_memory:
+        wanted += f" of {needs.gpu_memory >> 20} MiB"
+    if len(large) < needs.gpus_min:
+        told = f"the run needs {wanted}, {host.name} has {len(large)}"
+        yield _finding(Severity.ERROR, "resources.gpus", told)
+    elif len(free) < needs.gpus_min:
+        now = ", ".join(f"{c.get('number')}: {_memory(c, 'free') >> 20} MiB free" for c in large)
+        told = f"the run would wait for {wanted}: {now}"
+        yield _finding(Severity.WARNING, "resources.gpus", told)
+
+
+def _memory(card: Mapping[str, Any], what: str) -> int:
+    used, total = card.get("used"), card.get("total")
+    if not isinstance(total, int) or not isinstance(used, int):
+        return 0
+    return total if what == "total" else total - used
+
+
+def _data(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    there = facts.get("there") or {}
+    for source in data_for(spec):
+        if source.at is not None and not there.get(source.at):
+            told = f"data `{source.name}`: {source.at} does not exist on {host.name}"
+            yield _finding(Severity.ERROR, f"data.{source.name}", told)
+
+
+# --- the file to start from -----------------------------------------------------------------------
+
+
+def checkpoint_findings(ctx: Context, spec: JobSpec, host: Host | None) -> list[Finding]:
+    """How much of the model the spec's checkpoint would fill.
+
+    The header is read where the file lies; without a host a file that lies there is only named.
+    """
+    wanted = spec.checkpoint
+    if wanted is None:
+        return []
+    if wanted.on_host and host is None:
+        told = f"{wanted.file} lies on the host: name one with --host to have it measured"
+        return [Finding(Severity.INFO, fitting.RULE, told, key=fitting.RULE)]
+    path = wanted.file if wanted.on_host else str(ctx.project() / wanted.file)
+    with ctx.connect(host if wanted.on_host and host else LOCAL) as agent:
+        told_there = _tensors(agent, path, wanted.root)
+    model = _model(ctx, spec, wanted)
+    if isinstance(told_there, str):
+        message = f"{wanted.file}: {told_there}"
+        return [
+            Finding(Severity.ERROR, fitting.RULE, message, key=fitting.RULE, waived=wanted.waive)
+        ]
+    file = fitting.renamed(told_there, wanted.strip, wanted.add)
+    return fitting.check(model, file, least=wanted.least, shown=wanted.file, waive=wanted.waive)
+
+
+def _tensors(agent: Agent, path: str, root: str | None) -> dict[str, TensorInfo] | str:
+    """The tensors in the file, or why they cannot be told."""
+    reply = agent.call("survey", {"checkpoint": {"path": path, "root": root}})
+    told = reply.get("checkpoint")
+    if not isinstance(told, Mapping) or "tensors" not in told:
+        return str(told.get("error"))[:300] if isinstance(told, Mapping) else "no answer"
+    try:
+        return tensors_of(told["tensors"])
+    except NoTensors:
+        return "it holds no tensors by name (is it a whole pickled model?)"
+
+
+def _model(ctx: Context, spec: JobSpec, wanted: Checkpoint) -> dict[str, TensorInfo]:
+    project = ctx.project()
+    where = wanted.model_file or " ".join(wanted.model_command)
+    if wanted.model_file is None:
+        raw = _listed(project, spec, wanted.model_command, ctx.env)
+    elif not wanted.model_file.endswith(".json"):
+        with ctx.connect(LOCAL) as local:
+            found = _tensors(local, str(project / wanted.model_file), None)
+        if isinstance(found, str):
+            raise _no_model(where, found)
+        return found
+    else:
+        try:
+            raw = (project / wanted.model_file).read_bytes()
+        except OSError as error:
+            raise _no_model(where, str(error.strerror)) from None
+    try:
+        return tensors_of(json.loads(raw))
+    except (ValueError, RecursionError) as error:
+        told = str(error) if isinstance(error, NoTensors) else "what it says is no JSON"
+        raise _no_model(where, told) from None
+
+
+def _listed(project: Path, spec: JobSpec, argv: tuple[str, ...], env: Mapping[str, str]) -> bytes:
+    """What the spec's command prints on this machine, with the resolved config at $ORCH_CONFIG."""
+    where = " ".join(argv)
+    with tempfile.TemporaryDirectory(prefix="orch-model-") as place:
+        config = Path(place) / "config.json"
+        config.write_text(json.dumps(spec.config), encoding="utf-8")
+        try:
+            done = subprocess.run(
+                argv, cwd=project, env={**env, **spec.env, "ORCH_CONFIG": str(config)},
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=MODEL_DEADLINE, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise _no_model(where, f"it did not end within {MODEL_DEADLINE:g} s") from None
+        except OSError as error:
+            raise _no_model(where, os.strerror(error.errno or 0)) from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise _no_model(where, f"exit code {done.returncode}: {said[-1] if said else ''}")
+    return done.stdout
+
+
+def _no_model(where: str, why: str) -> UsageError:
+    return UsageError(
+        f"checkpoint.model: {where}: {why}",
+        hint='it must give {"name": {"shape": [..], "dtype": ".."}, ...} as JSON',
+    )

@@ -1,0 +1,43 @@
+"""What a submit wants to know of this host before it starts anything: quick, and only facts."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any, Dict
+
+from remote import gpu, tensors
+from remote.channel import Channel
+from remote.layout import Layout
+
+
+def survey(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Room, GPUs as they are now, which of the paths `at` exist, and the tensors of `checkpoint`.
+
+    `checkpoint`: {"path", "root"}; its reply {"tensors": {name: [shape, dtype]}} or {"error": why}.
+    """
+    info = os.statvfs(layout.root)
+    paths = [str(path) for path in request.get("at") or []]
+    facts: Dict[str, Any] = {
+        "root": layout.root,
+        "python": platform.python_version(),
+        "disk_free": info.f_bavail * info.f_frsize,
+        "inodes_free": info.f_favail if info.f_files else None,
+        "there": {path: os.path.exists(os.path.expanduser(path)) for path in paths},
+    }
+    if request.get("gpus"):
+        try:
+            facts["gpus"] = [card._asdict() for card in gpu.probe()]
+        except gpu.NoAnswer as exc:
+            facts["gpus_error"] = str(exc)
+    wanted = request.get("checkpoint")
+    if wanted:
+        facts["checkpoint"] = _checkpoint(str(wanted["path"]), wanted.get("root"))
+    return facts
+
+
+def _checkpoint(path: str, root: Any) -> Dict[str, Any]:
+    try:
+        return {"tensors": tensors.read(os.path.expanduser(path), root)}
+    except tensors.Unreadable as exc:
+        return {"error": str(exc)}
