@@ -202,7 +202,7 @@ def _follow_to_end(
 @app.command()
 @fail_softly
 def tail(
-    run: RunArg = None,
+    runs: RunList = None,
     follow: Annotated[
         bool, typer.Option("-f/", "--follow/--no-follow", help="Go on while the run is open.")
     ] = True,
@@ -212,11 +212,38 @@ def tail(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The log's bytes as they are.")] = False,
 ) -> None:
-    """The log of a run from its start, then live. Ctrl-C leaves; the run goes on."""
+    """The log of a run from its start, then live; of several, line by line behind their names.
+
+    Ctrl-C leaves; the runs go on.
+    """
     ctx = context()
     with ctx.ledger() as ledger:
-        chosen = ctx.run(ledger, run)
-        _follow_to_end(ctx, ledger, chosen, lines=lines, live=follow, raw=raw)
+        selectors: list[str | None] = list(runs) if runs else [None]
+        chosen = [ctx.run(ledger, each) for each in selectors]
+        chosen = list({run.run_id: run for run in chosen}.values())
+        if len(chosen) == 1:
+            _follow_to_end(ctx, ledger, chosen[0], lines=lines, live=follow, raw=raw)
+        else:
+            _follow_all(ctx, ledger, chosen, lines=lines, live=follow, raw=raw)
+
+
+def _follow_all(
+    ctx: Context, ledger: Ledger, runs: list[Run], *, lines: int | None, live: bool, raw: bool
+) -> None:
+    """Follow all, then leave with the code of the one that ended worst."""
+    from orchestrator.manylogs import ManyLogs
+    from orchestrator.usecases.followmany import follow_many
+    from orchestrator.usecases.settle import exit_code_of
+
+    sink = ManyLogs(runs, raw)
+    try:
+        known = follow_many(ctx, ledger, runs, sink, lines=lines, live=live)
+    except KeyboardInterrupt:
+        sink.close()
+        ctx.say("detached; the runs go on. `orch ls` lists them, `orch tail RUN` comes back")
+        raise typer.Exit(INTERRUPTED) from None
+    codes = {exit_code_of(run) for run in known if not run.state.is_open} if live else set()
+    raise typer.Exit(1 if 1 in codes else 7 if 7 in codes else 0)
 
 
 @app.command()

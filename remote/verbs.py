@@ -76,6 +76,7 @@ VERBS: Dict[str, str] = {
     "resume": "remote.resume:resume",
     "status": "remote.verbs:statuses",
     "stream": "remote.stream:stream",
+    "streams": "remote.streams:streams",
     "results": "remote.results:send",
     "cancel": "remote.ending:cancel",
     "wait": "remote.ending:wait",
