@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from orchestrator import complete
-from orchestrator.commands import account, listing
+from orchestrator.commands import account, agreement, listing
 from orchestrator.commands.arguments import Json, RunArg, RunNeeded, Text
 from orchestrator.console import INTERRUPTED, context, fail_softly, run_main
 
@@ -33,6 +33,7 @@ app.add_typer(host_app, name="host", rich_help_panel=None)
 app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
 account.register(app)
 listing.register(app)
+agreement.register(app, ledger_app)
 
 Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
 RunList = Annotated[
@@ -330,37 +331,6 @@ def resume(run: RunNeeded, follow: Follow = False) -> None:
             agent.close()
             return
         _follow_to_end(ctx, ledger, known, agent=agent)
-
-
-@app.command()
-@fail_softly
-def reconcile(
-    runs: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Runs; nothing: every open one.", autocompletion=complete.runs),
-    ] = None,
-    host: Annotated[
-        Text, typer.Option("--host", help="Only this host.", autocompletion=complete.hosts)
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Ask the hosts what really happened to open runs, and write it down."""
-    from orchestrator import output, render
-    from orchestrator.usecases.hostwide import reconcile as run_reconcile
-
-    ctx = context()
-    with ctx.ledger() as ledger:
-        chosen = [ctx.run(ledger, each) for each in runs] if runs else None
-        accounts = run_reconcile(ctx, ledger, chosen, host)
-    if json:
-        output.document(output.accounts_document(accounts))
-    else:
-        render.emit(output.accounts_text(accounts, ctx.clock.now()))
-    for each in accounts:
-        if each.error is not None:
-            ctx.say(f"{each.host}: {each.error}; nothing of its runs was changed")
-    if any(account.error is not None for account in accounts):
-        raise typer.Exit(6)
 
 
 @app.command()
