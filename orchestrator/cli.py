@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from orchestrator import complete
-from orchestrator.commands import account, listing
+from orchestrator.commands import account, agreement, listing
 from orchestrator.commands.arguments import Json, RunArg, RunNeeded, Text
 from orchestrator.console import INTERRUPTED, context, fail_softly, run_main
 
@@ -33,6 +33,7 @@ app.add_typer(host_app, name="host", rich_help_panel=None)
 app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
 account.register(app)
 listing.register(app)
+agreement.register(app, ledger_app)
 
 Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
 RunList = Annotated[
@@ -204,7 +205,7 @@ def _follow_to_end(
 @app.command()
 @fail_softly
 def tail(
-    run: RunArg = None,
+    runs: RunList = None,
     follow: Annotated[
         bool, typer.Option("-f/", "--follow/--no-follow", help="Go on while the run is open.")
     ] = True,
@@ -214,11 +215,38 @@ def tail(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The log's bytes as they are.")] = False,
 ) -> None:
-    """The log of a run from its start, then live. Ctrl-C leaves; the run goes on."""
+    """The log of a run from its start, then live; of several, line by line behind their names.
+
+    Ctrl-C leaves; the runs go on.
+    """
     ctx = context()
     with ctx.ledger() as ledger:
-        chosen = ctx.run(ledger, run)
-        _follow_to_end(ctx, ledger, chosen, lines=lines, live=follow, raw=raw)
+        selectors: list[str | None] = list(runs) if runs else [None]
+        chosen = [ctx.run(ledger, each) for each in selectors]
+        chosen = list({run.run_id: run for run in chosen}.values())
+        if len(chosen) == 1:
+            _follow_to_end(ctx, ledger, chosen[0], lines=lines, live=follow, raw=raw)
+        else:
+            _follow_all(ctx, ledger, chosen, lines=lines, live=follow, raw=raw)
+
+
+def _follow_all(
+    ctx: Context, ledger: Ledger, runs: list[Run], *, lines: int | None, live: bool, raw: bool
+) -> None:
+    """Follow all, then leave with the code of the one that ended worst."""
+    from orchestrator.manylogs import ManyLogs
+    from orchestrator.usecases.followmany import follow_many
+    from orchestrator.usecases.settle import exit_code_of
+
+    sink = ManyLogs(runs, raw)
+    try:
+        known = follow_many(ctx, ledger, runs, sink, lines=lines, live=live)
+    except KeyboardInterrupt:
+        sink.close()
+        ctx.say("detached; the runs go on. `orch ls` lists them, `orch tail RUN` comes back")
+        raise typer.Exit(INTERRUPTED) from None
+    codes = {exit_code_of(run) for run in known if not run.state.is_open} if live else set()
+    raise typer.Exit(1 if 1 in codes else 7 if 7 in codes else 0)
 
 
 @app.command()
@@ -305,37 +333,6 @@ def resume(run: RunNeeded, follow: Follow = False) -> None:
             agent.close()
             return
         _follow_to_end(ctx, ledger, known, agent=agent)
-
-
-@app.command()
-@fail_softly
-def reconcile(
-    runs: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Runs; nothing: every open one.", autocompletion=complete.runs),
-    ] = None,
-    host: Annotated[
-        Text, typer.Option("--host", help="Only this host.", autocompletion=complete.hosts)
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Ask the hosts what really happened to open runs, and write it down."""
-    from orchestrator import output, render
-    from orchestrator.usecases.hostwide import reconcile as run_reconcile
-
-    ctx = context()
-    with ctx.ledger() as ledger:
-        chosen = [ctx.run(ledger, each) for each in runs] if runs else None
-        accounts = run_reconcile(ctx, ledger, chosen, host)
-    if json:
-        output.document(output.accounts_document(accounts))
-    else:
-        render.emit(output.accounts_text(accounts, ctx.clock.now()))
-    for each in accounts:
-        if each.error is not None:
-            ctx.say(f"{each.host}: {each.error}; nothing of its runs was changed")
-    if any(account.error is not None for account in accounts):
-        raise typer.Exit(6)
 
 
 @app.command()

@@ -87,7 +87,7 @@ class Host:
     python: str = "python3"
     root: str = "~/.orch"
     session: str = "auto"  # auto | tmux | screen | plain
-    transport: str = "ssh"  # ssh | local
+    transport: str = "ssh"  # ssh | openssh | local
     backend: str = "direct"
 
     @property

@@ -119,6 +119,7 @@ def accounts_document(accounts: Sequence[HostAccount]) -> list[dict[str, Any]]:
                 {"before": state_document(before), **runjson.to_json(after)}
                 for before, after in account.settled
             ],
+            "taken": [runjson.to_json(run) for run in account.taken],
             "foreign": [
                 {
                     "run_id": run.run_id,
@@ -182,6 +183,9 @@ def accounts_text(accounts: Sequence[HostAccount], now: datetime) -> str:
             lines.append(f"{after.run_id}: " + (was if was == is_ else f"{was} -> {is_}"))
             if not after.state.is_open:
                 lines += [f"  {reason}" for reason in after.outcome_reasons]
+        lines += [
+            f"{run.run_id}: {runtext.state_words(run)} (now in the ledger)" for run in account.taken
+        ]
         if account.foreign:
             count = len(account.foreign)
             lines.append(f"{account.host}: {count} runs that this ledger does not know")

@@ -142,7 +142,7 @@ def _host(entry: Field) -> Host:
     host = LOCAL if name == LOCAL.name else Host(name=name)
     for key, choices in (
         ("session", ("auto", "tmux", "screen", "plain")),
-        ("transport", ("ssh", "local")),
+        ("transport", ("ssh", "openssh", "local")),
         ("backend", ("direct",)),
     ):
         if key in table:

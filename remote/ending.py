@@ -60,7 +60,7 @@ def _until_finished(
     run = layout.run(run_id)
     begun = spoke = checked = time.monotonic()
     known = adopt.owned_status(layout, run_id)
-    watch = stream.Watch(run, channel.input)
+    watch = stream.Watch([run], channel.input)
     try:
         while known["phase"] not in ("finished", "absent"):
             left = 1.0 if patience is None else begun + patience - time.monotonic()

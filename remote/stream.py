@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from remote import adopt, files, status
 from remote.channel import Channel
@@ -21,9 +21,9 @@ IN_DELETE_SELF, IN_MOVE_SELF, IN_NONBLOCK = 0x400, 0x800, 0o4000
 
 
 class Watch:
-    """Wakes when the log or the run directory changes, or when the controller speaks."""
+    """Wakes when a log or a run directory changes, or when the controller speaks."""
 
-    def __init__(self, run: RunFiles, control: int) -> None:
+    def __init__(self, runs: Sequence[RunFiles], control: int) -> None:
         self._control = control
         self._fd = -1
         try:
@@ -34,8 +34,9 @@ class Watch:
             self._add = libc.inotify_add_watch
         except (ImportError, AttributeError, OSError):  # no inotify here: polling alone
             return
-        self.add(run.path, IN_CREATE | IN_MOVED_TO)
-        self.add(run.log, IN_MODIFY | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF)
+        for run in runs:
+            self.add(run.path, IN_CREATE | IN_MOVED_TO)
+            self.add(run.log, IN_MODIFY | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF)
 
     def add(self, path: str, mask: int) -> None:
         if self._fd >= 0:
@@ -154,7 +155,7 @@ def stream(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
 
 def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -> Dict[str, Any]:
     run = reader.run
-    watch = Watch(run, channel.input) if follow else None
+    watch = Watch([run], channel.input) if follow else None
     progress = Progress(run)
     known = adopt.owned_status(layout, run.run_id)
     channel.item({"status": known})
@@ -176,9 +177,9 @@ def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -
                 continue
             moment = time.monotonic()
             if os.path.exists(run.exit) or moment - checked > EVIDENCE_EVERY:
-                before, known = _state(known), adopt.owned_status(layout, run.run_id)
+                before, known = state_of(known), adopt.owned_status(layout, run.run_id)
                 run, checked = layout.run(run.run_id), moment
-                if _state(known) != before:
+                if state_of(known) != before:
                     channel.item({"status": known})
             if moment - spoke > HEARTBEAT:
                 channel.item({})
@@ -188,7 +189,7 @@ def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -
             watch.close()
 
 
-def _state(known: Dict[str, Any]) -> Any:
+def state_of(known: Dict[str, Any]) -> Any:
     return known["phase"], known.get("attempt")
 
 

@@ -63,7 +63,11 @@ def list_runs(layout: Layout, channel: Channel, request: Body) -> Body:
     """Every run of this host; of those in `describe` also what was known at their submit."""
     described = {}
     for run_id in request.get("describe") or []:
-        described[str(run_id)] = files.read_json(layout.run(str(run_id)).spec) or {}
+        run = layout.run(str(run_id))
+        described[str(run_id)] = {
+            **(files.read_json(run.spec) or {}),
+            "config": files.read_json(run.config),
+        }
     return {"run_ids": sorted(os.listdir(layout.runs)), "described": described}
 
 
@@ -76,6 +80,7 @@ VERBS: Dict[str, str] = {
     "resume": "remote.resume:resume",
     "status": "remote.verbs:statuses",
     "stream": "remote.stream:stream",
+    "streams": "remote.streams:streams",
     "results": "remote.results:send",
     "cancel": "remote.ending:cancel",
     "wait": "remote.ending:wait",

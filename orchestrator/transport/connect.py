@@ -18,7 +18,7 @@ def connect(host: Host, env: Mapping[str, str]) -> Agent:
 
 def check_name(host: Host, env: Mapping[str, str]) -> None:
     """NotFound for a host nobody has ever heard of; before a run is recorded for it."""
-    if not host.is_local:
+    if host.transport == "ssh":
         from orchestrator.transport import ssh
 
         ssh.check_name(host, ssh_config(env))
@@ -27,8 +27,12 @@ def check_name(host: Host, env: Mapping[str, str]) -> None:
 def open_transport(host: Host, env: Mapping[str, str]) -> Transport:
     if host.is_local:
         return LocalTransport(host, env)
+    pinned = LocalLayout.from_environment(env).known_hosts
+    if host.transport == "openssh":
+        from orchestrator.transport.openssh import OpenSshTransport
+
+        return OpenSshTransport.open(host, ssh_config(env), pinned, env)
     from orchestrator.transport.ssh import SshTransport
 
     home = Path(env.get("HOME") or Path.home())
-    pinned = LocalLayout.from_environment(env).known_hosts
     return SshTransport.open(host, ssh_config(env), pinned, home)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import select
 import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 from orchestrator import errors
 from orchestrator.domain import Host
+from orchestrator.transport.process import ProcessPipe
 
 # What a login over SSH would have, and what tools need to reach a package index or a GPU. Not the
 # rest: a run on `local` must not depend on what the submitting shell happened to export.
@@ -40,7 +38,7 @@ class LocalTransport:
         self._env = login_environment(environ)
         self._home = Path(environ.get("HOME") or Path.home())
 
-    def run(self, command: str) -> LocalPipe:
+    def run(self, command: str) -> ProcessPipe:
         argv = [self._expanded(word) for word in shlex.split(command)]
         argv = argv[1:] if argv[0] == "exec" else argv
         if argv[0] == "python3":
@@ -60,58 +58,10 @@ class LocalTransport:
         except OSError as exc:
             errors_file.close()
             raise errors.HostUnfit(f"{self._host.name}: {argv[0]}: {exc.strerror}") from None
-        return LocalPipe(self._host, process, errors_file)
+        return ProcessPipe(self._host, process, errors_file)
 
     def _expanded(self, word: str) -> str:
         return str(self._home) + word[1:] if word.startswith("~/") else word
 
     def close(self) -> None:
         pass
-
-
-class LocalPipe:
-    def __init__(
-        self,
-        host: Host,
-        process: subprocess.Popen[bytes],
-        errors_file: IO[bytes],
-    ) -> None:
-        self._host = host
-        self._process = process
-        self._errors = errors_file
-        assert process.stdin is not None and process.stdout is not None
-        self._input = process.stdin.fileno()
-        self._output = process.stdout.fileno()
-
-    def send(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._input, view) :]
-        except BrokenPipeError:
-            pass  # it left; what it said first is still to be read
-
-    def recv(self, count: int, timeout: float) -> bytes:
-        ready, _, _ = select.select([self._output], [], [], timeout)
-        if not ready:
-            raise errors.CallTimeout(f"{self._host.name}: no answer within {timeout:g} s")
-        return os.read(self._output, count)
-
-    def closing_words(self) -> tuple[int | None, str]:
-        try:
-            code: int | None = self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            code = None
-        self._errors.seek(0)
-        return code, self._errors.read(4096).decode("utf-8", "replace")
-
-    def close(self) -> None:
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        try:
-            self._process.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()

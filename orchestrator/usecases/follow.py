@@ -50,6 +50,14 @@ class Cursor:
             body["file"] = self.file
         return body
 
+    def learn(self, item: dict[str, Any], begin: int | None) -> None:
+        """The host says which file the offset belongs to, and where in it the log goes on."""
+        if isinstance(item.get("file"), list):
+            self.file = item["file"]
+            if begin is not None:
+                self.offset = begin
+                self.moved = True
+
 
 def follow(
     ctx: Context,
@@ -140,12 +148,7 @@ def _absent(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> R
 def _item(ctx: Context, ledger: Ledger, run: Run, item: Any, sink: Sink, cursor: Cursor) -> None:
     if not isinstance(item, dict):
         return
-    if isinstance(item.get("file"), list):
-        cursor.file = item["file"]
-        begin = offset(item.get("offset"))
-        if begin is not None:
-            cursor.offset = begin
-            cursor.moved = True
+    cursor.learn(item, offset(item.get("offset")))
     if "marker" in item:
         sink.marker(str(item["marker"])[:200])
     if isinstance(item.get("progress"), str):

@@ -14,6 +14,7 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import run_statuses, words
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.rebuild import described_run, host_name
 from orchestrator.usecases.reconcile import by_host, question
 from orchestrator.usecases.resume import resume_if_due
 from orchestrator.usecases.settle import contradiction, settle
@@ -41,6 +42,7 @@ class HostAccount:
     error: str | None = None
     settled: list[tuple[Run, Run]] = field(default_factory=list)  # (as it was, as it is)
     foreign: list[Foreign] = field(default_factory=list)
+    taken: list[Run] = field(default_factory=list)  # foreign until now, in the ledger from now on
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +50,22 @@ class _Answer:
     statuses: list[dict[str, Any]]
     on_host: list[str]
     described: dict[str, Any]
+    strange: list[dict[str, Any]]  # statuses of runs that are not recorded for this host
 
 
 def reconcile(
-    ctx: Context, ledger: Ledger, runs: Sequence[Run] | None, host: str | None
+    ctx: Context,
+    ledger: Ledger,
+    runs: Sequence[Run] | None,
+    hosts: Sequence[str] = (),
+    *,
+    take: bool = False,
 ) -> list[HostAccount]:
-    """The runs named, or every open run (of `host`), settled by their hosts' evidence.
+    """The runs named, or every open run (of `hosts`), settled by their hosts' evidence.
 
-    Without names the hosts also tell of runs the ledger does not know, and finished runs whose
-    verdict was concluded from absence are asked after again.
+    Without names the hosts also tell of runs the ledger does not know (with `take` they are in the
+    ledger afterwards, as their submit described them there), and finished runs whose verdict was
+    concluded from absence are asked after again.
     """
     accounts: list[HostAccount] = []
 
@@ -64,11 +73,12 @@ def reconcile(
         accounts.append(HostAccount(name, why))
 
     chosen = list(runs) if runs is not None else ledger.runs(open_only=True)
-    if host is not None:
-        chosen = [run for run in chosen if run.host == host]
+    if hosts:
+        chosen = [run for run in chosen if run.host in hosts]
     groups = by_host(ctx, chosen, silent)
-    if host is not None and not any(known.name == host for known in groups):
-        groups[ctx.host(host)] = []
+    for name in dict.fromkeys(hosts):
+        if not any(known.name == name for known in groups):
+            groups[ctx.host(name)] = []
     whole = runs is None
     asked = [
         (place, group, Background(_asking(ctx, ledger, place, group, whole)))
@@ -83,6 +93,8 @@ def reconcile(
             account.error = exc.message
             continue
         account.settled = _settled(ctx, ledger, group, found)
+        if take:
+            account.taken = _taken(ctx, ledger, place, found)
         account.foreign = _foreign(ledger, found)
     return accounts
 
@@ -102,8 +114,11 @@ def _asking(
             body["run_ids"] += sorted(doubtful.intersection(ids))
             statuses = run_statuses(agent.call("status", body, deadline=DEADLINE))
             strange = [run_id for run_id in ids if run_id not in known]
-            described = _listed(agent, strange)[1] if strange else {}
-            return _Answer(statuses, ids, described)
+            if not strange:
+                return _Answer(statuses, ids, {}, [])
+            described = _listed(agent, strange)[1]
+            asked = agent.call("status", {"run_ids": strange}, deadline=DEADLINE)
+            return _Answer(statuses, ids, described, run_statuses(asked))
 
     return ask
 
@@ -141,6 +156,21 @@ def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run
     if seen and status["phase"] == "absent" and status.get("living") == 0:
         ledger.lost(run.run_id, ctx.now(), "its host has neither its directory nor a process of it")
     return ledger.get(run.run_id)
+
+
+def _taken(ctx: Context, ledger: Ledger, host: Host, found: _Answer) -> list[Run]:
+    """The foreign runs that their submit described well enough, recorded and settled."""
+    states = {status["run_id"]: status for status in found.strange}
+    told = []
+    for run_id in ledger.lacks(found.on_host):
+        about = found.described.get(run_id)
+        run = described_run(run_id, host_name(ctx, host, about), about)
+        status = states.get(run_id)
+        if run is None or status is None:
+            continue
+        ledger.adopt(run, ctx.now(), {"host": host.name})
+        told.append(settle(ledger, run, status, ctx.now()))
+    return told
 
 
 def _foreign(ledger: Ledger, found: _Answer) -> list[Foreign]:

@@ -355,6 +355,16 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
             "supersedes": run.supersedes,
             "tags": dict(run.tags),
             "note": run.note,
+            # From here on: what only a ledger that is made anew needs.
+            "host": run.host,
+            "profile": run.profile,
+            "overrides": dict(run.overrides),
+            "findings": list(run.findings),
+            "forced": run.forced,
+            "git_commit": run.git_commit,
+            "git_dirty": run.git_dirty,
+            "snapshot": scan.tree,
+            "data": {name: item.tree for name, item in data.items()},
         },
         "order": {
             "stages": [{"name": s.name, "argv": list(s.argv)} for s in spec.stages],

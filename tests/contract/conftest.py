@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,20 @@ def far_desk(new_desk: MakeDesk, sshd: PrivateSshd) -> Desk:
     return new_desk(host=box(sshd), ssh_config=sshd.client_config)
 
 
+TRANSPORT = "ORCH_TEST_TRANSPORT"
+
+
+@pytest.fixture(params=["ssh", "openssh"])
+def over(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs over each SSH transport: hosts made by `box` use this one."""
+    monkeypatch.setenv(TRANSPORT, request.param)
+    return str(request.param)
+
+
 def box(server: PrivateSshd, **more: Any) -> dict[str, Any]:
     """The host entry for a private server, known to the ssh config under its alias."""
-    return {"ssh": server.alias, "root": str(server.root_dir), "session": "plain", **more}
+    described = {"ssh": server.alias, "root": str(server.root_dir), "session": "plain"}
+    return {**described, "transport": os.environ.get(TRANSPORT, "ssh"), **more}
 
 
 # --- a host that lies -----------------------------------------------------------------------------

@@ -65,6 +65,7 @@ class Reader(threading.Thread):
                 self.text += chunk.decode()
 
 
+@pytest.mark.usefixtures("over")
 @pytest.mark.ssh
 def test_f02_a_followed_log_survives_twenty_cuts_without_a_gap_or_a_repeat(
     proxied: Callable[..., Desk], proxy: Proxy, sshd: PrivateSshd
@@ -88,6 +89,7 @@ def test_f02_a_followed_log_survives_twenty_cuts_without_a_gap_or_a_repeat(
     assert "not affected" in errors.text
 
 
+@pytest.mark.usefixtures("over")
 @pytest.mark.ssh
 def test_f01_a_sync_that_is_cut_starts_nothing_and_the_next_one_completes(
     proxied: Callable[..., Desk], proxy: Proxy
@@ -118,6 +120,7 @@ open("results/model.bin", "wb").write(random.Random(99).randbytes(2_500_000))
 """
 
 
+@pytest.mark.usefixtures("over")
 @pytest.mark.ssh
 def test_f03_a_fetch_that_is_cut_leaves_nothing_wrong_and_goes_on(
     proxied: Callable[..., Desk], proxy: Proxy
@@ -144,6 +147,7 @@ def test_f03_a_fetch_that_is_cut_leaves_nothing_wrong_and_goes_on(
     assert "0 files" in again or "41" in again
 
 
+@pytest.mark.usefixtures("over")
 @pytest.mark.ssh
 def test_f09_a_start_whose_answer_is_lost_is_unknown_then_found_and_never_repeated(
     proxied: Callable[..., Desk], proxy: Proxy, sshd: PrivateSshd

@@ -14,7 +14,7 @@ from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import WORK_LOG, Desk, assert_clear, is_root
 from tests.helpers.sshd import SYSTEM_PATH, PrivateSshd
 
-pytestmark = pytest.mark.ssh
+pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("over")]
 
 MakeSshd = Callable[..., PrivateSshd]
 needs_root = pytest.mark.skipif(not is_root(), reason="an account with its own shell needs root")

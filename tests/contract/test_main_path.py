@@ -23,11 +23,12 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 
 def way(name: str, session: str) -> pytest.param:
     marks = [pytest.mark.sessions] if session in ("tmux", "screen") else []
-    marks += [pytest.mark.ssh] if name == "ssh" else []
+    marks += [pytest.mark.ssh] if name != "local" else []
     return pytest.param((name, session), id=f"{name}-{session}", marks=marks)
 
 
-WAYS = [way(name, session) for name in ("local", "ssh") for session in ("tmux", "screen", "plain")]
+SESSIONS = ("tmux", "screen", "plain")
+WAYS = [way(name, session) for name in ("local", "ssh", "openssh") for session in SESSIONS]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def desk_for(kind: tuple[str, str], new_desk: MakeDesk, server: PrivateSshd | No
     if name == "local":
         return new_desk(host={"transport": "local", "session": session}, git=True)
     assert server is not None
-    host = box(server, session=session)
+    host = box(server, session=session, transport=name)
     return new_desk(host=host, ssh_config=server.client_config, git=True)
 
 

@@ -13,7 +13,7 @@ from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import Desk, assert_clear
 from tests.helpers.sshd import PrivateSshd
 
-pytestmark = pytest.mark.ssh
+pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("over")]
 
 MakeSshd = Callable[..., PrivateSshd]
 
@@ -66,6 +66,7 @@ def test_f87_a_changed_key_is_refused_and_nothing_is_sent(
         desk.orch("host", "trust", "-y", "box")
     desk.orch("doctor", "box")
     server.rotate_host_keys()
+    server.kill_sessions()  # a connection that stands was made under the old key
     before = server.log().count("Accepted publickey")
     done = desk.orch("submit", "train", code=8)
     assert_clear(done, "box", "CHANGED", _fingerprint(server))

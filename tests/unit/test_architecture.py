@@ -34,6 +34,7 @@ LAYER_OF = {
             "commands",
             "complete",
             "console",
+            "manylogs",
             "output",
             "progress",
             "render",

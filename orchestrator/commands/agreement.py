@@ -1,0 +1,82 @@
+"""Commands that make the ledger agree with the hosts: reconcile, ledger rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from orchestrator import complete
+from orchestrator.commands.arguments import Json, Text
+from orchestrator.console import context, fail_softly
+
+if TYPE_CHECKING:
+    from orchestrator.usecases.context import Context
+    from orchestrator.usecases.hostwide import HostAccount
+
+
+def register(app: typer.Typer, ledger_app: typer.Typer) -> None:
+    app.command()(reconcile)
+    ledger_app.command("rebuild")(ledger_rebuild)
+
+
+@fail_softly
+def reconcile(
+    runs: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Runs; nothing: every open one.", autocompletion=complete.runs),
+    ] = None,
+    host: Annotated[
+        Text, typer.Option("--host", help="Only this host.", autocompletion=complete.hosts)
+    ] = None,
+    take: Annotated[
+        bool, typer.Option("--import", help="Take runs into the ledger that it does not know.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Ask the hosts what really happened to open runs, and write it down."""
+    from orchestrator.usecases.hostwide import reconcile as run_reconcile
+
+    ctx = context()
+    with ctx.ledger() as ledger:
+        chosen = [ctx.run(ledger, each) for each in runs] if runs else None
+        accounts = run_reconcile(ctx, ledger, chosen, [host] if host else [], take=take)
+    _tell_accounts(ctx, accounts, json)
+
+
+@fail_softly
+def ledger_rebuild(
+    hosts: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--host", help="Repeatable; default: all that orch.yaml and config.yaml name.",
+            autocompletion=complete.hosts,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Make the ledger whole from the run directories on the hosts; a damaged one is kept aside."""
+    from orchestrator.usecases.hosts import known_hosts
+    from orchestrator.usecases.hostwide import reconcile as run_reconcile
+    from orchestrator.usecases.rebuild import fresh_ledger
+
+    ctx = context()
+    named = [host.name for host, source in known_hosts(ctx) if source != "ssh config"]
+    with fresh_ledger(ctx) as ledger:
+        accounts = run_reconcile(ctx, ledger, None, hosts or named, take=True)
+    _tell_accounts(ctx, accounts, json)
+
+
+def _tell_accounts(ctx: Context, accounts: Sequence[HostAccount], json: bool) -> None:
+    from orchestrator import output, render
+
+    if json:
+        output.document(output.accounts_document(accounts))
+    else:
+        render.emit(output.accounts_text(accounts, ctx.clock.now()))
+    for each in accounts:
+        if each.error is not None:
+            ctx.say(f"{each.host}: {each.error}; nothing of its runs was changed")
+    if any(account.error is not None for account in accounts):
+        raise typer.Exit(6)

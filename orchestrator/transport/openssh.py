@@ -1,0 +1,290 @@
+"""SSH through the user's own OpenSSH client: for what only it can do (hardware keys, GSSAPI, a
+master connection that was opened by hand with a second factor, odd ProxyJump chains).
+
+One master connection for each host is shared by all commands and stays for a minute after the last.
+The same rules as in `ssh.py`: unknown or changed host keys end it before anything is sent, nothing
+is forwarded, nobody is prompted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from orchestrator import errors
+from orchestrator.domain import Host
+from orchestrator.transport.process import ProcessPipe
+
+CONNECT_DEADLINE = 60.0  # of the whole login, a hardware key's touch included
+CHECK_DEADLINE = 3.0
+PERSIST = 60
+SOCKET_MAX = 80  # sun_path holds 108 bytes; while it makes a socket ssh appends 17 to its name
+
+# What comes from the command line goes before the user's configuration.
+OPTIONS: Mapping[str, str] = {
+    "BatchMode": "yes",
+    "StrictHostKeyChecking": "yes",
+    "UpdateHostKeys": "no",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "ClearAllForwardings": "yes",
+    "PermitLocalCommand": "no",
+    "RemoteCommand": "none",
+    "RequestTTY": "no",
+    "Tunnel": "no",
+    "LogLevel": "INFO",
+    "ConnectTimeout": "20",
+    "ServerAliveInterval": "5",
+    "ServerAliveCountMax": "3",
+}
+
+
+class OpenSshTransport:
+    """A live master connection to one host; `run` starts commands over it."""
+
+    def __init__(self, host: Host, argv: Sequence[str], socket: str, env: Mapping[str, str]):
+        self._host, self._argv, self._socket, self._env = host, list(argv), socket, dict(env)
+
+    @classmethod
+    def open(
+        cls, host: Host, ssh_config: Path, pinned: Path, env: Mapping[str, str]
+    ) -> OpenSshTransport:
+        """Connected and authenticated, or a TransportError or TrustError says why not."""
+        environ = {**env, "LC_ALL": "C"}  # what ssh says is read
+        bare = _client(host, ssh_config)
+        told = _effective(host, bare, environ)
+        argv = [*bare, *_known_hosts(told, pinned)]
+        own = told.get("controlpath", "none")
+        if own != "none" and _answers(argv, own, environ, host):
+            return cls(host, argv, own, environ)
+        socket = str(_folder(env) / _name(host, argv))
+        with _locked(socket + ".lock"):
+            if not _answers(argv, socket, environ, host):
+                _remove_stale(socket)
+                _start_master(host, argv, socket, environ)
+        return cls(host, argv, socket, environ)
+
+    def run(self, command: str) -> ProcessPipe:
+        argv = [*self._argv, "-o", "ControlMaster=no", "-S", self._socket, "-T"]
+        errors_file = tempfile.TemporaryFile()  # noqa: SIM115 - the pipe closes it
+        process = subprocess.Popen(
+            [*argv, _target(self._host), "--", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors_file,
+            env=self._env,
+            start_new_session=True,
+            bufsize=0,
+        )
+        return _Pipe(self._host, process, errors_file)
+
+    def close(self) -> None:
+        """The master stays for the next command and ends by itself."""
+
+
+class _Pipe(ProcessPipe):
+    def closing_words(self) -> tuple[int | None, str]:
+        """ssh's own exit status is 255; what it says then is about the connection."""
+        code, words = super().closing_words()
+        if code != 255:
+            return code, words
+        if words.strip():
+            raise translated(self._host, words)
+        return None, words
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def _client(host: Host, ssh_config: Path) -> list[str]:
+    argv = ["ssh"]
+    if ssh_config.exists():
+        argv += ["-F", str(ssh_config)]
+    for name, value in OPTIONS.items():
+        argv += ["-o", f"{name}={value}"]
+    port = _address(host)[1]
+    return argv if port is None else [*argv, "-p", port]
+
+
+def _target(host: Host) -> str:
+    return _address(host)[0]
+
+
+def _address(host: Host) -> tuple[str, str | None]:
+    """([user@]host, port) of `[user@]host[:port]`, or the alias."""
+    text = host.ssh or host.name
+    user, at, place = text.rpartition("@")
+    name, colon, port = place.rpartition(":")
+    if not colon or place.endswith("]"):
+        name, port = place, ""
+    return f"{user}{at}{name.strip('[]')}", port or None
+
+
+def _effective(host: Host, argv: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
+    """The configuration ssh would use, by lower-case keyword (`ssh -G`)."""
+    done = _asked([*argv, "-G", _target(host)], env, CHECK_DEADLINE * 5)
+    if done is None or done.returncode != 0:
+        raise translated(host, done.stderr if done else "ssh -G does not end")
+    pairs = (line.partition(" ") for line in done.stdout.splitlines())
+    return {name: value for name, _, value in pairs}
+
+
+def _known_hosts(told: Mapping[str, str], pinned: Path) -> list[str]:
+    files = told.get("userknownhostsfile", "~/.ssh/known_hosts")
+    if not pinned.exists():
+        return []
+    return ["-o", f'UserKnownHostsFile={files} "{pinned}"']
+
+
+def _asked(
+    argv: Sequence[str], env: Mapping[str, str], deadline: float
+) -> subprocess.CompletedProcess[str] | None:
+    """What a short call said; None when it did not end in time. HostUnfit without a client."""
+    try:
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=deadline, env=dict(env), start_new_session=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None
+    except OSError as exc:
+        raise errors.UsageError(
+            f"{argv[0]}: {exc.strerror}: a host with `transport: openssh` needs it here",
+            hint="install the OpenSSH client, or set `transport: ssh` for this host",
+        ) from None
+
+
+# --- the master -----------------------------------------------------------------------------------
+
+
+def _folder(env: Mapping[str, str]) -> Path:
+    """A folder of this user alone, with a path short enough for a socket; made if absent.
+
+    Where another user got there first a fresh one is made, for this command only.
+    """
+    runtime = env.get("XDG_RUNTIME_DIR") or ""
+    places = [Path(runtime) / "orch-ssh"] if runtime.startswith("/") else []
+    for place in (*places, Path(f"/tmp/orch-ssh-{os.getuid()}")):
+        if len(str(place)) <= SOCKET_MAX - 20 and _is_private(place):
+            return place
+    return Path(tempfile.mkdtemp(prefix="orch-ssh-", dir="/tmp"))
+
+
+def _is_private(place: Path) -> bool:
+    try:
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(mode=0o700)
+        info = os.lstat(place)
+    except OSError:
+        return False
+    private = stat.S_ISDIR(info.st_mode) and not info.st_mode & 0o077
+    return private and info.st_uid == os.getuid()
+
+
+def _name(host: Host, argv: Sequence[str]) -> str:
+    """Other options, another target or another configuration: another connection."""
+    text = "\0".join([*argv, _target(host)])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Two commands at once make one master: the second would go into the background without."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _answers(argv: Sequence[str], socket: str, env: Mapping[str, str], host: Host) -> bool:
+    if not os.path.exists(socket):
+        return False
+    done = _asked([*argv, "-S", socket, "-O", "check", _target(host)], env, CHECK_DEADLINE)
+    return done is not None and done.returncode == 0
+
+
+def _remove_stale(socket: str) -> None:
+    """What a killed or frozen master left behind goes, if it is a socket and ours."""
+    try:
+        info = os.lstat(socket)
+    except FileNotFoundError:
+        return
+    if stat.S_ISSOCK(info.st_mode) and info.st_uid == os.getuid():
+        os.unlink(socket)
+        return
+    raise errors.ConnectFailed(
+        f"{socket} is in the way and is no socket of yours; it was left alone",
+        hint="look at it and remove it",
+    )
+
+
+def _start_master(host: Host, argv: Sequence[str], socket: str, env: Mapping[str, str]) -> None:
+    master = ["-f", "-N", "-M", "-o", f"ControlPersist={PERSIST}", "-S", socket]
+    with tempfile.TemporaryFile() as said:  # a pipe would be held open by the master
+        try:
+            done = subprocess.run(
+                [*argv, *master, _target(host)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env=dict(env),
+                timeout=CONNECT_DEADLINE,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired:
+            raise errors.ConnectFailed(
+                f"{host.name}: no login within {CONNECT_DEADLINE:g} s", hint=_again(host)
+            ) from None
+        if done.returncode != 0:
+            said.seek(0)
+            raise translated(host, said.read(65536).decode("utf-8", "replace"))
+
+
+# --- what ssh says --------------------------------------------------------------------------------
+
+
+def _again(host: Host) -> str:
+    return f"runs that go on there go on; `orch doctor {host.name}` tells when it answers again"
+
+
+def translated(host: Host, words: str) -> errors.OrchError:
+    """ssh's words as one of our errors; the last lines tell most."""
+    where = f"{host.name} ({host.ssh or 'ssh config'})"
+    lines = [line.strip() for line in words.splitlines() if line.strip(" @\r\n")]
+    last = lines[-1] if lines else "ssh ended without a word"
+    if "IDENTIFICATION HAS CHANGED" in words or "has changed and you have requested" in words:
+        found = re.search(r"SHA256:[A-Za-z0-9+/]+", words)
+        offered = f" to {found.group()}" if found else ""
+        return errors.HostKeyChanged(
+            f"{where}: the host key CHANGED{offered}; nothing was sent",
+            hint="if the host was reinstalled, remove the old key from known_hosts "
+            f"(`ssh-keygen -R`) and run `orch host trust {host.name}`",
+        )
+    if "Host key verification failed" in words or "host key is known for" in words:
+        return errors.HostKeyUnknown(
+            f"{where}: its host key is not known; nothing was sent",
+            hint=f"`orch host trust {host.name}` shows the fingerprint and pins it",
+        )
+    if re.search(r"Permission denied|Too many authentication failures|UNPROTECTED", words):
+        return errors.AuthFailed(
+            f"{where}: login refused: {last}",
+            hint="check User and IdentityFile in the ssh config; a second factor needs a master "
+            "connection of yours (ControlPath in the ssh config), opened by hand",
+        )
+    if re.search(r"[Bb]ad (owner|configuration|number|yes/no)|extra arguments at end", words):
+        return errors.UsageError(f"{where}: {last}", hint="mend the ssh config")
+    if "Could not resolve hostname" in words:
+        return errors.ConnectFailed(f"{where}: the name does not resolve", hint=_again(host))
+    if "timed out" in words:
+        return errors.ConnectFailed(f"{where}: no connection in time", hint=_again(host))
+    return errors.ConnectFailed(f"{where}: cannot connect: {last[:400]}", hint=_again(host))
