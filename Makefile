@@ -24,7 +24,7 @@ endif
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jobs-venv format check test test-tools faults bench retrain lock clean
+.PHONY: help venv jobs-venv format check test test-tools faults simulate bench retrain lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,9 @@ test: venv test-tools ## every test this machine can run; says which it cannot
 
 faults: venv test-tools ## the tests of docs/faults.md, row by row
 	@$(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
+
+simulate: venv ## 10 000 histories of controllers, host and link; SEED=n shows one
+	@$(BIN)/python -m tests.faults.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
 
 # The programs the tests run besides python. As root with apt the missing ones are installed
 # (RUNLEVEL=1: without starting a service); otherwise their lanes are named and skipped.
