@@ -24,7 +24,7 @@ endif
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jobs-venv format check test test-tools faults simulate bench retrain lock clean
+.PHONY: help venv jobs-venv format check test test-tools faults simulate fuzz bench retrain lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ faults: venv test-tools ## the tests of docs/faults.md, row by row
 
 simulate: venv ## 10 000 histories of controllers, host and link; SEED=n shows one
 	@$(BIN)/python -m tests.faults.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
+
+fuzz: venv ## frames, requests, specs, metrics, manifests, results: 20 000 cases and more of each
+	@$(BIN)/python -m pytest -q tests/faults/test_fuzz.py --hypothesis-profile=fuzz $(PYTEST_ARGS)
 
 # The programs the tests run besides python. As root with apt the missing ones are installed
 # (RUNLEVEL=1: without starting a service); otherwise their lanes are named and skipped.

@@ -148,6 +148,8 @@ class Agent:
                 return
             if frame.kind not in (wire.ITEM, wire.DATA):
                 raise wire.WireError("a frame of a kind that no host may send")
+            if frame.kind == wire.ITEM:
+                frame.json()  # here, where what is no JSON becomes an error of ours
             yield frame
 
     def _request(self, verb: str, body: Body) -> bytes:
