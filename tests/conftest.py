@@ -107,9 +107,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m fault` selects the tests whose names carry a row of docs/faults.md."""
+    """`-m fault` selects the tests whose names carry a row of docs/faults.md, and tests/faults."""
     for item in items:
-        if rows_of(item.name):
+        if rows_of(item.name) or item.path.parent.name == "faults":
             item.add_marker("fault")
 
 

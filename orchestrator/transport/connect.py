@@ -27,8 +27,9 @@ def check_name(host: Host, env: Mapping[str, str]) -> None:
 def open_transport(host: Host, env: Mapping[str, str]) -> Transport:
     if host.is_local:
         return LocalTransport(host, env)
+    from orchestrator.retry import when_let_in
     from orchestrator.transport.ssh import SshTransport
 
     home = Path(env.get("HOME") or Path.home())
     pinned = LocalLayout.from_environment(env).known_hosts
-    return SshTransport.open(host, ssh_config(env), pinned, home)
+    return when_let_in(lambda: SshTransport.open(host, ssh_config(env), pinned, home))
