@@ -24,7 +24,7 @@ endif
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jobs-venv format check test test-tools faults bench results retrain example-report lock clean
+.PHONY: help venv jobs-venv format check test test-tools faults simulate fuzz bench results retrain example-report lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,12 @@ test: venv test-tools ## every test this machine can run; says which it cannot
 
 faults: venv test-tools ## the tests of docs/faults.md, row by row
 	@$(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
+
+simulate: venv ## 10 000 histories of controllers, host and link; SEED=n shows one
+	@$(BIN)/python -m tests.faults.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
+
+fuzz: venv ## frames, requests, specs, metrics, manifests, results: 20 000 cases and more of each
+	@$(BIN)/python -m pytest -q tests/faults/test_fuzz.py --hypothesis-profile=fuzz $(PYTEST_ARGS)
 
 # The programs the tests run besides python. As root with apt the missing ones are installed
 # (RUNLEVEL=1: without starting a service); otherwise their lanes are named and skipped.

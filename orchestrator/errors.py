@@ -9,6 +9,7 @@
     │   └── GpuBusy         5   no free GPU for what the spec asks
     ├── TransportError      6   the host was not reached; the run's state is unchanged
     │   ├── ConnectFailed   6   no connection could be made
+    │   │   └── HostFull    6   the host takes no more logins or sessions just now
     │   ├── LinkLost        6   the connection ended before the reply's trailer
     │   ├── CallTimeout     6   no answer within the deadline
     │   ├── FrameGarbled    6   what came back is not our protocol
@@ -88,6 +89,10 @@ class TransportError(OrchError):
 
 
 class ConnectFailed(TransportError):
+    pass
+
+
+class HostFull(ConnectFailed):
     pass
 
 

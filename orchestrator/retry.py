@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.errors import ConnectFailed, FolderBusy, LinkLost, TransportError
+from orchestrator.errors import ConnectFailed, FolderBusy, HostFull, LinkLost, TransportError
 
 T = TypeVar("T")
 
@@ -36,6 +36,25 @@ def reconnecting(
         reraise=True,
     )
     return policy(connect)
+
+
+LET_IN_WITHIN = 8.0  # seconds a login is tried again while the host has too many of them
+
+
+def when_let_in(enter: Callable[[], T], patience: float = LET_IN_WITHIN) -> T:
+    """Log in, or open a session, where only so many are let in at a time; with random pauses.
+
+    Safe to repeat: the host refused before anything was asked of it.
+    """
+    import tenacity
+
+    policy = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(HostFull),
+        wait=tenacity.wait_random(0.05, 0.8),
+        stop=tenacity.stop_after_delay(patience),
+        reraise=True,
+    )
+    return policy(enter)
 
 
 WAIT_FOR_FOLDER = 600.0  # seconds a fetch waits for another one of the same run

@@ -62,10 +62,11 @@ def _sizes(folder: str) -> Dict[str, int]:
 
 def _part_size(layout: Layout, entry: wire.Entry) -> int:
     """How much of a large object an interrupted transfer left; small ones start again."""
-    if entry.size <= WHOLE_MAX:
+    part = layout.part(entry.sha256)
+    if entry.size <= WHOLE_MAX or files.is_locked(part + ".lock"):
         return 0
     try:
-        size = os.stat(layout.part(entry.sha256)).st_size
+        size = os.stat(part).st_size
     except FileNotFoundError:
         return 0
     return size if size < entry.size else 0
@@ -111,32 +112,45 @@ def put_object(layout: Layout, sha256: str, content: bytes) -> None:
 def _receive_large(layout: Layout, entry: wire.Entry, have: int, stream: "ByteStream") -> None:
     part = layout.part(entry.sha256)
     guard = files.try_lock(part + ".lock")
-    if guard is None:
-        raise wire.WireError("another transfer of the same large file is under way")
-    digest = hashlib.sha256()
-    try:
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if guard is not None:
         try:
-            os.ftruncate(fd, have)
-            left = have
-            while left:
-                chunk = os.read(fd, min(left, 1 << 20))
-                digest.update(chunk)
-                left -= len(chunk)
-            for chunk in stream.chunks(entry.size - have):
-                digest.update(chunk)
-                files.write_all(fd, chunk)
+            _receive_part(layout, part, entry, have, stream)
         finally:
-            os.close(fd)
-        if digest.hexdigest() != entry.sha256:
-            files.remove(part)
-            raise wire.WireError("an object arrived with other bytes than its name says")
-        os.chmod(part, 0o400)
-        os.makedirs(os.path.dirname(layout.object(entry.sha256)), 0o700, exist_ok=True)
-        os.rename(part, layout.object(entry.sha256))
+            files.remove(part + ".lock")
+            os.close(guard)
+        return
+    if have:
+        raise wire.WireError("another transfer of the same large file went on where this one was")
+    own = "%s.%d" % (part, os.getpid())  # another transfer of it is under way: each has its own
+    try:
+        _receive_part(layout, own, entry, 0, stream)
     finally:
-        files.remove(part + ".lock")
-        os.close(guard)
+        files.remove(own)
+
+
+def _receive_part(
+    layout: Layout, part: str, entry: wire.Entry, have: int, stream: "ByteStream"
+) -> None:
+    digest = hashlib.sha256()
+    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, have)
+        left = have
+        while left:
+            chunk = os.read(fd, min(left, 1 << 20))
+            digest.update(chunk)
+            left -= len(chunk)
+        for chunk in stream.chunks(entry.size - have):
+            digest.update(chunk)
+            files.write_all(fd, chunk)
+    finally:
+        os.close(fd)
+    if digest.hexdigest() != entry.sha256:
+        files.remove(part)
+        raise wire.WireError("an object arrived with other bytes than its name says")
+    os.chmod(part, 0o400)
+    os.makedirs(os.path.dirname(layout.object(entry.sha256)), 0o700, exist_ok=True)
+    os.rename(part, layout.object(entry.sha256))
 
 
 class ByteStream:

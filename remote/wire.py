@@ -205,8 +205,14 @@ def tree_hash(manifest: bytes) -> str:
 
 def encode_manifest(lines: Iterable[bytes]) -> bytes:
     """`lines` in any order; each as `Entry.line` makes it."""
-    ordered = sorted(lines, key=lambda line: line.split(b" ", 4)[4])
-    return b"".join(line + b"\0" for line in ordered)
+    return b"".join(line + b"\0" for line in sorted(lines, key=_path_of))
+
+
+def _path_of(line: bytes) -> bytes:
+    parts = line.split(b" ", 4)
+    if len(parts) != 5:
+        raise WireError("a manifest line that does not parse")
+    return parts[4]
 
 
 def split_manifest(manifest: bytes) -> List[bytes]:

@@ -20,6 +20,9 @@ from tests.helpers.sshd import PrivateSshd
 
 # Deadlines measure the machine, not the code; the seed is printed, so a failure can be repeated.
 hypothesis.settings.register_profile("orch", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "fuzz", hypothesis.settings.get_profile("orch"), max_examples=20_000
+)
 hypothesis.settings.load_profile("orch")
 
 
@@ -104,9 +107,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m fault` selects the tests whose names carry a row of docs/faults.md."""
+    """`-m fault` selects the tests whose names carry a row of docs/faults.md, and tests/faults."""
     for item in items:
-        if rows_of(item.name):
+        if rows_of(item.name) or item.path.parent.name == "faults":
             item.add_marker("fault")
 
 

@@ -21,6 +21,7 @@ Body = Mapping[str, Any]
 
 CALL_DEADLINE = 60.0  # seconds of silence after which a call is given up
 STREAM_DEADLINE = 45.0  # a stream sends something at least every 10 s
+RATE_MIN = 1024  # bytes/s: what trickles in more slowly counts as silence
 
 
 class Pipe(Protocol):
@@ -67,6 +68,7 @@ class Agent:
         self._reader: wire.FrameReader | None = None
         self._last: list[tuple[int, bytes]] = []
         self._deadline = CALL_DEADLINE
+        self._give_up = 0.0  # when the frame that is due counts as not coming
         self._fresh = True
 
     def close(self) -> None:
@@ -148,6 +150,8 @@ class Agent:
                 return
             if frame.kind not in (wire.ITEM, wire.DATA):
                 raise wire.WireError("a frame of a kind that no host may send")
+            if frame.kind == wire.ITEM:
+                frame.json()  # here, where what is no JSON becomes an error of ours
             yield frame
 
     def _request(self, verb: str, body: Body) -> bytes:
@@ -182,12 +186,21 @@ class Agent:
         self._pipe = self._transport.run(command)
         pipe = self._pipe
         self._reader = wire.FrameReader(
-            lambda count: pipe.recv(count, self._deadline), self._nonce_source()
+            lambda count: self._receive(pipe, count), self._nonce_source()
         )
         self._fresh = True
 
+    def _receive(self, pipe: Pipe, count: int) -> bytes:
+        """Bytes of the frame that is due: they buy it time, but no more than they are worth."""
+        left = self._give_up - time.monotonic()
+        data = pipe.recv(count, max(0.0, round(left, 1)))
+        later = time.monotonic() + self._deadline
+        self._give_up = min(later, self._give_up + len(data) / RATE_MIN)
+        return data
+
     def _next(self) -> wire.Frame:
         assert self._reader is not None
+        self._give_up = time.monotonic() + self._deadline
         try:
             frame = self._reader.next()
         except wire.LinkClosed:

@@ -32,7 +32,8 @@ def open_transport(host: Host, env: Mapping[str, str]) -> Transport:
         from orchestrator.transport.openssh import OpenSshTransport
 
         return OpenSshTransport.open(host, ssh_config(env), pinned, env)
+    from orchestrator.retry import when_let_in
     from orchestrator.transport.ssh import SshTransport
 
     home = Path(env.get("HOME") or Path.home())
-    return SshTransport.open(host, ssh_config(env), pinned, home)
+    return when_let_in(lambda: SshTransport.open(host, ssh_config(env), pinned, home))

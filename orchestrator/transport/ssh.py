@@ -21,6 +21,7 @@ import paramiko
 
 from orchestrator import errors
 from orchestrator.domain import Host
+from orchestrator.retry import when_let_in
 
 # paramiko logs its threads' tracebacks; what a user needs to know is raised as an error of ours.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -28,6 +29,7 @@ logging.getLogger("paramiko").propagate = False
 
 CONNECT_TIMEOUT = 20.0
 AUTH_TIMEOUT = 30.0
+SESSION_WITHIN = 3.0
 # A wide window and large packets: with paramiko's defaults a pull is bound by its packet rate.
 WINDOW = 16 * 1024 * 1024
 PACKET = 256 * 1024
@@ -100,13 +102,18 @@ class SshTransport:
         return cls(host, connection)
 
     def run(self, command: str) -> SshPipe:
+        # A session that we have just closed may count on the host for a moment longer.
+        channel = when_let_in(self._session, SESSION_WITHIN)
         with translated(self._host, self._connection):
-            channel = self._connection.transport.open_session(
-                window_size=WINDOW, max_packet_size=PACKET, timeout=CONNECT_TIMEOUT
-            )
             channel.settimeout(CONNECT_TIMEOUT)
             channel.exec_command(command)
         return SshPipe(self._host, channel)
+
+    def _session(self) -> paramiko.Channel:
+        with translated(self._host, self._connection):
+            return self._connection.transport.open_session(
+                window_size=WINDOW, max_packet_size=PACKET, timeout=CONNECT_TIMEOUT
+            )
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
@@ -300,7 +307,7 @@ def _connect_error(host: Host, where: str, exc: Exception) -> errors.OrchError:
             hint=f"`orch host trust {host.name}` shows the fingerprint and pins it",
         )
     if isinstance(exc, paramiko.ChannelException):
-        return errors.ConnectFailed(
+        return errors.HostFull(
             f"{host.name} ({where}): the host refused a session ({text})",
             hint="its MaxSessions may be reached",
         )
@@ -308,6 +315,11 @@ def _connect_error(host: Host, where: str, exc: Exception) -> errors.OrchError:
         return errors.ConnectFailed(f"{host.name} ({where}): the name does not resolve", hint=hint)
     if isinstance(exc, TimeoutError):
         return errors.ConnectFailed(f"{host.name} ({where}): no connection in time", hint=hint)
+    if "protocol banner" in text:
+        return errors.HostFull(
+            f"{host.name} ({where}): it hung up before it said that it speaks SSH",
+            hint="many logins at once may exceed its MaxStartups; try again",
+        )
     return errors.ConnectFailed(f"{host.name} ({where}): cannot connect: {text}", hint=hint)
 
 

@@ -62,9 +62,9 @@ class Desk:
         assert_exit(done, done.returncode if code is None else code)
         return done
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """A running `orch ARGS`, in a process group of its own."""
-        return start_orch(args, home=self.home, project=self.project, env=self.env)
+    def start(self, *args: str, **streams: Any) -> subprocess.Popen[str]:
+        """A running `orch ARGS`, in a process group of its own; `stdout`, `stderr`: else pipes."""
+        return start_orch(args, home=self.home, project=self.project, env=self.env, **streams)
 
     def submit(self, *args: str, code: int = 0) -> str:
         """The id of a new run: the only thing on stdout."""

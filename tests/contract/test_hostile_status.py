@@ -35,6 +35,7 @@ BYTES: dict[str, tuple[Answer, type[OrchError]]] = {
     "a wrong checksum": (lambda r, n: end({"ok": True})(r, n)[:-1] + b"!", FrameGarbled),
     "garbage after a frame": (lambda r, n: frames((wire.ITEM, {}))(r, n) + b"x" * 99, FrameGarbled),
     "no json": (frames((wire.END, b"{")), FrameGarbled),
+    "an item that is no json": (end({"ok": True}, (wire.ITEM, b"{")), FrameGarbled),
     "deep json": (frames((wire.END, b"[" * 200_000)), FrameGarbled),
     "a list": (end([]), FrameGarbled),
     "a number": (end(7), FrameGarbled),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "ORCH_DATA")
 TRACEBACK = "Traceback (most recent call last)"
@@ -67,7 +68,13 @@ def run_orch(
 
 
 def start_orch(
-    args: Sequence[str], *, home: Path, project: Path, env: Mapping[str, str] | None = None
+    args: Sequence[str],
+    *,
+    home: Path,
+    project: Path,
+    env: Mapping[str, str] | None = None,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
 ) -> subprocess.Popen[str]:
     """A running `orch ARGS` whose output is read and which is signalled by the caller.
 
@@ -79,8 +86,8 @@ def start_orch(
         cwd=project,
         env=orch_env(home, env),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )

@@ -1,0 +1,43 @@
+"""Histories of controllers, host and link under all the dice can do to them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.usecases import submit as submitting
+from tests.faults.simulation.many import played, replayed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_f47_f49_no_history_breaks_an_invariant(full: bool, pytestconfig: pytest.Config) -> None:
+    seed = pytestconfig.getoption("seed")
+    chosen = ["--seed", str(seed)] if seed is not None else ["--seeds", "10000" if full else "500"]
+    argv = [sys.executable, "-m", "tests.faults.simulation", *chosen]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    print(done.stdout)
+
+
+def test_a_seed_gives_the_same_history_each_time() -> None:
+    first, again = replayed(41), replayed(41)
+    assert first == again
+    assert "JOB" in first[1]
+
+
+def test_a_controller_that_gives_up_too_early_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(ctx: Any, ledger: Any, run: Any, exc: BaseException, sent: bool) -> None:
+        ledger.never_started(run.run_id, ctx.now(), "something went wrong")
+
+    monkeypatch.setattr(submitting, "_note_failure", give_up)
+    broken, told, _ = played(range(300))
+    assert broken is not None
+    assert "I3" in told
+    holds, replay = replayed(broken)
+    assert not holds
+    assert "I3" in replay
