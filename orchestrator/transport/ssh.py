@@ -111,9 +111,10 @@ class SshTransport:
 
     def _session(self) -> paramiko.Channel:
         with translated(self._host, self._connection):
-            return self._connection.transport.open_session(
+            channel: paramiko.Channel = self._connection.transport.open_session(
                 window_size=WINDOW, max_packet_size=PACKET, timeout=CONNECT_TIMEOUT
             )
+            return channel
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
