@@ -85,9 +85,10 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
     except BrokenPipeError:
         return False
     except OSError as exc:
-        kind = "HostDiskFull" if files.is_full(exc) else "HostError"
         where = "%s: " % exc.filename if exc.filename else ""
-        problem, fatal = {"kind": kind, "message": "%s%s" % (where, exc.strerror)}, True
+        problem, fatal = {"kind": "HostError", "message": "%s%s" % (where, exc.strerror)}, True
+        if files.is_full(exc):
+            problem = {"kind": "HostDiskFull", "message": files.full_words(exc, layout.root)}
     except Exception as exc:  # the last net: the controller must learn of it in words
         text = "%s: %s" % (type(exc).__name__, exc)
         problem, fatal = {"kind": "HostError", "message": text}, True

@@ -111,7 +111,21 @@ def remove(path: str) -> None:
 
 
 def is_full(exc: OSError) -> bool:
-    return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Nothing can be written there until somebody makes room."""
+    return exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def full_words(exc: OSError, path: str) -> str:
+    """Which kind of room is lacking under `path`."""
+    if exc.errno == errno.EROFS:
+        return "the file system of %s on the host is mounted read-only" % path
+    if exc.errno == errno.EDQUOT:
+        return "your disk quota on the host is used up (under %s)" % path
+    info = os.statvfs(path)
+    if info.f_files and not info.f_favail:
+        return "no inodes are left under %s on the host: too many files there" % path
+    free = info.f_bavail * info.f_frsize
+    return "the disk under %s on the host is full: %d kB free" % (path, free >> 10)
 
 
 def filesystem(path: str) -> str:

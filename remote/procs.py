@@ -243,8 +243,13 @@ def run_quiet(argv: Sequence[str], env: Dict[str, str], deadline: float) -> Opti
     return wait_for(pid, deadline)
 
 
-def capture(argv: Sequence[str], deadline: float, limit: int = 1 << 20) -> Optional[bytes]:
-    """What a small tool printed; None if it is absent, failed, or took longer than `deadline` s."""
+def capture(
+    argv: Sequence[str], deadline: float, limit: int = 1 << 20, stuck: Optional[List[int]] = None
+) -> Optional[bytes]:
+    """What a small tool printed; None if it is absent, failed, or took longer than `deadline` s.
+
+    One that does not even end when it is killed is left to itself; its pid is added to `stuck`.
+    """
     read_end, write_end = os.pipe()
     try:
         pid = spawn(argv, dict(os.environ), "/", write_end)
@@ -262,13 +267,21 @@ def capture(argv: Sequence[str], deadline: float, limit: int = 1 << 20) -> Optio
             if chunk == b"":
                 break
             if chunk is None:
-                send(pid, signal.SIGKILL)
+                _abandon(pid, stuck)
                 return None
             parts.append(chunk)
     finally:
         os.close(read_end)
     code = wait_for(pid, max(0.1, end - time.monotonic()))
+    if code is None:
+        _abandon(pid, stuck)
     return b"".join(parts) if code == 0 else None
+
+
+def _abandon(pid: int, stuck: Optional[List[int]]) -> None:
+    send(pid, signal.SIGKILL)
+    if wait_for(pid, 0.5) is None and stuck is not None:
+        stuck.append(pid)
 
 
 def wait_for(pid: int, deadline: float) -> Optional[int]:

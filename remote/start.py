@@ -62,8 +62,9 @@ def _claimed(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: byte
     except OSError as exc:
         if not files.is_full(exc):
             raise
+        told = files.full_words(exc, layout.root)  # while it is so
         _withdraw(run)
-        raise Refused("HostDiskFull", _full(layout)) from None
+        raise Refused("HostDiskFull", told) from None
 
 
 def _receive_delta(layout: Layout, channel: Channel, request: Dict[str, Any]) -> bytes:
@@ -119,14 +120,6 @@ def check_host(layout: Layout, order: Dict[str, Any], more: int) -> None:
         if len(cards) < least:
             text = "the run needs %d GPU(s), nvidia-smi on the host shows %d"
             raise Refused("GpuBusy", text % (least, len(cards)))
-
-
-def _full(layout: Layout) -> str:
-    free = files.free_bytes(layout.root)
-    return "the disk (or quota) under %s on the host is full: %d kB free" % (
-        layout.root,
-        free >> 10,
-    )
 
 
 def _claim(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes) -> bool:

@@ -126,15 +126,25 @@ class Supervisor:
         if not most or self.leases:
             return
         least = int(self.order.get("gpus_min") or 0)
+        smi, told = gpu.Smi(), ""
         while True:
+            why = ""
             try:
-                held = gpu.lease(self.layout, least, most, self.order.get("gpu_memory"))
-            except gpu.NoAnswer:
-                held = None if least else ([], [])
-            if held is not None:
-                self.gpus, self.leases = held
+                seen = smi.cards()
+                self.gpus, self.leases = gpu.lease(
+                    self.layout, seen, least, most, self.order.get("gpu_memory")
+                )
                 return
+            except gpu.Busy as exc:
+                why = str(exc)
+            except gpu.NoAnswer as exc:
+                if not least:
+                    return
+                why = str(exc)
             self.report({"phase": "queued"})
+            if why != told:
+                told = why
+                self.say("waits for %d GPU(s): %s" % (least, why))
             self._wait(None, QUEUE_POLL)
 
     def _environment(self) -> str:

@@ -81,9 +81,23 @@ def test_f30_a_host_without_inodes_refuses_and_nothing_is_left_half_made(
     place = small_disk(tmp_path / "host", "64m", "nr_inodes=120")
     desk = new_desk(host=on(place), files={f"pkg/m{n}.py": f"{n}" for n in range(150)})
     done = desk.orch("submit", "train", code=10)
-    assert_clear(done, "box")
+    assert_clear(done, "box", "inodes")
     never_ran(desk)
     subprocess.run(["mount", "-o", "remount,nr_inodes=5000", place], check=True)
+    desk.orch("submit", "train", "-f")
+
+
+def test_f30_a_host_that_was_remounted_read_only_says_so_and_runs_nothing(
+    new_desk: MakeDesk, small_disk: Mount, tmp_path: Path
+) -> None:
+    place = small_disk(tmp_path / "host", "64m")
+    desk = new_desk(host=on(place))
+    desk.orch("submit", "train", "-f")
+    subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+    done = desk.orch("submit", "train", code=10)
+    assert_clear(done, "box", "read-only")
+    assert desk.show()["verdict"] == "never_started"
+    subprocess.run(["mount", "-o", "remount,rw", place], check=True)
     desk.orch("submit", "train", "-f")
 
 

@@ -1,0 +1,105 @@
+"""Runs that need GPUs, on a host whose nvidia-smi is the test's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import MakeDesk
+from tests.contract.desk import Desk, supervisor_of, until
+from tests.helpers import processes
+
+IDLE = "0, GPU-a, NVIDIA H100, 4, 81559, 0, 570.86"
+BUSY = "0, GPU-a, NVIDIA H100, 40000, 81559, 99, 570.86"
+HELD: dict[str, Any] = {
+    "command": 'echo "card $CUDA_VISIBLE_DEVICES"; until test -e ../go; do sleep 0.05; done',
+    "resources": {"gpus": 1},
+}
+
+
+class Cards:
+    """What nvidia-smi prints from now on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def say(self, text: str, code: int = 0) -> None:
+        new = self.folder / "new"
+        new.write_text(f"#!/bin/sh\necho '{text}'\nexit {code}\n")
+        new.chmod(0o755)
+        new.rename(self.folder / "nvidia-smi")
+
+
+@pytest.fixture
+def cards(tmp_path: Path) -> Cards:
+    return Cards(tmp_path / "cards")
+
+
+@pytest.fixture
+def desk(new_desk: MakeDesk, cards: Cards) -> Desk:
+    desk = new_desk({"held": HELD})
+    desk.env["PATH"] = f"{cards.folder}:{os.environ['PATH']}"
+    return desk
+
+
+def folder(desk: Desk, run_id: str) -> Path:
+    return desk.home / ".orch" / "runs" / run_id
+
+
+def log(desk: Desk, run_id: str) -> str:
+    path = folder(desk, run_id) / "log"
+    return path.read_text() if path.exists() else ""
+
+
+def test_f37_a_busy_card_is_waited_for_and_the_log_says_so(desk: Desk, cards: Cards) -> None:
+    cards.say(BUSY)
+    run_id = desk.submit("held")
+    assert desk.show(run_id)["state"] == "queued"
+    until(lambda: "waits for 1 GPU(s): GPU 0 is in use by others" in log(desk, run_id))
+    cards.say(IDLE)
+    until(lambda: "card 0" in log(desk, run_id), 30)
+    (folder(desk, run_id) / "go").touch()
+    desk.orch("wait", run_id)
+
+
+def test_f38_of_two_runs_for_one_card_one_waits_for_the_other(desk: Desk, cards: Cards) -> None:
+    cards.say(IDLE)
+    first, second = desk.submit("held"), desk.submit("held")
+    until(lambda: "GPU 0 is leased by another run" in log(desk, second))
+    assert desk.show(second)["state"] == "queued"
+    (folder(desk, first) / "go").touch()
+    until(lambda: "card 0" in log(desk, second), 30)
+    (folder(desk, second) / "go").touch()
+    desk.orch("wait", second)
+
+
+def test_f23_f38_the_lease_outlives_a_killed_supervisor_as_long_as_the_job_does(
+    desk: Desk, cards: Cards
+) -> None:
+    cards.say(IDLE)
+    first = desk.submit("held")
+    until(lambda: "card 0" in log(desk, first))
+    processes.end([supervisor_of(folder(desk, first))])
+    second = desk.submit("held")
+    until(lambda: "GPU 0 is leased by another run" in log(desk, second))
+    (folder(desk, first) / "go").touch()
+    until(lambda: "card 0" in log(desk, second), 30)
+    (folder(desk, second) / "go").touch()
+    desk.orch("wait", second)
+
+
+def test_f39_f41_a_host_without_usable_cards_refuses_before_anything_starts(
+    desk: Desk, cards: Cards
+) -> None:
+    for text, code in (("No devices were found", 0), ("driver mismatch", 9)):
+        cards.say(text, code)
+        done = desk.orch("submit", "held", code=5)
+        assert "box" in done.stderr
+        assert "GPU" in done.stderr
+    assert {row[2] for row in desk.rows()} == {"never_started"}
+    desk.spec("cpu", {"command": "echo \"cards '$CUDA_VISIBLE_DEVICES'\""})
+    assert "cards ''" in desk.orch("submit", "cpu", "-f").stdout
