@@ -34,7 +34,6 @@ def status(layout: Layout, run_id: str) -> Dict[str, Any]:
     run = layout.run(run_id)
     report: Dict[str, Any] = {"run_id": run_id, "phase": "absent", "host_time": now()}
     if not os.path.isdir(run.path):
-        report["living"] = len(procs.tagged(run_id))  # of one whose directory was taken away
         return report
     report["phase"] = _phase(layout, run)
     report["attempt"] = run.attempt

@@ -30,12 +30,17 @@ def statuses(layout: Layout, channel: Channel, request: Body) -> Body:
     """The status of each of `run_ids`, in their order.
 
     Before that each of `close` ({"run_id", "attempt", "verdict", "reason"}) that has not started is
-    closed for good, and a job found without its supervisor is watched again.
+    closed for good, and a job found without its supervisor is watched again. With `search` the
+    status of an absent run counts its `living` processes: its directory may have been taken away.
     """
     for item in request.get("close") or []:
         end = End(str(item["verdict"]), reasons=(str(item["reason"]),))
         closing.close(layout, str(item["run_id"]), int(item["attempt"]), end)
-    return {"runs": [adopt.owned_status(layout, str(run_id)) for run_id in request["run_ids"]]}
+    found = [adopt.owned_status(layout, str(run_id)) for run_id in request["run_ids"]]
+    for known in found if request.get("search") else []:
+        if known["phase"] == "absent":
+            known["living"] = len(procs.tagged(known["run_id"]))
+    return {"runs": found}
 
 
 def view(layout: Layout, channel: Channel, request: Body) -> Body:

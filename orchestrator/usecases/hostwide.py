@@ -102,7 +102,7 @@ def reconcile(
 def _asking(
     ctx: Context, ledger: Ledger, host: Host, runs: Sequence[Run], whole: bool
 ) -> Callable[[], _Answer]:
-    body = question(ctx, runs)
+    body = {**question(ctx, runs), "search": True}
     recorded = ledger.on_host(host.name) if whole else {}
     doubtful = {run_id for run_id, (_, verdict) in recorded.items() if verdict in DOUBTFUL}
     known = set(recorded)

@@ -115,3 +115,22 @@ def test_a_supervisor_that_is_asked_to_end_takes_the_job_with_it_and_says_so(
     shown = desk.show(run_id)
     assert (shown["verdict"], shown["cause"]) == ("killed", "terminated")
     assert of_run(run_id) == []
+
+
+def resident(pid: int) -> int:
+    """kB of memory the process holds, shared pages included."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+def test_who_stands_by_a_run_is_small(new_desk: MakeDesk) -> None:
+    desk = new_desk({"held": HELD})
+    run_id, place = begun(desk, "held")
+    keeper = json.loads((place / "job.json").read_text())["pid"]
+    assert resident(supervisor_of(place)) < 15_000
+    assert resident(keeper) < 15_000
+    without_supervisor(place)
+    desk.orch("ls")
+    assert resident(supervisor_of(place)) < 15_000
+    (place / "go").touch()
+    desk.orch("wait", run_id)
