@@ -69,7 +69,8 @@ def is_news(run: Run, status: Mapping[str, Any]) -> bool:
     """Whether `settle` would write down more than that the host answered."""
     phase = run_status(status, run.run_id)["phase"]
     same = PHASES.get(phase) is run.state and run.session is not None
-    return not same or (_number(status.get("attempt")) or 1) != run.attempt or "adopted" in status
+    same = same and (_number(status.get("attempt")) or 1) == run.attempt
+    return not same or "adopted" in status or "events" in status
 
 
 def contradiction(run: Run, status: Mapping[str, Any]) -> str | None:
