@@ -66,17 +66,6 @@ def test_f37_a_busy_card_is_waited_for_and_the_log_says_so(desk: Desk, cards: Ca
     desk.orch("wait", run_id)
 
 
-def test_f38_of_two_runs_for_one_card_one_waits_for_the_other(desk: Desk, cards: Cards) -> None:
-    cards.say(IDLE)
-    first, second = desk.submit("held"), desk.submit("held")
-    until(lambda: "GPU 0 is leased by another run" in log(desk, second))
-    assert desk.show(second)["state"] == "queued"
-    (folder(desk, first) / "go").touch()
-    until(lambda: "card 0" in log(desk, second), 30)
-    (folder(desk, second) / "go").touch()
-    desk.orch("wait", second)
-
-
 def test_f23_f38_the_lease_outlives_a_killed_supervisor_as_long_as_the_job_does(
     desk: Desk, cards: Cards
 ) -> None:
@@ -90,16 +79,3 @@ def test_f23_f38_the_lease_outlives_a_killed_supervisor_as_long_as_the_job_does(
     until(lambda: "card 0" in log(desk, second), 30)
     (folder(desk, second) / "go").touch()
     desk.orch("wait", second)
-
-
-def test_f39_f41_a_host_without_usable_cards_refuses_before_anything_starts(
-    desk: Desk, cards: Cards
-) -> None:
-    for text, code in (("No devices were found", 0), ("driver mismatch", 9)):
-        cards.say(text, code)
-        done = desk.orch("submit", "held", code=5)
-        assert "box" in done.stderr
-        assert "GPU" in done.stderr
-    assert {row[2] for row in desk.rows()} == {"never_started"}
-    desk.spec("cpu", {"command": "echo \"cards '$CUDA_VISIBLE_DEVICES'\""})
-    assert "cards ''" in desk.orch("submit", "cpu", "-f").stdout

@@ -104,7 +104,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("text", GARBAGE)
 def test_f41_what_does_not_parse_is_never_a_free_gpu(text: str) -> None:
-    assert [card for card in gpu.parse(text) if gpu.is_free(card, None)] == []
+    assert [card for card in gpu.parse(text) if not gpu.why_not_free(card, None)] == []
     assert len(gpu.parse(f"{text}\n{IDLE}")) >= 1
 
 

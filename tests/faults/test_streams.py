@@ -14,7 +14,8 @@ from orchestrator.domain import Host, Run
 from orchestrator.errors import OrchError, TransportError
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
-from orchestrator.transport.local import LocalPipe, LocalTransport
+from orchestrator.transport.local import LocalTransport
+from orchestrator.transport.process import ProcessPipe
 from orchestrator.unpack import JOURNAL, PARTS
 from orchestrator.usecases import fetch
 from orchestrator.usecases.context import Context
@@ -108,7 +109,7 @@ class CutTransport(LocalTransport):
         super().__init__(host, {"HOME": str(home), "PATH": os.environ["PATH"]})
         self.limit, self.got = limit, b""
 
-    def run(self, command: str) -> LocalPipe:
+    def run(self, command: str) -> ProcessPipe:
         pipe = super().run(command)
         read = pipe.recv
 
