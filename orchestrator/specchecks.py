@@ -92,11 +92,14 @@ def canary(field: Field | None, config: Mapping[str, Any]) -> Canary | None:
     scale = table.get("scale")
     if scale is not None and not isinstance(scale.value, (int, float)):
         _parsed(scale, config)
+    wanted = expect(table.get("expect"))
+    if wanted.against is not None:
+        raise table["expect"].error("a canary is held against no earlier run; leave `against` out")
     return Canary(
         argv=argv(table["command"]),
         time=table["time"].read(units.duration) if "time" in table else CANARY_TIME,
         metrics_file=table["metrics"].plain_path() if "metrics" in table else None,
-        expect=expect(table.get("expect")),
+        expect=wanted,
         scale=str(scale.value) if scale is not None else None,
     )
 

@@ -163,7 +163,8 @@ MISTAKES: tuple[Case, ...] = (
            "lr_scheduler.warmup <"),
     Case("misspelt --set", args=("--set", "training.step=500")),
     Case("--set of another type", args=("--set", "training.steps=many")),
-    config("model of another size than the checkpoint, waived", "hidden: 8", "hidden: 16", waived("model.hidden")),
+    config("model of another size than the checkpoint, waived", "hidden: 8", "hidden: 16",
+           waived("model.hidden")),
     # the checkpoint
     prefixed("model."), prefixed("_orig_mod."),
     Case("checkpoint of a larger model", data=other_shapes),
