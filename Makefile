@@ -24,7 +24,7 @@ endif
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jobs-venv format check test test-tools faults simulate fuzz bench results retrain example-report lock clean
+.PHONY: help venv jobs-venv format check test test-tools faults simulate fuzz bench corpus results retrain example-report lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -147,6 +147,9 @@ example-report: jobs-venv ## docs/example-report.html and .md anew, from two rea
 	orch fetch-results $$good $$bad >/dev/null; ended $$?; \
 	for kind in html md; do \
 	  orch report $$bad --against $$good -o docs/example-report.$$kind || exit $$?; done
+
+corpus: venv ## what the checks catch, measured: docs/checks.md
+	@$(BIN)/python -m tests.corpus --write docs/checks.md $(CORPUS_ARGS)
 
 clean: ## caches only; results and .venv stay
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

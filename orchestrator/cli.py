@@ -186,6 +186,7 @@ def _follow_to_end(
 ) -> None:
     """Follow, then leave with the code that tells how the run ended."""
     from orchestrator import output
+    from orchestrator.usecases import tell
     from orchestrator.usecases.follow import Cursor, follow
     from orchestrator.usecases.settle import exit_code_of
 
@@ -198,6 +199,7 @@ def _follow_to_end(
         ctx.say(output.detached_line(run))
         raise typer.Exit(INTERRUPTED) from None
     if live and not known.state.is_open:
+        tell.of_end(ctx, ledger, known)
         ctx.say(output.ended_line(known))
         raise typer.Exit(exit_code_of(known))
 
@@ -259,7 +261,7 @@ def wait(
     """Wait until a run ends; the exit code tells how it did."""
     from orchestrator import output, units
     from orchestrator.errors import NotFinished
-    from orchestrator.usecases import follow
+    from orchestrator.usecases import follow, tell
     from orchestrator.usecases.settle import exit_code_of
 
     ctx = context()
@@ -276,6 +278,7 @@ def wait(
         except KeyboardInterrupt:
             ctx.say(output.detached_line(chosen))
             raise typer.Exit(INTERRUPTED) from None
+        tell.of_end(ctx, ledger, ended)
         if json:
             output.run_document(ended, ledger.events(ended.run_id))
     ctx.say(output.ended_line(ended))

@@ -189,7 +189,9 @@ def recorded(spec: JobSpec) -> dict[str, Any]:
     if baseline is not None:
         expect["tolerance"] = spec.expect.tolerance
         expect["baseline"] = asdict(baseline)
+    notify = {"notify": dict(spec.notify)} if spec.notify else {}
     return {
+        **notify,
         "expect": expect,
         "metrics": {
             "file": spec.metrics_file,

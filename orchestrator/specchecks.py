@@ -92,11 +92,14 @@ def canary(field: Field | None, config: Mapping[str, Any]) -> Canary | None:
     scale = table.get("scale")
     if scale is not None and not isinstance(scale.value, (int, float)):
         _parsed(scale, config)
+    wanted = expect(table.get("expect"))
+    if wanted.against is not None:
+        raise table["expect"].error("a canary is held against no earlier run; leave `against` out")
     return Canary(
         argv=argv(table["command"]),
         time=table["time"].read(units.duration) if "time" in table else CANARY_TIME,
         metrics_file=table["metrics"].plain_path() if "metrics" in table else None,
-        expect=expect(table.get("expect")),
+        expect=wanted,
         scale=str(scale.value) if scale is not None else None,
     )
 
@@ -204,13 +207,15 @@ def _from(table: Mapping[str, Field]) -> dict[str, Any]:
 
 
 def notify(field: Field | None) -> Mapping[str, Any] | None:
-    """{webhook, format, argv, events}: whom the host tells; `webhook` may be a `$VARIABLE`."""
+    """{webhook, format, argv, events, by}: whom to tell; `webhook` may be a `$VARIABLE`."""
     if field is None:
         return None
-    table = field.table(("webhook", "format", "command", "events"))
+    table = field.table(("webhook", "format", "command", "events", "by"))
     if "webhook" not in table and "command" not in table:
         raise field.error("`notify` needs `webhook:` or `command:`")
-    told: dict[str, Any] = {"events": ["guard", "end"]}
+    told: dict[str, Any] = {"events": ["guard", "end"], "by": "host"}
+    if "by" in table:
+        told["by"] = table["by"].one_of(("host", "controller", "both"))
     if "events" in table:
         told["events"] = [item.one_of(("guard", "end")) for item in table["events"].items()]
     if "webhook" in table:

@@ -13,7 +13,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from remote import files, gpu
+from remote import events, files, gpu
 from remote.layout import RunFiles
 from remote.series import Series
 
@@ -270,6 +270,15 @@ class Guards:
         self.guards = [self._made(spec, cards, now) for spec in specs]
         self.fired = [0] * len(specs)
         self.troubled = [False] * len(specs)
+        self._recall(specs)
+
+    def _recall(self, specs: List[Spec]) -> None:
+        """What fired in this attempt under an earlier supervisor is known already."""
+        for event in events.read(self.run):
+            if event.get("attempt") == self.run.attempt and event.get("guard") in specs:
+                at = specs.index(event["guard"])
+                self.troubled[at] = True
+                self.fired[at] += 1
 
     def _made(self, spec: Spec, cards: List[gpu.Gpu], now: float) -> Guard:
         if "log" in spec:

@@ -1,6 +1,7 @@
-"""Tell someone: a webhook (Slack-compatible or ntfy) or a command. Runs in a fork of its own.
+"""Tell someone: a webhook (Slack-compatible or ntfy) or a command.
 
-Whatever goes wrong here is written down as an event and ends nothing.
+For a run this happens in a fork of its own: what goes wrong becomes an event, and ends nothing. The
+controller asks the agent of its own machine (verb `notify`).
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from remote import events, procs, status
-from remote.layout import RunFiles
+from remote.channel import Channel
+from remote.layout import Layout, RunFiles
 
 DEADLINE = 10.0
 COMMAND_DEADLINE = 60.0
@@ -20,14 +22,27 @@ TRIES = (0.0, 2.0, 10.0)  # seconds before each try of a webhook
 
 def send(run: RunFiles, order: Dict[str, Any], message: Dict[str, Any]) -> None:
     """Deliver `message` ({"text", "run_id", "event", ...}); a failure becomes an event."""
+    for problem in deliver(order, message, run.tree):
+        events.append(run, status.now(), "notify", problem)
+
+
+def notify(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Deliver `message` as `order` says, commands in the folder `cwd`; what went wrong."""
+    return {"problems": deliver(request["order"], request["message"], str(request["cwd"]))}
+
+
+def deliver(order: Dict[str, Any], message: Dict[str, Any], cwd: str) -> List[str]:
+    """What went wrong, one line for each way of telling that failed."""
+    problems = []
     if order.get("webhook"):
         problem = _post(str(order["webhook"]), str(order.get("format") or "slack"), message)
         if problem:
-            events.append(run, status.now(), "notify", "the webhook did not take it: " + problem)
+            problems.append("the webhook did not take it: " + problem)
     if order.get("argv"):
-        problem = _run(order, message, run)
+        problem = _run(order, message, cwd)
         if problem:
-            events.append(run, status.now(), "notify", "the notify command failed: " + problem)
+            problems.append("the notify command failed: " + problem)
+    return problems
 
 
 def _post(url: str, form: str, message: Dict[str, Any]) -> Optional[str]:
@@ -56,13 +71,13 @@ def _post(url: str, form: str, message: Dict[str, Any]) -> Optional[str]:
     return problem
 
 
-def _run(order: Dict[str, Any], message: Dict[str, Any], run: RunFiles) -> Optional[str]:
+def _run(order: Dict[str, Any], message: Dict[str, Any], cwd: str) -> Optional[str]:
     read_end, write_end = os.pipe()
     null = os.open("/dev/null", os.O_WRONLY)
     env = {key: value for key, value in os.environ.items() if key != procs.RUN_TAG}
     env.update(ORCH_EVENT=message["event"], ORCH_TEXT=message["text"])
     try:
-        pid = procs.spawn(order["argv"], env, run.tree, null, source=read_end)
+        pid = procs.spawn(order["argv"], env, cwd, null, source=read_end)
     except OSError as exc:
         return str(exc.strerror)
     finally:

@@ -26,12 +26,25 @@ class Series:
         self._rest = b""
         self._skipping = False
         self.size = 0
+        if run.attempt > 1:
+            self._skip()
+
+    def _skip(self) -> None:
+        """What an earlier attempt wrote is no news of this one."""
+        try:
+            info = os.stat(self._path())
+        except OSError:
+            return
+        self._identity, self._offset = (info.st_dev, info.st_ino), info.st_size
+        self.size = info.st_size
+
+    def _path(self) -> str:
+        return os.path.join(status.results_root(self._run, self._folder), "metrics.jsonl")
 
     def read(self, take: Callable[[Dict[str, Any]], None], looks: int = LOOK_MAX) -> bool:
         """Hand out what is new; True when there is more than one look may read."""
-        path = os.path.join(status.results_root(self._run, self._folder), "metrics.jsonl")
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(self._path(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return False
         try:

@@ -329,6 +329,7 @@ class Supervisor:
                 reason = "a guard ended it (%s): %s" % (firing.action, text)
                 ending = End("killed", "guard", reasons=(reason,))
             about = {"action": firing.action, "acted": acts, "evidence": firing.evidence}
+            about["attempt"] = self.run.attempt
             events.append(self.run, status.now(), "guard", text, guard=firing.guard, **about)
             self.say("guard (%s): %s" % (firing.action if acts else "warn", text))
             self._tell("guard", text)
@@ -339,7 +340,7 @@ class Supervisor:
     def _tell(self, event: str, text: str) -> None:
         """Notify whom the spec names, in a child that nobody waits for."""
         order = self.order.get("notify") or {}
-        if event not in (order.get("events") or ()):
+        if event not in (order.get("events") or ()) or order.get("by") == "controller":
             return
         text = "%s (%s): %s" % (order.get("job"), self.run.run_id, text)
         message = {"text": text, "event": event, "run_id": self.run.run_id, "job": order.get("job")}

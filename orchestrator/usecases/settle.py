@@ -69,8 +69,8 @@ def is_news(run: Run, status: Mapping[str, Any]) -> bool:
     """Whether `settle` would write down more than that the host answered."""
     phase = run_status(status, run.run_id)["phase"]
     same = PHASES.get(phase) is run.state and run.session is not None
-    same = same and (_number(status.get("attempt")) or 1) == run.attempt
-    return not same or "adopted" in status or "events" in status
+    told = "adopted" in status or bool(status.get("events"))
+    return not same or told or (_number(status.get("attempt")) or 1) != run.attempt
 
 
 def contradiction(run: Run, status: Mapping[str, Any]) -> str | None:

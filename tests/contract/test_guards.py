@@ -83,6 +83,23 @@ def test_kill_gives_no_grace_and_warn_lets_the_run_go_on(new_desk: MakeDesk) -> 
     assert desk.show()["verdict"] == "cancelled"
 
 
+def test_a_stopped_run_can_go_on_and_is_not_stopped_for_what_it_wrote_before(
+    new_desk: MakeDesk,
+) -> None:
+    twice = (
+        'echo "{\\"step\\": 1, \\"loss\\": NaN}" >> results/metrics.jsonl; sleep 300',
+        'echo "{\\"step\\": 2, \\"loss\\": 1.0}" >> results/metrics.jsonl; sleep 3',
+    )
+    command = f"if test $ORCH_ATTEMPT = 1; then {twice[0]}; else {twice[1]}; fi"
+    desk = new_desk({"twice": {"command": command,
+                               "guards": [{"metric": "loss", "rule": "finite"}]}})  # fmt: skip
+    run_id = desk.submit("twice")
+    desk.orch("wait", code=1)
+    desk.orch("resume", run_id, "-f")
+    shown = desk.show()
+    assert (shown["verdict"], len(guard_events(shown))) == ("succeeded", 1)
+
+
 def test_what_a_job_wrote_just_before_its_end_is_looked_at_too(new_desk: MakeDesk) -> None:
     quick = 'echo \'{"step": 1, "loss": NaN}\' > results/metrics.jsonl'
     desk = new_desk({"quick": {**job(""), "command": quick,
@@ -183,6 +200,24 @@ def test_the_host_tells_a_webhook_and_a_command_of_guards_and_of_the_end(
         if path.is_file() and not path.is_symlink():
             assert b"/secret" not in path.read_bytes(), path
     assert b"/secret" not in (desk.home / "state" / "orch" / "ledger.db").read_bytes()
+
+
+def test_the_controller_tells_where_the_host_reaches_nobody(new_desk: MakeDesk) -> None:
+    with webhook() as (url, sent):
+        notify = {"webhook": "$HOOK", "command": "cat > told; exit 3", "by": "controller"}
+        desk = new_desk({"ends": {"command": "exit 4", "notify": notify}})
+        no_proxy(desk)
+        desk.env["HOOK"] = url
+        run_id = desk.submit("ends")
+        done = desk.orch("wait", code=1)
+        assert "the notify command failed: exit code 3" in done.stderr
+        desk.orch("wait", code=1)  # told once
+    ((_, body),) = sent
+    assert json.loads(body)["text"].startswith(f"ends ({run_id}): failed: exit code 4")
+    assert json.loads((desk.project / "told").read_text())["run_id"] == run_id
+    assert b"/secret" not in (desk.home / "state" / "orch" / "ledger.db").read_bytes()
+    del desk.env["HOOK"]
+    assert "HOOK" in desk.orch("submit", "ends", code=2).stderr
 
 
 def test_ntfy_gets_plain_text(new_desk: MakeDesk) -> None:

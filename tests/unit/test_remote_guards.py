@@ -182,6 +182,29 @@ def test_a_file_begun_anew_is_read_from_its_start(watch: Callable[..., Watched])
     assert run.after(2) == ["loss is nan at step 1"]
 
 
+def test_a_later_attempt_is_not_judged_by_the_lines_of_an_earlier_one(
+    watch: Callable[..., Watched],
+) -> None:
+    run = watch(FINITE)
+    run.write('{"step": 1, "loss": NaN}')
+    again = RunFiles(run.run.path, "run-1", 2)
+    run.guards = Guards(again, [FINITE], [])
+    assert run.after(2) == []
+    run.write('{"step": 2, "loss": NaN}')
+    assert run.after(2) == ["loss is nan at step 2"]
+
+
+def test_another_supervisor_of_the_same_attempt_does_not_tell_it_again(
+    watch: Callable[..., Watched],
+) -> None:
+    run = watch(FINITE)
+    run.write('{"step": 1, "loss": NaN}')
+    assert run.after(2) == ["loss is nan at step 1"]
+    events.append(run.run, "T", "guard", "loss is nan at step 1", guard=FINITE, attempt=1)
+    run.guards = Guards(run.run, [FINITE], [])
+    assert run.after(2) == []
+
+
 def test_overlong_lines_and_large_files_cost_bounded_memory(watch: Callable[..., Watched]) -> None:
     import tracemalloc
 

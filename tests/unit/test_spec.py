@@ -155,6 +155,7 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nnotify: {webhook: 'file:///etc/passwd'}", 2, "http(s)://"),
         ("command: x\nguards: [{metric: loss, rule: finit}]", 2, "did you mean `finite`?"),
         ("command: x\ncanary: {command: y, scale: steps / 10}", 2, "no key `steps`"),
+        ("command: x\ncanary: {command: y, expect: {against: best}}", 2, "no earlier run"),
         ("command: x\ncanary: {time: 5m}", 2, "needs `command:`"),
         ("command: x\ncheckpoint: {file: a}", 2, "needs `model:` and one of"),
         ("command: x\ncheckpoint: {file: a, at: /b, model: m}", 2, "needs `model:` and one of"),
