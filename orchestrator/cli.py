@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from orchestrator import complete
-from orchestrator.commands import account, agreement, listing
+from orchestrator.commands import account, agreement, ledger, listing
 from orchestrator.commands.arguments import Json, RunArg, RunNeeded, Text
 from orchestrator.console import INTERRUPTED, context, fail_softly, run_main
 
@@ -34,6 +34,7 @@ app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
 account.register(app)
 listing.register(app)
 agreement.register(app, ledger_app)
+ledger.register(ledger_app)
 
 Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
 RunList = Annotated[
