@@ -465,27 +465,5 @@ def host_trust(
         raise typer.Exit(8)
 
 
-@ledger_app.command("export")
-@fail_softly
-def ledger_export(
-    format_: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
-    output: Annotated[Text, typer.Option("-o", "--output", help="A file; default stdout.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
-    json: Json = False,
-) -> None:
-    """Every run with its config, as CSV or JSON."""
-    from orchestrator import render
-    from orchestrator.usecases.listing import export
-
-    ctx = context()
-    text = export(ctx, "json" if json else format_, everywhere=all_)
-    if output is None:
-        render.emit(text)
-        return
-    path = ctx.cwd / output
-    path.write_text(text, encoding="utf-8")
-    ctx.say(f"wrote {path}")
-
-
 def main() -> None:
     run_main(app)

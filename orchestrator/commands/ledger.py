@@ -1,4 +1,4 @@
-"""Commands on the ledger as a whole: verify, import."""
+"""Commands on the ledger as a whole: export, verify, import."""
 
 from __future__ import annotations
 
@@ -14,8 +14,37 @@ Runs = Optional[list[str]]  # noqa: UP045
 
 
 def register(app: typer.Typer) -> None:
+    app.command()(export)
     app.command()(verify)
     app.command("import")(take_in)
+
+
+@fail_softly
+def export(
+    format_: Annotated[str, typer.Option("--format", help="csv, json or mlflow.")] = "csv",
+    output: Annotated[Text, typer.Option("-o", "--output", help="A file; default stdout.")] = None,
+    to: Annotated[
+        Text, typer.Option("--to", help="For mlflow: a tracking URI; default MLFLOW_TRACKING_URI.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
+    json: Json = False,
+) -> None:
+    """Every run with its config, as CSV or JSON, or into an MLflow tracking store."""
+    from orchestrator import render
+    from orchestrator.usecases import export as usecase
+
+    ctx = context()
+    if format_ == "mlflow" and not json:
+        uri, written, known = usecase.export_to_mlflow(ctx, to, everywhere=all_)
+        ctx.say(f"{written} runs written to {uri}, {known} were there as they are")
+        return
+    text = usecase.export(ctx, "json" if json else format_, everywhere=all_)
+    if output is None:
+        render.emit(text)
+        return
+    path = ctx.cwd / output
+    path.write_text(text, encoding="utf-8")
+    ctx.say(f"wrote {path}")
 
 
 @fail_softly
