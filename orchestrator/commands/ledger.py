@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from orchestrator import complete
-from orchestrator.commands.arguments import Json
+from orchestrator.commands.arguments import Json, Text
 from orchestrator.console import context, fail_softly
 
 Runs = Optional[list[str]]  # noqa: UP045

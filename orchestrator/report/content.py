@@ -139,7 +139,8 @@ def _machine(environment: Mapping[str, Any] | None) -> str:
     if environment is None:
         return ""
     gpus = environment.get("gpus")
-    cards = [str(each.get("name")) for each in gpus or [] if isinstance(each, dict)]
+    listed = gpus if isinstance(gpus, list) else []
+    cards = [str(each.get("name")) for each in listed if isinstance(each, dict)]
     driver = environment.get("driver")
     words = [
         f"{environment.get('cpus')} CPUs",
