@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from orchestrator import complete
-from orchestrator.commands import account, agreement, listing
+from orchestrator.commands import account, agreement, ledger, listing
 from orchestrator.commands.arguments import Json, RunArg, RunNeeded, Text
 from orchestrator.console import INTERRUPTED, context, fail_softly, run_main
 
@@ -34,6 +34,7 @@ app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
 account.register(app)
 listing.register(app)
 agreement.register(app, ledger_app)
+ledger.register(ledger_app)
 
 Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
 RunList = Annotated[
@@ -465,28 +466,6 @@ def host_trust(
     ctx.say(f"{name}: {shown} {'is pinned' if pinned else 'was NOT pinned'}")
     if not pinned:
         raise typer.Exit(8)
-
-
-@ledger_app.command("export")
-@fail_softly
-def ledger_export(
-    format_: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
-    output: Annotated[Text, typer.Option("-o", "--output", help="A file; default stdout.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
-    json: Json = False,
-) -> None:
-    """Every run with its config, as CSV or JSON."""
-    from orchestrator import render
-    from orchestrator.usecases.listing import export
-
-    ctx = context()
-    text = export(ctx, "json" if json else format_, everywhere=all_)
-    if output is None:
-        render.emit(text)
-        return
-    path = ctx.cwd / output
-    path.write_text(text, encoding="utf-8")
-    ctx.say(f"wrote {path}")
 
 
 def main() -> None:

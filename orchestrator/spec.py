@@ -201,6 +201,7 @@ def recorded(spec: JobSpec) -> dict[str, Any]:
         "results": {"dir": spec.results_dir, "exclude": list(spec.results_exclude)},
         "retry": retry_order(spec),
         "secrets": list(spec.secrets),
+        "volatile": list(spec.volatile),  # to prove the config hash later
     }
 
 

@@ -159,12 +159,7 @@ class Folder:
 
     def _read_journal(self) -> None:
         with os.fdopen(os.dup(self._journal), "rb") as file:
-            for line in file.read().split(b"\n"):
-                with contextlib.suppress(ValueError, TypeError, RecursionError):  # torn by a kill
-                    path, size, sha, mtime = json.loads(line)
-                    lawful = isinstance(path, str) and isinstance(sha, str)
-                    if lawful and isinstance(size, int) and isinstance(mtime, int):
-                        self.known[path] = Known(size, sha, mtime)
+            self.known.update(read_journal(file.read()))
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -354,6 +349,18 @@ class LargeFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def read_journal(text: bytes) -> dict[str, Known]:
+    """path -> the last word on it; lines torn by a kill are passed over."""
+    found: dict[str, Known] = {}
+    for line in text.split(b"\n"):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            path, size, sha, mtime = json.loads(line)
+            lawful = isinstance(path, str) and isinstance(sha, str)
+            if lawful and isinstance(size, int) and isinstance(mtime, int):
+                found[path] = Known(size, sha, mtime)
+    return found
 
 
 def check(path: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.domain import (
+    Event,
     ExitRecord,
     Fetched,
     Judged,
@@ -84,6 +85,14 @@ class Ledger(Reader):
     def adopt(self, run: Run, at: str, data: Mapping[str, Any]) -> None:
         """A run found on a host, unknown here until now, is in the ledger as it was found."""
         self._insert(run, at, "adopted", data)
+
+    def take_in(self, run: Run, events: Sequence[Event], at: str, data: Mapping[str, Any]) -> None:
+        """A run of another ledger is in this one as it was there, timeline and all."""
+        with self._db.write():
+            self._db.run(_INSERT, rows.cells(run))
+            for event in events:
+                self._append(run.run_id, event.at, event.kind, event.data)
+            self._append(run.run_id, at, "imported", data)
 
     def synced(self, run_id: str, at: str, snapshot: str | None, data: Mapping[str, str]) -> None:
         """The code `snapshot` and the data (name -> content hash) are on the host."""

@@ -139,7 +139,8 @@ def _machine(environment: Mapping[str, Any] | None) -> str:
     if environment is None:
         return ""
     gpus = environment.get("gpus")
-    cards = [str(each.get("name")) for each in gpus or [] if isinstance(each, dict)]
+    listed = gpus if isinstance(gpus, list) else []
+    cards = [str(each.get("name")) for each in listed if isinstance(each, dict)]
     driver = environment.get("driver")
     words = [
         f"{environment.get('cpus')} CPUs",
@@ -180,9 +181,17 @@ def _reference(run: Run) -> b.Section | None:
     if extra:
         blocks.append(b.Details(f"{len(extra)} more keys", [_findings_table(extra)]))
     if others:
-        told = [f"{each.get('severity')}: {each.get('message')}" for each in others]
-        blocks.append(b.Items(told))
-    return b.Section("Config against its reference, at submit", blocks)
+        order = sorted(others, key=lambda each: _SEVERITIES.get(str(each.get("severity")), 9))
+        blocks.append(b.Items([_finding_words(each) for each in order]))
+    return b.Section("What the checks said at submit", blocks)
+
+
+_SEVERITIES = {"error": 0, "warning": 1, "info": 2}
+
+
+def _finding_words(each: Mapping[str, Any]) -> str:
+    waived = f" (waived: {each['waived']})" if each.get("waived") else ""
+    return f"{each.get('severity')}: {each.get('message')}{waived}"
 
 
 def _findings_table(found: Sequence[Mapping[str, Any]]) -> b.Table:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 BUCKETS = 150
-READ_MAX = 64 * 1024 * 1024
+READ_MAX = 16 * 1024 * 1024
 PIECE = 64 * 1024
 LINE_MAX = 64 * 1024
 SERIES_MAX = 96

@@ -9,7 +9,7 @@ from orchestrator.domain import Run
 from orchestrator.errors import UsageError
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.evidence import TEXT_MAX, CodeStore, Hosts, environment_of
+from orchestrator.usecases.evidence import TEXT_MAX, CodeStore, Hosts, environment_of, latest
 
 FILES_WITH_DIFF = 100
 
@@ -30,6 +30,7 @@ def compare(ctx: Context, selectors: Sequence[str]) -> pure.Comparison:
 def compared(ctx: Context, ledger: Ledger, runs: Sequence[Run]) -> pure.Comparison:
     with Hosts(ctx) as hosts:
         told = hosts.ask(runs)
+        runs = [latest(ctx, ledger, run, told.get(run.run_id)) for run in runs]
         environments = [environment_of(ctx, ledger, run, told.get(run.run_id)) for run in runs]
         code, missing = code_changes(hosts, runs)
     for run, environment in zip(runs, environments, strict=True):

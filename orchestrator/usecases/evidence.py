@@ -19,6 +19,7 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent, End
 from orchestrator.transport.replies import run_status, unlawful
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.settle import settle
 from remote import wire
 
 ENVIRONMENT = "environment"  # the kind of the timeline's line
@@ -153,6 +154,13 @@ def told(item: Any) -> Told:
         log=log if isinstance(log, str) else None,
         log_size=size if isinstance(size, int) else None,
     )
+
+
+def latest(ctx: Context, ledger: Ledger, run: Run, told: Told | None) -> Run:
+    """The run by what its host just said of it, if it was open."""
+    if told is None or not run.state.is_open:
+        return run
+    return settle(ledger, run, told.status, ctx.now())
 
 
 # --- the environment ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Reading the ledger: many runs, one run, all of it as a file."""
+"""Reading the ledger: many runs, one run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.domain import Run
-from orchestrator.errors import LedgerError, UsageError
+from orchestrator.errors import LedgerError
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
 
@@ -73,14 +73,3 @@ def one(ctx: Context, ledger: Ledger, selector: str | None) -> tuple[Run, str | 
     told: dict[str, str] = {}
     (known,) = _refreshed(ctx, [run], told)
     return known, next((f"{host}: {why}" for host, why in told.items()), None)
-
-
-def export(ctx: Context, format_: str, *, everywhere: bool) -> str:
-    from orchestrator import export as formats
-
-    if format_ not in ("csv", "json"):
-        raise UsageError(f"no export format {format_!r}; csv and json are")
-    project = None if everywhere else ctx.project_or_none()
-    with ctx.ledger(readonly=True) as ledger:
-        runs = ledger.runs(project=str(project) if project else None, newest_first=False)
-    return formats.to_csv(runs) if format_ == "csv" else formats.to_json_text(runs)

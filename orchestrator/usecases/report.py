@@ -61,13 +61,13 @@ def account_of(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> A
         run=run,
         events=ledger.events(run.run_id),
         now=ctx.clock.now(),
-        curves=_curves(run),
+        curves=curves_of(run),
         log=log,
         environment=environment,
         other=other,
         relation=relation,
         comparison=comparison,
-        other_curves=_curves(other) if other is not None else None,
+        other_curves=curves_of(other) if other is not None else None,
         missing=[*missing, *(comparison.missing if comparison else ())],
     )
 
@@ -92,7 +92,8 @@ def _other(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> tuple
     return (earlier[0], "the job's run before this one") if earlier else (None, "")
 
 
-def _curves(run: Run) -> Curves | None:
+def curves_of(run: Run) -> Curves | None:
+    """The run's curves, from its fetched results."""
     return read_curves(results_of(Path(run.project), run.job, run.run_id) / "metrics.jsonl")
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import WORK, Desk, assert_clear, until
@@ -79,3 +82,20 @@ def test_one_run_is_not_compared_with_itself(desk: Desk) -> None:
     desk.orch("wait")
     assert_clear(desk.orch("compare", run, "train", code=2), "two different runs")
     assert_clear(desk.orch("compare", run, "nothing-like-it", code=3), "nothing-like-it")
+
+
+@pytest.mark.ssh
+def test_accounts_of_runs_on_an_ssh_host_are_those_of_a_local_one(far_desk: Desk) -> None:
+    runs = []
+    for sets in ([], ["--set", "right=40"]):
+        runs.append(far_desk.submit("train", *sets))
+        far_desk.orch("wait", code=None)
+        far_desk.orch("fetch-results", code=None)
+        (far_desk.project / "work.py").write_text(WORK + "# another line\n")
+    told = compared(far_desk, *runs)
+    assert [row["key"] for row in told["config"]] == ["right"]
+    assert told["code"][0]["files"][0]["diff"][-1] == "+# another line"
+    page = Path(far_desk.orch("report").stdout.splitlines()[0]).read_text()
+    assert "last line without an end" in page and "80.0 %" in page
+    checks = json.loads(far_desk.orch("ledger", "verify", "--json").stdout)["checks"]
+    assert [check["level"] for check in checks] == ["ok"] * 6

@@ -52,6 +52,7 @@ OWNERS = {
     "paramiko": ["orchestrator.transport.ssh"],
     "invoke": ["orchestrator.transport.ssh"],
     "tenacity": ["orchestrator.retry"],
+    "mlflow": ["orchestrator.mlflowstore"],
     "yaml": ["orchestrator.spec", "orchestrator.strictyaml"],
     "hydra": ["orchestrator.references"],
     "omegaconf": ["orchestrator.references"],

@@ -1,0 +1,66 @@
+"""Another ledger's runs in ours, with their timelines. Rows that are there stay."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.domain import Run
+from orchestrator.errors import NotFound, UsageError
+from orchestrator.ledger.files import wal_of
+from orchestrator.ledger.store import Ledger
+from orchestrator.usecases.context import Context
+
+
+@dataclass(slots=True)
+class Added:
+    """What came of it, by run id. `differing`: known here otherwise, and left as they were."""
+
+    ledger: Path
+    added: list[str] = field(default_factory=list)
+    known: int = 0
+    differing: list[str] = field(default_factory=list)
+
+
+def take_in(ctx: Context, file: str) -> Added:
+    """The runs of the ledger `file`, with their timelines, are in ours; the file is not changed.
+
+    A run that both know stays as ours has it.
+    """
+    path = ctx.cwd / file
+    if not path.is_file():
+        raise NotFound(f"{path} does not exist", hint="name another machine's ledger.db")
+    if path.resolve() == ctx.layout.ledger.resolve():
+        raise UsageError(f"{path} is the ledger in use", hint="name another one's file")
+    with _copied(path) as copy, Ledger.open(copy) as other, ctx.ledger() as ledger:
+        made = Added(ledger.path)
+        for run in other.runs(newest_first=False):
+            _merge(ctx, ledger, other, run, made, str(path))
+    return made
+
+
+def _merge(ctx: Context, ledger: Ledger, other: Ledger, run: Run, made: Added, source: str) -> None:
+    ours = ledger.find(run.run_id)
+    if ours is None:
+        ledger.take_in(run, other.events(run.run_id), ctx.now(), {"from": source})
+        made.added.append(run.run_id)
+        return
+    made.known += 1
+    if ours != run:
+        made.differing.append(run.run_id)
+
+
+@contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """A copy of a ledger's file and its log: opened in place, one of an older schema is migrated,
+    and this one is somebody else's."""
+    with tempfile.TemporaryDirectory(prefix="orch-import-") as folder:
+        copy = Path(folder) / "ledger.db"
+        shutil.copyfile(path, copy)
+        if wal_of(path).exists():
+            shutil.copyfile(wal_of(path), wal_of(copy))
+        yield copy
