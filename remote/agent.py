@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -86,6 +87,7 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
         return False
     except OSError as exc:
         kind = "HostDiskFull" if files.is_full(exc) else "HostError"
+        kind = "HostReadOnly" if exc.errno == errno.EROFS else kind
         where = "%s: " % exc.filename if exc.filename else ""
         problem, fatal = {"kind": kind, "message": "%s%s" % (where, exc.strerror)}, True
     except Exception as exc:  # the last net: the controller must learn of it in words
