@@ -24,7 +24,7 @@ endif
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jobs-venv format check test test-tools faults simulate fuzz bench corpus results retrain example-report lock clean
+.PHONY: help venv jobs-venv format check test test-tools faults simulate fuzz soak bench corpus results retrain example-report lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -84,11 +84,15 @@ test: venv test-tools ## every test this machine can run; says which it cannot
 faults: venv test-tools ## the tests of docs/faults.md, row by row
 	@$(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
 
+soak: venv test-tools ## the fault tests in full size: every step, 500 kills, 1 000 reconnects, 100 runs
+	@$(BIN)/python -m pytest -q -s tests/faults --full -o faulthandler_timeout=7200 $(PYTEST_ARGS)
+
 simulate: venv ## 10 000 histories of controllers, host and link; SEED=n shows one
 	@$(BIN)/python -m tests.faults.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
 
-fuzz: venv ## frames, requests, specs, metrics, manifests, results: 20 000 cases and more of each
-	@$(BIN)/python -m pytest -q tests/faults/test_fuzz.py --hypothesis-profile=fuzz $(PYTEST_ARGS)
+fuzz: venv ## frames, requests, specs, metrics, manifests, results: 102 000 cases
+	@$(BIN)/python -m pytest -q tests/faults/test_fuzz.py --hypothesis-profile=fuzz \
+	  -o faulthandler_timeout=7200 $(PYTEST_ARGS)
 
 # The programs the tests run besides python. As root with apt the missing ones are installed
 # (RUNLEVEL=1: without starting a service); otherwise their lanes are named and skipped.

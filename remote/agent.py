@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -88,7 +89,8 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
         where = "%s: " % exc.filename if exc.filename else ""
         problem, fatal = {"kind": "HostError", "message": "%s%s" % (where, exc.strerror)}, True
         if files.is_full(exc):
-            problem = {"kind": "HostDiskFull", "message": files.full_words(exc, layout.root)}
+            kind = "HostReadOnly" if exc.errno == errno.EROFS else "HostDiskFull"
+            problem = {"kind": kind, "message": files.full_words(exc, layout.root)}
     except Exception as exc:  # the last net: the controller must learn of it in words
         text = "%s: %s" % (type(exc).__name__, exc)
         problem, fatal = {"kind": "HostError", "message": text}, True

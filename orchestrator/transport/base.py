@@ -269,6 +269,7 @@ class End:
 
 REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "HostDiskFull": errors.HostDiskFull,
+    "HostReadOnly": errors.HostDiskFull,
     "GpuBusy": errors.GpuBusy,
     "NotFound": errors.NotFound,
     "UsageError": errors.UsageError,
@@ -279,6 +280,7 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
 }
 HINTS: Mapping[str, str] = {
     "HostDiskFull": "free space there (`orch doctor` shows it) and run the command again",
+    "HostReadOnly": "nothing can be written there; look at its mounts and its kernel log",
     "GpuBusy": "`orch doctor` shows the host's GPUs",
     "NotFound": "put it there, or name another place in the job's file",
     "NotResumable": "`orch retry` makes a new run of the same job",

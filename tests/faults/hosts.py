@@ -52,8 +52,9 @@ class Python:
         """The agent starts as always, after `code`, which may patch what it imports."""
         start = self.path.with_name("start.py")
         start.write_text(
-            f"{code}\nimport runpy, sys\n"
+            f"{code}\nimport os, runpy, sys\n"
             "if sys.argv[1:2] == ['-c']:\n    exec(sys.argv[2])\n"
+            "elif not os.path.exists(sys.argv[1]):\n    sys.exit(2)\n"  # as python itself does
             "else:\n    del sys.argv[0]\n    sys.path.insert(0, sys.argv[0])\n"
             "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
         )

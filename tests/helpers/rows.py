@@ -27,7 +27,7 @@ def rows_of(test: str) -> set[int]:
     return set(numbers)
 
 
-def tests_by_row() -> dict[int, set[str]]:
+def files_by_row() -> dict[int, set[str]]:
     """Row -> the files (`contract/test_faults`) that hold a test of it."""
     found: dict[int, set[str]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):

@@ -1,0 +1,332 @@
+"""What befalls a host and the processes on it: memory, pids, clocks, mounts, logins, sessions."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.usecases import hosts
+from remote import files
+from tests.contract.conftest import MakeDesk, box
+from tests.contract.desk import TRAIN, assert_clear, is_root, of_run, supervisor_of, until
+from tests.contract.terminal import attached
+from tests.faults.hosts import Python
+from tests.faults.truth import MARK, assert_truthful, host_root
+from tests.helpers import processes
+from tests.helpers.sshd import PrivateSshd
+
+ROOT = Path(__file__).resolve().parents[2]
+CGROUPS = Path("/sys/fs/cgroup")
+SLEEPER = "echo up; sleep 600 & wait"
+
+
+def cgroup(controller: str) -> Iterator[Path]:
+    """A cgroup of our own below the one we are in; skips where the kernel or its rights say no."""
+    with open("/proc/self/cgroup") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    mine = [path for _, names, path in lines if controller in names.split(",")]
+    if not mine:
+        pytest.skip(f"no cgroup v1 controller {controller} here")
+    place = CGROUPS / controller / mine[0].lstrip("/") / f"orch-test-{os.getpid()}"
+    try:
+        place.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made: {error}")
+    yield place
+    for pid in (place / "cgroup.procs").read_text().split():
+        processes.end([int(pid)])
+    until(lambda: not (place / "cgroup.procs").read_text().strip())
+    place.rmdir()
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    yield from cgroup("memory")
+
+
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    yield from cgroup("freezer")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not is_root(), reason="a memory limit needs root")
+def test_f22_a_job_killed_for_memory_is_oom_and_one_killed_by_hand_is_not(
+    memory: Path, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    (memory / "memory.limit_in_bytes").write_text(str(64 << 20))
+    eat = "python3 -c 'x = []\nwhile True: x.append(bytes(1 << 20))'"
+    python = Python(tmp_path / "python")
+    # The agent enters the cgroup before it is python; its supervisor and the job are born there.
+    python.prefix("sh", "-c", f'\'echo 0 > {memory}/cgroup.procs; exec "$0" "$@"\'')
+    desk = new_desk({"eats": eat, "sleep": "sleep 600"}, host=python.host)
+    desk.orch("submit", "eats", "-f", code=1)
+    shown = desk.show()
+    assert shown["verdict"] == "oom"
+    assert "memory" in " ".join(shown["outcome_reasons"])
+    run_id = desk.submit("sleep")
+    os.kill(min(of_run(run_id)), signal.SIGKILL)
+    desk.orch("wait", run_id, code=1)
+    assert (desk.show(run_id)["verdict"], desk.show(run_id)["signal"]) == ("killed", 9)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not is_root(), reason="a frozen process needs root")
+def test_f25_a_process_that_cannot_die_keeps_its_run_from_being_called_cancelled(
+    freezer: Path, new_desk: MakeDesk
+) -> None:
+    desk = new_desk({"sleep": SLEEPER})
+    run_id = desk.submit("sleep")
+    until(lambda: len(of_run(run_id)) >= 2)
+    stuck = max(of_run(run_id))
+    (freezer / "cgroup.procs").write_text(str(stuck))
+    (freezer / "freezer.state").write_text("FROZEN")
+    cancel = desk.start("cancel", run_id)
+    log = host_root(desk) / "runs" / run_id / "log"
+    try:
+        until(lambda: "would not end" in log.read_text(), 60)
+        assert processes.is_alive(stuck)
+        assert desk.show(run_id)["state"] == "running"
+    finally:
+        (freezer / "freezer.state").write_text("THAWED")
+    desk.orch("wait", run_id, code=1)
+    cancel.communicate(timeout=60)
+    assert desk.show(run_id)["verdict"] == "cancelled"
+    assert of_run(run_id) == []
+
+
+PID_REUSE = """
+import json, os, subprocess, sys, time
+sys.path.insert(0, sys.argv[1])
+from remote import ending, files, procs, status
+from remote.layout import Layout
+layout = Layout(sys.argv[2])
+layout.ensure()
+run = layout.run("20261125-100000-000abcde")
+os.mkdir(run.path)
+
+def at(pid):
+    "A sleeper with exactly this pid."
+    while True:
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(pid - 1))
+        child = subprocess.Popen(["sleep", "600"])
+        if child.pid == pid:
+            return child
+        child.kill(); child.wait()
+
+owner, job = at(5000), at(5001)
+files.write_json(run.started, {"boot_id": procs.boot_id()})
+for path, child in ((run.identity, owner), (run.job, job)):
+    known = {"pid": child.pid, "start_time": procs.start_time(child.pid), "phase": "running"}
+    files.write_json(path, known)
+assert procs.is_same(5000, procs.start_time(5000))
+for child in (owner, job):
+    child.kill(); child.wait()
+time.sleep(0.05)
+strangers = [at(5000), at(5001)]
+assert [child.pid for child in strangers] == [5000, 5001]
+told = status.status(layout, run.run_id)
+assert told["exit"]["verdict"] == "lost", told
+assert all(child.poll() is None for child in strangers), "a stranger was signalled"
+print("held")
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not is_root(), reason="a pid namespace needs root")
+def test_f17_a_pid_that_another_process_has_now_is_neither_believed_nor_signalled(
+    tmp_path: Path,
+) -> None:
+    argv = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c"]
+    done = subprocess.run(
+        [*argv, PID_REUSE, str(ROOT), str(tmp_path / "root")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "held\n", done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not is_root(), reason="mounting needs root")
+def test_f30_a_host_that_turns_read_only_is_told_and_its_runs_are_found_again_later(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    place = tmp_path / "host"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", place], check=True)
+    try:
+        host = {"transport": "local", "session": "plain", "root": str(place / "orch")}
+        desk = new_desk({"train": TRAIN, "sleep": SLEEPER}, host=host)
+        desk.orch("submit", "train", "-f")
+        run_id = desk.submit("sleep")
+        # The open log keeps a plain remount busy; the job's own writes fail all the same after it.
+        frozen = ["mount", "-o", "remount,ro", place]
+        if subprocess.run(frozen, capture_output=True).returncode != 0:
+            subprocess.run(["mount", "--bind", "-o", "ro", place, place], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        assert_clear(desk.orch("submit", "train", code=10), "box", "Read-only")
+        assert desk.show(run_id)["state"] == "running"
+        subprocess.run(["mount", "-o", "remount,bind,rw", place], check=False)
+        subprocess.run(["mount", "-o", "remount,rw", place], check=False)
+        desk.orch("cancel", run_id)
+        desk.orch("submit", "train", "-f")
+    finally:
+        for _ in range(2):
+            subprocess.run(["umount", "--lazy", place], capture_output=True)
+
+
+@pytest.mark.ssh
+@pytest.mark.sessions
+def test_f19_a_deleted_tmux_socket_costs_the_view_and_attach_makes_a_new_one(
+    new_desk: MakeDesk, sshd: PrivateSshd
+) -> None:
+    if not sshd.private_home:
+        pytest.skip("would take the caller's own tmux socket: needs an account of its own")
+    host = box(sshd, session="tmux")
+    desk = new_desk({"sleep": SLEEPER}, host=host, ssh_config=sshd.client_config)
+    run_id = desk.submit("sleep")
+    until(lambda: f"orch-{run_id}" in sshd.run("tmux ls").stdout)
+    before = [p for p in processes.owned_by(sshd.uid) if processes.name_of(p).startswith("tmux")]
+    shutil.rmtree(f"/tmp/tmux-{sshd.uid}")
+    assert desk.show()["state"] == "running"
+    assert "up" in attached(desk, "up")
+    assert f"orch-{run_id}" in sshd.run("tmux ls").stdout
+    desk.orch("cancel", run_id)
+    processes.end(before)
+
+
+@pytest.mark.ssh
+def test_f21_a_login_that_ends_with_all_its_processes_does_not_end_the_run(
+    new_desk: MakeDesk, sshd: PrivateSshd
+) -> None:
+    desk = new_desk({"sleep": SLEEPER}, host=box(sshd), ssh_config=sshd.client_config)
+    tail = desk.start("submit", "sleep", "-f")
+    assert tail.stdout
+    run_id = tail.stdout.readline().strip()
+    assert tail.stdout.readline() == "up\n"
+    logins = sshd.session_pids()
+    sessions = {os.getsid(pid) for pid in logins}
+    agents = [p for p in processes.descendants(logins[0]) if os.getsid(p) not in sessions]
+    processes.end([*logins, *(p for p in agents if "sleep" not in processes.name_of(p))])
+    tail.kill()
+    tail.communicate()
+    assert desk.show(run_id)["state"] == "running"
+    # What a login manager with KillUserProcesses does goes further: then the run is lost, and so
+    # it is called.
+    processes.end([*of_run(run_id), supervisor_of(sshd.root_dir / "runs" / run_id)])
+    desk.orch("wait", run_id, code=1)
+    assert desk.show(run_id)["verdict"] == "lost"
+
+
+def test_f21_doctor_warns_where_a_logout_kills() -> None:
+    bad = hosts._logout({"kill_user_processes": True, "linger": False})
+    assert (bad.level, "enable-linger" in bad.text) == ("fail", True)
+    assert hosts._logout({"kill_user_processes": True, "linger": True}).level == "ok"
+    assert hosts._logout({"kill_user_processes": None, "linger": None}).level == "ok"
+
+
+def test_f26_a_cancel_and_a_normal_end_at_the_same_moment_agree_on_one_end(
+    new_desk: MakeDesk, full: bool
+) -> None:
+    desk = new_desk({"short": f"{MARK}; sleep 0.15"})
+    desk.orch("submit", "short", "-f")
+    chance = random.Random(26)
+    seen = set()
+    for _ in range(500 if full else 8):
+        run_id = desk.submit("short")
+        time.sleep(chance.random() * 0.25)  # the moment of the fault, not a wait for it
+        told = json.loads(desk.orch("cancel", run_id, "--json").stdout)["verdict"]
+        record = json.loads((host_root(desk) / "runs" / run_id / "exit.json").read_text())
+        assert told == record["verdict"] == desk.show(run_id)["verdict"]
+        assert of_run(run_id) == []
+        seen.add(told)
+    assert seen <= {"cancelled", "succeeded"}
+    assert_truthful(desk, host_root(desk), host_was_hurt=True)
+
+
+CLOCK = "import time; real = time.time; time.time = lambda: real() + {by}"
+
+
+@pytest.mark.parametrize("by", [86400, -86400])
+def test_f31_a_host_a_day_off_runs_and_judges_as_any_other(
+    by: int, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    python = Python(tmp_path / "python")
+    python.preamble(CLOCK.format(by=by))
+    desk = new_desk({"train": TRAIN, "sleep": SLEEPER}, host=python.host)
+    desk.orch("submit", "train", "-f")
+    assert desk.show()["accuracy"] == 0.9
+    run_id = desk.submit("sleep")
+    python.preamble(CLOCK.format(by=-by))  # and it jumps while a run goes on
+    assert desk.show(run_id)["state"] == "running"
+    desk.orch("cancel", run_id)
+    assert desk.show(run_id)["verdict"] == "cancelled"
+    assert "clock" in desk.orch("doctor", code=None).stdout
+    assert desk.runs()[0]["run_id"] == run_id
+
+
+def test_f31_times_are_utc_whatever_zone_the_host_is_in(new_desk: MakeDesk, tmp_path: Path) -> None:
+    python = Python(tmp_path / "python")
+    python.preamble("import os, time; os.environ['TZ'] = 'America/New_York'; time.tzset()")
+    desk = new_desk(host=python.host)
+    desk.orch("submit", "train", "-f")
+    shown = desk.show()
+    assert shown["created_at"] <= shown["started_at"] <= shown["ended_at"]
+    assert all(shown[name].endswith("Z") for name in ("created_at", "started_at", "ended_at"))
+
+
+NFS = "from remote import files; files.filesystem = lambda path: 'nfs4'"
+
+
+def test_f33_on_a_network_home_the_locks_are_on_the_hosts_own_disk(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    python = Python(tmp_path / "python")
+    python.preamble(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nif '-c' not in sys.argv:\n    {NFS}"
+    )
+    desk = new_desk({"train": TRAIN, "sleep": SLEEPER}, host=python.host)
+    run_id = desk.submit("sleep")
+    local = Path(f"/tmp/orch-{os.getuid()}")
+    held = [path for path in local.iterdir() if path.name.endswith(f"{run_id}.lock")]
+    assert [files.is_locked(str(path)) for path in held] == [True]
+    assert not list((host_root(desk) / "locks").iterdir())
+    assert desk.show(run_id)["state"] == "running"
+    assert "nfs4" in desk.orch("doctor", code=None).stdout
+    desk.orch("cancel", run_id)
+    assert desk.show(run_id)["verdict"] == "cancelled"
+    for path in held:
+        path.unlink()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not is_root(), reason="a folder of another user needs root")
+@pytest.mark.parametrize("how", ["another user", "a link", "open to all"])
+def test_f34_a_lock_folder_that_another_could_have_prepared_is_refused(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from remote import layout
+
+    monkeypatch.setattr(layout.os, "getuid", lambda: 987_654)  # its folder is ours to prepare
+    place = Path("/tmp/orch-987654")
+    try:
+        if how == "a link":
+            place.symlink_to(tmp_path)
+        else:
+            place.mkdir(mode=0o700)
+            os.chown(place, 987_654 if how == "open to all" else 12_345, -1)
+            place.chmod(0o777 if how == "open to all" else 0o700)
+        with pytest.raises(layout.Unsafe, match="not a private folder"):
+            layout.local_dir()
+    finally:
+        place.unlink() if place.is_symlink() else place.rmdir()
