@@ -275,13 +275,7 @@ def expect(field: Field | None) -> Expect:
     for key, entry in fields.items():
         if key in ("predictions", "against", "tolerance"):
             continue
-        table = entry.table(("min", "max"))
-        low, high = (table[k].number() if k in table else None for k in ("min", "max"))
-        if low is None and high is None:
-            raise entry.error(f"`{entry.name}` needs `min:` or `max:`")
-        if low is not None and high is not None and low > high:
-            raise entry.error(f"`{entry.name}`: min {low} is above max {high}")
-        bounds[key] = Bound(low, high)
+        bounds[key] = _bound(key, entry)
     shape, against, tolerance = (fields.get(k) for k in ("predictions", "against", "tolerance"))
     if tolerance is not None and against is None:
         raise tolerance.error("`tolerance` needs `against:`, `best` or a run")
@@ -293,6 +287,22 @@ def expect(field: Field | None) -> Expect:
         against.text() if against else None,
         tolerance.number() if tolerance else 0.0,
     )
+
+
+def _bound(metric: str, field: Field) -> Bound:
+    table = field.table(("min", "max"))
+    low, high = (table[k].number() if k in table else None for k in ("min", "max"))
+    if low is None and high is None:
+        raise field.error(f"`{field.name}` needs `min:` or `max:`")
+    for limit in (low, high):
+        if metric == "accuracy" and limit is not None and not 0 <= limit <= 1:
+            raise field.error(
+                f"`{field.name}`: {limit:g} is outside [0, 1], where no accuracy can be"
+                + (f"; write {limit / 100:g}" if 1 < limit <= 100 else "")
+            )
+    if low is not None and high is not None and low > high:
+        raise field.error(f"`{field.name}`: min {low} is above max {high}")
+    return Bound(low, high)
 
 
 _RETRY_ON = ("lost", "oom")
