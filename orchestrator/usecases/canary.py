@@ -68,10 +68,10 @@ def run_canary(ctx: Context, plan: Plan, request: Request) -> list[Finding]:
     short = replace(plan, found=Preflight(spec, plan.found.config_hash, ()), webhook=None)
     asked = replace(request, supersedes=None, force=False)
     run, agent = submit(ctx, short, asked)
-    agent.close()
     limit = span_words(plan.spec.canary.time)
-    ctx.say(f"the canary {run.run_id} runs on {run.host} first, {limit} at most")
     try:
+        agent.close()
+        ctx.say(f"the canary {run.run_id} runs on {run.host} first, {limit} at most")
         with ctx.ledger() as ledger:
             run = follow.wait(ctx, ledger, run, None, ctx.say)
             fired = [e.data for e in ledger.events(run.run_id) if e.kind == "guard"]
