@@ -1,8 +1,8 @@
-"""Commands that give an account of runs: compare, report."""
+"""Commands that give an account of runs: compare, report, tensorboard."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -14,6 +14,7 @@ from orchestrator.console import context, fail_softly
 def register(app: typer.Typer) -> None:
     app.command()(compare)
     app.command()(report)
+    app.command()(tensorboard)
 
 
 @fail_softly
@@ -60,3 +61,26 @@ def report(
 
     for path in run_report(context(), run, against, output):
         render.emit(f"{path}\n")
+
+
+@fail_softly
+def tensorboard(
+    runs: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Runs; nothing: the latest one.", autocompletion=complete.runs),
+    ] = None,
+    port: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--port", min=1, max=65535, help="Default: TensorBoard's own."),
+    ] = None,
+) -> None:
+    """Fetch runs' event files and show them in TensorBoard; fetch on while a run goes on."""
+    from orchestrator.usecases.tensorboard import serve
+
+    ctx = context()
+    try:
+        code = serve(ctx, list(runs) if runs else [None], port)
+    except KeyboardInterrupt:
+        ctx.say("TensorBoard was ended; the runs go on")
+        return
+    raise typer.Exit(code)

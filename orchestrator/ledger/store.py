@@ -236,7 +236,10 @@ class Ledger(Reader):
             self._set(run_id, **_result(judged))
 
     def fetched(self, run_id: str, at: str, fetched: Fetched, results_path: str | None) -> None:
-        """Results lie at `results_path`, all or some of them."""
+        """Results lie at `results_path`, all or some of them. A line only if that is news."""
+        known = self.get(run_id)
+        if (known.fetched, known.results_path) == (fetched, results_path or known.results_path):
+            return
         about = {"fetched": fetched, "results_path": results_path}
         with self._change(run_id, at, "fetched", about):
             self._set(run_id, fetched=fetched)

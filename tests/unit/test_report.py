@@ -4,6 +4,7 @@ import html.parser
 import re
 import xml.etree.ElementTree as ET
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from orchestrator.compare import CodeChange, CodeFile, FileChange, compare
 from orchestrator.domain import Event, Outcome, Run, RunState, Verdict
 from orchestrator.report.content import Account, report_of
 from orchestrator.report.curves import Curves, Series
-from orchestrator.report.html import to_html
+from orchestrator.report.html import MARK, to_html
 from orchestrator.report.markdown import to_markdown
 from orchestrator.report.svg import Axis, binned, matrix_picture, number, ticks
 from tests.helpers.runs import AT, a_run, an_id
@@ -177,3 +178,9 @@ def test_ticks_are_few_and_within_the_axis(axis: Axis) -> None:
     room = (axis.high - axis.low) * 1e-6
     assert all(axis.low - room <= each <= axis.high + room for each in found)
     assert len({number(each) for each in found}) > 1
+
+
+def test_the_example_in_the_docs_is_a_page_of_this_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "example-report.html").read_text("utf-8")
+    assert MARK in page and len(page.encode()) < 200_000
+    assert "default-src 'none'" in page and "mdlm-pretrained" in visible(page)
