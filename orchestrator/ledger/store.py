@@ -260,6 +260,17 @@ class Ledger(Reader):
         with self._change(run_id, at, kind, data):
             pass
 
+    def event_once(self, run_id: str, at: str, kind: str, data: Mapping[str, Any]) -> bool:
+        """As `event`, unless the run has one of that kind and `number` already: then False."""
+        with self._db.write():
+            self._state(run_id)
+            number = data.get("number")
+            same = [each for each in self.events(run_id) if each.kind == kind]
+            if any(each.data.get("number") == number for each in same):
+                return False
+            self._append(run_id, at, kind, data)
+            return True
+
     # --- inside one transaction -------------------------------------------------------------------
 
     def _reopen(self, known: Run, state: RunState, attempt: int) -> None:

@@ -27,7 +27,7 @@ def note(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
             known.add(item["number"])
             about = {key: item[key] for key in KEPT if key in item}
             message = {"message": item["message"][:TEXT_MAX], "number": item["number"]}
-            ledger.event(run.run_id, _time(item, at), item["kind"], {**message, **about})
+            ledger.event_once(run.run_id, _time(item, at), item["kind"], {**message, **about})
 
 
 def _is_lawful(item: Any) -> bool:
