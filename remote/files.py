@@ -118,7 +118,7 @@ def is_full(exc: OSError) -> bool:
 def full_words(exc: OSError, path: str) -> str:
     """Which kind of room is lacking under `path`."""
     if exc.errno == errno.EROFS:
-        return "the file system of %s on the host is mounted read-only" % path
+        return "Read-only file system: %s on the host is mounted read-only" % path
     if exc.errno == errno.EDQUOT:
         return "your disk quota on the host is used up (under %s)" % path
     info = os.statvfs(path)
