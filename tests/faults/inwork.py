@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-RECONCILE: str | None = "`orch reconcile` is in work"
-CLOSING: str | None = "a run given up is not yet closed on its host: a late start starts it"
-ADOPTION: str | None = "a job whose supervisor was killed is not yet watched again"
-RESUME: str | None = "`orch resume` is in work"
-OPENSSH: str | None = "the transport over the user's own ssh is in work"
-MANY_TAILS: str | None = "`orch tail RUN RUN` is in work"
+RECONCILE: str | None = None
+CLOSING: str | None = None
+ADOPTION: str | None = None
+RESUME: str | None = None
+OPENSSH: str | None = None
+MANY_TAILS: str | None = None
 
 
 def until(reason: str | None) -> pytest.MarkDecorator:
