@@ -85,7 +85,7 @@ def _watch(layout: Layout, run: RunFiles, report: int) -> None:
         os._exit(1)
     identify(run, adopted_at=status.now())
     watcher = Watcher(layout, run)
-    os.write(report, b"1")
+    files.write_all(report, b"1")
     os.close(report)
     watcher.watch()
     os._exit(0)

@@ -14,10 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from remote import (
+    adopt,
+    aside,
     causes,
     ending,
     environment,
     files,
+    keeper,
     procs,
     results,
     session,
@@ -83,6 +86,9 @@ class Host:
             if job.metrics is not None:
                 self._result(job.run, "metrics.json", job.metrics.encode())
         job.ended = supervisor.Ending(code, signal)
+        word = {"stage": "main", "last": True, "code": code, "signal": signal, "oom": False}
+        with open(job.run.ended, "w") as file:  # the keeper's, who outlives the supervisor
+            json.dump(word, file)
         self.world.note(f"JOB of {job.run.run_id} ends: {job.ended}")
 
     def _result(self, run: RunFiles, name: str, content: bytes) -> None:
@@ -117,9 +123,9 @@ class Host:
             if process.pid == pid and process.alive:
                 process.asked_to_end = True
 
-    def spawn(self, argv: Any, env: dict[str, str], cwd: str, output: int, *_: Any) -> int:
+    def spawn(self, argv: Any, env: dict[str, str], run: RunFiles, *_: Any) -> int:
         self.world.point("forks the job")
-        pid = self.begin(RunFiles(env["ORCH_RUN_DIR"], env["ORCH_RUN_ID"]))
+        pid = self.begin(run)
         self.world.point("has forked the job")
         return pid
 
@@ -146,14 +152,33 @@ class Host:
         self.world.wait(lambda: b"\n" in told or not self.reporters[fd].alive, 20.0)
         return json.loads(told) if b"\n" in told else None
 
+    def take_over(self, layout: Layout, run_id: str) -> bool:
+        fd = 2_000_000 + len(self.reports)
+        self.reports[fd] = bytearray()
+        watcher = self.world.spawn(
+            "supervisor", lambda: adopt._watch(layout, layout.run(run_id), fd)
+        )
+        self.world.wait(lambda: bool(self.reports[fd]) or not watcher.alive, 10.0)
+        return bool(self.reports[fd])
+
+    def tree(self, run_id: str, *_: Any) -> Any:
+        return SimpleNamespace(
+            run_id=run_id, living=lambda: [job.pid for job in self.living(run_id)]
+        )
+
+    def lock_within(self, path: str, seconds: float) -> int | None:
+        self.world.wait(lambda: path not in self.world.locks, seconds)
+        return self.world.try_lock(path)
+
     def wait_for_job(self, owner: supervisor.Supervisor, pid: int | None) -> supervisor.Ending:
-        (job,) = [j for j in self.jobs if j.pid == pid]
+        # A watcher is no parent: it knows the run, and of that the job.
+        (job,) = [j for j in self.jobs if pid in (j.pid, 0) and j.run.run_id == owner.run.run_id]
         me = self.world.current
         assert me is not None
         self.world.wait(lambda: me.asked_to_end or job.ended is not None, None)
         if me.asked_to_end:
             me.asked_to_end = False
-            raise owner._asked_to_end()
+            raise supervisor.Ended(owner._asked_to_end())
         assert job.ended is not None
         return job.ended
 
@@ -199,6 +224,7 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (files, "write_all", write_all),
         (files, "try_lock", world.try_lock),
         (files, "lock", world.lock),
+        (files, "lock_within", host.lock_within),
         (files, "is_locked", lambda path: path in world.locks),
         (files, "filesystem", lambda path: "local"),
         (files, "free_bytes", lambda path: 1 << 40),
@@ -207,10 +233,10 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (procs, "is_same", host.is_same),
         (procs, "start_time", host.start_time),
         (procs, "send", host.send),
-        (procs, "spawn", host.spawn),
+        (keeper, "spawn", host.spawn),
         (procs, "end_tree", host.end_tree),
         (procs, "tagged", lambda run_id: [job.pid for job in host.living(run_id)]),
-        (procs, "Tree", lambda run_id, *_: SimpleNamespace(run_id=run_id)),
+        (procs, "Tree", host.tree),
         (procs, "in_child", lambda work: work()),
         (status, "time", clock),
         (status, "_age", lambda path: host.time() - host.born_at.get(path, host.time())),
@@ -224,8 +250,10 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (start, "_first_report", host.first_report),
         (owner, "_wait", lambda self, pid, seconds: host.wait_for_job(self, pid)),
         (owner, "_clear_tree", lambda self: host.clear_tree(self)),
-        (owner, "_leave_spare", lambda self: None),
-        (supervisor, "_detach", lambda report: world.point("has left the agent")),
+        (aside.Aside, "do", lambda self, work: 0),
+        (adopt, "take_over", host.take_over),
+        (supervisor, "detach", lambda report: world.point("has left the agent")),
+        (adopt, "detach", lambda report: world.point("has left the agent")),
         (results, "SMALL", 64 * 1024),
         (results, "CHUNK", 16 * 1024),
     ]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import retry
+from orchestrator import inflight, retry
 from orchestrator.clock import iso
 from orchestrator.domain import Host as HostEntry
 from orchestrator.domain import Run, RunState
@@ -49,7 +49,10 @@ COMMANDS = (
     "fetch",
     "twin",
 )
-EVENTS = {"intend", "synced", "started", "seen", "unknown", "finished", "never_started", "fetched"}
+EVENTS = {
+    "intend", "synced", "started", "seen", "unknown", "finished", "never_started", "fetched",
+    "seen_all",
+}  # fmt: skip
 # Whether a start may still be on its way when its run is asked after. Until a run can be closed on
 # its host (tests/faults/inwork.py: CLOSING) it may not: it would be called never started.
 LATE_STARTS = inwork.CLOSING is None
@@ -121,7 +124,10 @@ class Desk:
 
     @property
     def layout(self) -> Any:
-        return SimpleNamespace(host_cache=lambda name, project: self.cwd / "host.manifest")
+        return SimpleNamespace(
+            host_cache=lambda name, project: self.cwd / "host.manifest",
+            inflight=lambda run_id: self.cwd / "inflight" / run_id,
+        )
 
     def now(self) -> str:
         return iso(self.world.now())
@@ -149,6 +155,16 @@ class Desk:
         return [line for line in gone if line.agent and line.agent.alive]
 
 
+class Inline:
+    """`Background` without a thread: the work is done when its result is asked for."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.result = work
+
+    def is_done_within(self, seconds: float) -> bool:
+        return True
+
+
 class Story:
     """Everything of one seed; `play` it, then `check` it."""
 
@@ -174,8 +190,20 @@ class Story:
             patch.setattr(submitting, "_deliver", self._deliver)
             patch.setattr(submitting, "_start_call", self._start_call)
             patch.setattr(follow, "reconnecting", self._reconnect)
+            patch.setattr(reconcile, "Background", Inline)
+            patch.setattr(inflight, "hold", self._hold)
+            patch.setattr(inflight, "is_held", lambda path: str(path) in self.world.locks)
             patch.setattr(retry, "when_free", self._when_free)
             yield
+
+    @contextmanager
+    def _hold(self, path: Path) -> Iterator[bool]:
+        held = self.world.try_lock(str(path))
+        try:
+            yield held is not None
+        finally:
+            if held is not None:
+                self.world.unlock(held)
 
     def _deliver(self, ctx: Any, plan: Any, ledger: Any, run: Run, sent: Any) -> Any:
         agent = ctx.connect(plan.host)
@@ -211,7 +239,7 @@ class Story:
     def submit(self) -> None:
         found = Preflight(self.fixed.spec, "c1:" + "0" * 64, ())
         listing = SimpleNamespace(state=lambda: SimpleNamespace(commit=None, dirty=None))
-        plan: Any = submitting.Plan(self.folder, BOX, found, (), {}, 1 << 20, listing)  # type: ignore[arg-type]
+        plan: Any = submitting.Plan(self.folder, BOX, found, (), {}, None, 1 << 20, listing)  # type: ignore[arg-type]
         _, agent = submitting.submit(self.desk, plan, submitting.Request("train"))  # type: ignore[arg-type]
         agent.close()
 
