@@ -21,7 +21,9 @@ from tests.helpers.sshd import PrivateSshd
 # Deadlines measure the machine, not the code; the seed is printed, so a failure can be repeated.
 hypothesis.settings.register_profile("orch", deadline=None, print_blob=True)
 hypothesis.settings.register_profile(
-    "fuzz", hypothesis.settings.get_profile("orch"), max_examples=17_000
+    "fuzz",
+    hypothesis.settings.get_profile("orch"),
+    max_examples=int(os.environ.get("CASES", 17_000)),
 )
 hypothesis.settings.load_profile("orch")
 

@@ -174,7 +174,7 @@ def test_f30_a_host_that_turns_read_only_is_told_and_its_runs_are_found_again_la
         if subprocess.run(frozen, capture_output=True).returncode != 0:
             subprocess.run(["mount", "--bind", "-o", "ro", place, place], check=True)
             subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
-        assert_clear(desk.orch("submit", "train", code=10), "box", "Read-only")
+        assert_clear(desk.orch("submit", "train", code=10), "box", "read-only")
         assert desk.show(run_id)["state"] == "running"
         subprocess.run(["mount", "-o", "remount,bind,rw", place], check=False)
         subprocess.run(["mount", "-o", "remount,rw", place], check=False)
@@ -229,10 +229,10 @@ def test_f21_a_login_that_ends_with_all_its_processes_does_not_end_the_run(
 
 
 def test_f21_doctor_warns_where_a_logout_kills() -> None:
-    bad = hosts._logout({"kill_user_processes": True, "linger": False})
-    assert (bad.level, "enable-linger" in bad.text) == ("fail", True)
-    assert hosts._logout({"kill_user_processes": True, "linger": True}).level == "ok"
-    assert hosts._logout({"kill_user_processes": None, "linger": None}).level == "ok"
+    bad = hosts._logout({"kill_user_processes": True})
+    assert (bad.level, "KillExcludeUsers" in bad.text) == ("fail", True)
+    assert hosts._logout({"kill_user_processes": False}).level == "ok"
+    assert hosts._logout({"kill_user_processes": None}).level == "ok"
 
 
 def test_f26_a_cancel_and_a_normal_end_at_the_same_moment_agree_on_one_end(
