@@ -35,7 +35,7 @@ MODELS = [
     ("mdlm-conditional", "calibrated", "the same, noise levels weighed on dev"),
     ("mdlm-conditional", "class_likelihood", "the same, trained on by class likelihood"),
 ]
-TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu"]
+TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu", "selfmade/cpu"]
 HEAD = """# Results
 
 Written by `make results` out of the ledger: every row is a run, named by its config hash, and
