@@ -74,7 +74,8 @@ def _ablation(tag: str, incident: Run, fixed: Run) -> str:
     lines = [
         f"{tag.replace('/', ', profile `')}`, one pair of models a config, {_hardware(fixed)}. ",
         "As it was: warm-up 500, keys missing, lenient load. Fixed: this profile's warm-up, all "
-        "keys, strict load. Both load 100 % of their start.\n",
+        "keys, strict load. "
+        f"Of their start they loaded {_loaded(incident)} and {_loaded(fixed)}.\n",
         f"| config | weights | estimator | draws | accuracy of {fixed.metrics['n']} "
         "| 95 % interval | share of first class | ties |",
         "|---|---|---|---|---|---|---|---|",
@@ -193,6 +194,11 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
     ]
     lines += [f"\n{judge['note']}", "\nUtilisation of a GPU (MFU) has not been measured.\n"]
     return "\n".join(lines)
+
+
+def _loaded(run: Run) -> str:
+    share = run.metrics["pretrained"]["share_loaded"]
+    return "nothing" if share is None else _percent(share)
 
 
 def _hardware(run: Run) -> str:
