@@ -64,6 +64,9 @@ def test_the_ablation_says_what_each_suspect_was_worth() -> None:
     ):
         assert worth in text
     assert "| as it was | raw | independent | 1 | 50.0 % |" in text
+    alone = resultspage.page(runs[:1], None)
+    assert "lenient load): not measured yet" in alone
+    assert "averaged weights instead of the last ones: +1.0" in alone
 
 
 def test_seeds_of_a_row_are_counted_and_variants_are_rows() -> None:
