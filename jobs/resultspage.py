@@ -40,8 +40,9 @@ TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu", "selfmade/cpu"]
 HEAD = """# Results
 
 Written by `make results` out of the ledger: every row is a run, named by its config hash, and
-nothing here is typed in by hand. Intervals are Wilson's, 95 %, of the texts; they do not hold the
-spread between seeds. Settings were chosen on dev; test was used for these rows alone.
+no figure is typed in by hand. Intervals are Wilson's, 95 %, of the texts; they do not hold the
+spread between seeds. No setting was chosen on test. Minutes are wall time on a machine that other
+programs may have used as well.
 """
 
 
