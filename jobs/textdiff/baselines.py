@@ -99,10 +99,12 @@ def run(env: Mapping[str, str], *, canary: bool) -> dict[str, Any]:
 
 def _predictions(config: Config, dataset: Dataset, texts: data.Split) -> Any:
     """(name, predicted labels), logistic regression on words and pairs last."""
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.naive_bayes import MultinomialNB
-
+    try:
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.naive_bayes import MultinomialNB
+    except ImportError:
+        raise JobError("baselines need scikit-learn: pip install 'orch[jobs]'") from None
     from jobs.textdiff.tokenizer import split
 
     for words, longest in (("unigram", 1), ("bigram", 2)):

@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 LOG_EVERY_S = 1.5
 POINT_EVERY_S = 0.5
+CLEAR = "\r\x1b[K"
 SHOWN = ("loss", "lr", "phase_step", "tokens_per_s", "val_nelbo", "canary_accuracy")
 ETA_FROM = 0.01  # of the work: before, the start-up would be taken for the pace
 
@@ -27,11 +28,32 @@ class Phase:
     work: float
 
 
+class Console:
+    """The job's own words. On a terminal the progress is one line that changes, elsewhere lines."""
+
+    def __init__(self, stream: TextIO, *, silent: bool = False) -> None:
+        self._stream, self._silent = stream, silent
+        self._live = stream.isatty()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._write(f"{CLEAR}{line}\n" if self._live else f"{line}\n")
+
+    def show(self, line: str) -> None:
+        """A line that the next one replaces, where that can be."""
+        self._write(f"{CLEAR}{line}" if self._live else f"{line}\n")
+
+    def _write(self, text: str) -> None:
+        if not self._silent:
+            self._stream.write(text)
+            self._stream.flush()
+
+
 class Reporter:
     """Appends points to `results`/metrics.jsonl and shows lines, neither too often.
 
     The last point of a phase is always written, and each with a validation. `results` None:
-    nothing is written. On a terminal the progress is one line that changes.
+    nothing is written or shown.
     """
 
     def __init__(
@@ -39,7 +61,7 @@ class Reporter:
         results: Path | None,
         *,
         clock: Callable[[], float],
-        say: Callable[[str], None],
+        show: Callable[[str], None],
     ) -> None:
         self._file: IO[str] | None = None
         self._step = 0
@@ -48,7 +70,7 @@ class Reporter:
             path = results / "metrics.jsonl"
             self._step = _last_step(path)
             self._file = path.open("a", encoding="utf8")
-        self._clock, self._say = clock, say
+        self._clock, self._show = clock, show
         self._began = clock()
         self._logged = self._pointed = -float("inf")
         self._first: float | None = None  # progress of the first point: what a resume begins with
@@ -110,7 +132,7 @@ class Reporter:
             self._logged = now
             shown = "  ".join(f"{k} {_short(v)}" for k, v in values.items() if k in SHOWN)
             left = "" if eta is None else f"  about {eta:.0f} s left"
-            self._say(f"{progress:4.0%}  {name}  {shown}{left}")
+            self._show(f"{progress:4.0%}  {name}  {shown}{left}")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

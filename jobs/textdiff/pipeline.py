@@ -20,10 +20,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -33,8 +32,10 @@ from jobs.textdiff import data, metrics, parallel, phases, pretrained, sources, 
 from jobs.textdiff.config import Config
 from jobs.textdiff.data import Dataset
 from jobs.textdiff.errors import ConfigError, JobError, TrainingError
+from jobs.textdiff.metrics import Console
 from jobs.textdiff.parallel import World
 from jobs.textdiff.phases import Job
+from jobs.textdiff.signals import Signals
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import Stopped, memory_mb
 
@@ -60,28 +61,6 @@ class Mode:
     lenient: bool = False
 
 
-class Signals:
-    """SIGTERM ends the process at once, or, within `deferred`, only sets `asked`."""
-
-    def __init__(self) -> None:
-        self.asked, self._deferred = False, False
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        if not self._deferred:
-            # os.write: the signal may have interrupted a print, which cannot be entered twice.
-            os.write(1, b"stopped by a signal; what was learnt is in the checkpoints\n")
-            raise SystemExit(128 + number)
-
-    @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        self._deferred = True
-        try:
-            yield
-        finally:
-            self._deferred = False
-
-
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="jobs.textdiff.pipeline")
     for name in ("canary", "pretrain", "lenient"):
@@ -92,8 +71,8 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     torch.set_num_threads(min(MAX_THREADS, torch.get_num_threads()))  # OMP_NUM_THREADS may say 1
     try:
         around = surroundings(env)
-        say = _say if around.world.first else _silent
-        run(around, Mode(**vars(args)), signals, clock=time.monotonic, say=say)
+        console = metrics.Console(sys.stdout, silent=not around.world.first)
+        run(around, Mode(**vars(args)), signals, clock=time.monotonic, console=console)
         parallel.leave(around.world)
     except JobError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -125,17 +104,17 @@ def run(
     signals: Signals,
     *,
     clock: Callable[[], float],
-    say: Callable[[str], None],
+    console: Console,
 ) -> dict[str, Any]:
     """metrics.json and what belongs to it are written; gives what metrics.json says."""
     began = clock()
     config, filled = configs.load(around.config, lenient=mode.lenient)
     for line in filled:
-        say(f"warning: {line}")
+        console.say(f"warning: {line}")
     results = around.results / "canary" if mode.canary else around.results
     if mode.canary:
         config = configs.shortened(config, **CANARY)
-    job = prepare(config, around, results, mode, signals, clock=clock, say=say)
+    job = prepare(config, around, results, mode, signals, clock=clock, console=console)
     with contextlib.closing(job.reporter):
         final = _pretrained_only(job) if mode.pretrain else _carried_out(job)
     final["seconds"] = {name: round(spent, 2) for name, spent in job.reporter.seconds.items()}
@@ -144,7 +123,7 @@ def run(
     final["memory_mb"] = round(memory_mb(around.world.device), 1)
     if around.world.first:
         metrics.write_json(results / "metrics.json", final)
-    _conclude(final, say)
+    _conclude(final, console.say)
     return final
 
 
@@ -156,7 +135,7 @@ def prepare(
     signals: Signals,
     *,
     clock: Callable[[], float],
-    say: Callable[[str], None],
+    console: Console,
 ) -> Job:
     """Data read, vocabulary built, work planned, the resolved config dumped; nothing trained."""
     dataset = data.load(config.data, config.seed, around.data)
@@ -164,11 +143,13 @@ def prepare(
     if config.pretrain.texts is not None:
         more = data.more_texts(config.data, config.pretrain.texts, around.data, dataset)
     start, words = _start(config, dataset, more, around.data)
-    reporter = metrics.Reporter(results if around.world.first else None, clock=clock, say=say)
+    reporter = metrics.Reporter(
+        results if around.world.first else None, clock=clock, show=console.show
+    )
     job = Job(
         config, dataset, more, words, start,
         data.sample(dataset.split(config.eval.split), config.eval.max_examples, config.seed),
-        results, around.world, say, reporter,
+        results, around.world, console.say, reporter,
         resumes=not mode.canary,
         stopping=lambda: signals.asked,
         deferred=signals.deferred,
@@ -300,14 +281,6 @@ def _conclude(final: Mapping[str, Any], say: Callable[[str], None]) -> None:
             f"the best there can be: {final['bayes_accuracy']:.1%} expected, "
             f"{final['bayes_accuracy_here']:.1%} on these texts"
         )
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 if __name__ == "__main__":

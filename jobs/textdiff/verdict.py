@@ -76,18 +76,20 @@ def work(job: Job) -> list[metrics.Phase]:
     """The phases above, in tokens passed forward at most."""
     settings, classes = job.config.eval, len(job.dataset.labels)
 
-    def tokens(split: data.Split, draws: int) -> float:
-        return float(classes * draws * sum(map(len, job.tokenizer.encode_all(split.texts))))
+    def once(split: data.Split) -> float:
+        """Work of one draw for every class."""
+        return float(classes * sum(map(len, job.tokenizer.encode_all(split.texts))))
 
     draws = 1 if job.config.model.architecture == "gpt2" else settings.draws
-    found = [metrics.Phase("eval", tokens(job.evaluated, draws))]
+    each = once(job.evaluated)
+    found = [metrics.Phase("eval", draws * each)]
     if settings.calibrate:
-        found.append(metrics.Phase("calibrate", tokens(job.dataset.dev, draws)))
+        found.append(metrics.Phase("calibrate", draws * once(job.dataset.dev)))
     if job.config.class_likelihood.steps:
-        found.append(metrics.Phase("eval:class-likelihood", tokens(job.evaluated, draws)))
+        found.append(metrics.Phase("eval:class-likelihood", draws * each))
     if settings.table:
         found += [
-            metrics.Phase(f"table:{weights}:{estimator}:{count}", tokens(job.evaluated, count))
+            metrics.Phase(f"table:{weights}:{estimator}:{count}", count * each)
             for weights in ("raw", "ema")
             for estimator, count in TABLE
         ]

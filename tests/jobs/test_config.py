@@ -12,6 +12,7 @@ from jobs.textdiff import config
 from jobs.textdiff.errors import ConfigError
 from orchestrator import spec
 from orchestrator.checks import reference
+from orchestrator.references import reference_tree
 from tests.jobs.conftest import JOB, ROOT
 
 PROFILES = [None, "cpu", "cpu-hour", "gpu"]
@@ -39,7 +40,7 @@ def test_every_profile_agrees_with_the_reference_but_for_what_it_waives(
     name: str, profile: str | None
 ) -> None:
     job = spec.load_job(ROOT, name, profile=profile)
-    findings = reference.check(job.config, job.reference, ROOT)
+    findings = reference.check(job.config, job.reference, reference_tree(ROOT, job.reference))
     assert [f.message for f in findings if f.refuses] == []
 
 
@@ -49,7 +50,7 @@ def test_a_key_that_the_reference_has_and_the_config_lacks_is_refused_by_both(
 ) -> None:
     del tree["training"][key]
     job = spec.load_job(ROOT, JOB, profile="cpu")  # the profile that `tree` is made of
-    findings = reference.check(tree, job.reference, ROOT)
+    findings = reference.check(tree, job.reference, reference_tree(ROOT, job.reference))
     assert [f.key for f in findings if f.refuses] == [f"training.{key}"]
     with pytest.raises(ConfigError, match=rf"training\.{key}: missing"):
         config.from_tree(tree)
@@ -130,7 +131,7 @@ def test_the_incident_is_refused_for_exactly_what_was_wrong_with_its_config(
     profile: str | None,
 ) -> None:
     job = spec.load_job(ROOT, INCIDENT, profile=profile)
-    findings = reference.check(job.config, job.reference, ROOT)
+    findings = reference.check(job.config, job.reference, reference_tree(ROOT, job.reference))
     assert [(f.rule, f.key) for f in findings if f.refuses] == [
         ("missing", "training.sampling_eps_min"),
         ("missing", "training.sampling_eps_max"),

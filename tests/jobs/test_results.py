@@ -16,6 +16,7 @@ def run(job: str, accuracy: float, *, seed: int = 1, tag: str = "sst2/cpu", **mo
         "n": 1821,
         "device": "cpu",
         "seconds": {"total": 90.0},
+        "pretrained": {"share_loaded": 1.0},
         **more,
     }
     return Run(f"{job}-{seed}", job, tag, seed, f"c1:{seed:08d}abc", "ok", metrics, {})
@@ -63,6 +64,9 @@ def test_the_ablation_says_what_each_suspect_was_worth() -> None:
     ):
         assert worth in text
     assert "| as it was | raw | independent | 1 | 50.0 % |" in text
+    alone = resultspage.page(runs[:1], None)
+    assert "lenient load): not measured yet" in alone
+    assert "averaged weights instead of the last ones: +1.0" in alone
 
 
 def test_seeds_of_a_row_are_counted_and_variants_are_rows() -> None:
@@ -89,7 +93,7 @@ def test_the_cost_bench_measures_both_ways_and_its_page_shows_them() -> None:
     pytest.importorskip("torch")
     from tests.bench import training
 
-    found = {way: training.train(way, 1, "false") for way in training.WAYS}
+    found = {way: training.train(way, 1) for way in training.WAYS}
     assert all(found[way]["tokens_per_s"] > 0 for way in found)
     cost = {
         "recipe": training.RECIPE,

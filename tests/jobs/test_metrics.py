@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.textdiff import metrics
+from jobs.textdiff.metrics import Console, Phase, Reporter
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_one_changing_line_on_a_terminal_and_lines_in_a_log() -> None:
+    log, screen = io.StringIO(), Terminal()
+    for stream in (log, screen):
+        console = Console(stream)
+        console.show("10 %")
+        console.show("20 %")
+        console.say("done")
+    assert log.getvalue() == "10 %\n20 %\ndone\n"
+    assert screen.getvalue().count("\n") == 1
+    assert screen.getvalue().endswith("\r\x1b[Kdone\n")
+    Console(silent := io.StringIO(), silent=True).say("x")
+    assert silent.getvalue() == ""
+
+
+def test_points_have_progress_and_an_honest_eta(tmp_path: Path) -> None:
+    now = [0.0]
+    reporter = Reporter(tmp_path, clock=lambda: now[0], show=lambda line: None)
+    reporter.plan([Phase("a", 1.0), Phase("b", 3.0)])
+    report = reporter.phase("b")
+    for done in (0.0, 0.5, 1.0):
+        report(done, loss=1.0, tokens=30)
+        now[0] += 10.0
+    reporter.close()
+    points = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [point["progress"] for point in points] == [0.25, 0.625, 1.0]
+    # A resume begins in the middle: what was done before says nothing of the pace.
+    assert [point["eta_s"] for point in points] == [None, 10.0, 0.0]
+    assert reporter.rates() == {"b": 4.5}
+
+
+def test_a_reporter_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 41}\n{"step": 4')
+    reporter = Reporter(tmp_path, clock=lambda: 0.0, show=lambda line: None)
+    reporter.plan([Phase("a", 1.0)])
+    reporter.phase("a")(1.0)
+    reporter.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [41, 42]
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    metrics.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
+    with pytest.raises(ValueError):
+        metrics.write_json(tmp_path / "metrics.json", {"accuracy": float("nan")})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"accuracy": 0.5}
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
