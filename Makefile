@@ -6,6 +6,8 @@ HOST    ?= local
 PROFILE ?= cpu
 JOB     ?= mdlm-pretrained-fixed
 PYTEST_ARGS ?=
+# Most tests wait for other processes most of the time; a file's tests stay in one process.
+PARALLEL ?= -n 3 --dist loadfile
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -79,10 +81,10 @@ check: venv ## lint, format, types, unit tests: under 30 seconds
 test: venv test-tools ## every test this machine can run; says which it cannot
 	@$(MAKE) --no-print-directory jobs-venv || \
 	  echo "note: torch could not be installed; the lane 'torch' will be skipped" >&2
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 faults: venv test-tools ## the tests of docs/faults.md, row by row
-	@$(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m fault $(PARALLEL) $(PYTEST_ARGS)
 
 soak: venv test-tools ## the fault tests in full size: every step, 500 kills, 1 000 reconnects, 100 runs
 	@$(BIN)/python -m pytest -q -s tests/faults --full -o faulthandler_timeout=7200 $(PYTEST_ARGS)

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -65,8 +66,21 @@ class Lanes:
             self.ran.update(_lanes_of(item))
         return report
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Of several processes each selects all tests and runs some: the counts come together."""
+        told = getattr(node, "workeroutput", {}).get("lanes")
+        if told:
+            self.selected, self.reasons = Counter(told["selected"]), told["reasons"]
+            self.ran.update(told["ran"])
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Where CI is set, a skipped lane is a failure of the session."""
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:  # one process of several: the first one judges
+            told = {"selected": self.selected, "ran": self.ran}
+            output["lanes"] = {**{k: dict(v) for k, v in told.items()}, "reasons": self.reasons}
+            return
         collect_only = session.config.getoption("collectonly")
         if self.in_ci and self.skipped and not collect_only and session.exitstatus == 0:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
