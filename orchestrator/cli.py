@@ -149,7 +149,7 @@ def submit(
 def _submit(ctx: Context, request: Request, follow: bool, dry_run: bool) -> None:
     from orchestrator import output, render
     from orchestrator.domain import Severity
-    from orchestrator.usecases.submit import make_plan, submit
+    from orchestrator.usecases.submit import interrupted, make_plan, submit
 
     plan = make_plan(ctx, request)
     notable = [item for item in plan.found.findings if item.severity is not Severity.INFO]
@@ -165,12 +165,18 @@ def _submit(ctx: Context, request: Request, follow: bool, dry_run: bool) -> None
 
         plan = canary.passed(ctx, plan, request)
         ctx.say(render.findings(canary.told(plan)).rstrip("\n"))
-    run, agent = submit(ctx, plan, request)
-    render.emit(run.run_id + "\n")
-    ctx.say(output.started_line(run))
-    if not follow:
-        agent.close()
-        return
+    recorded: list[Run] = []
+    try:
+        run, agent = submit(ctx, plan, request, recorded.append)
+        render.emit(run.run_id + "\n")
+        ctx.say(output.started_line(run))
+        if not follow:
+            agent.close()
+            return
+    except KeyboardInterrupt:
+        if not recorded:
+            raise
+        raise interrupted(recorded[0], sent=True) from None
     with ctx.ledger() as ledger:
         _follow_to_end(ctx, ledger, run, agent=agent)
 

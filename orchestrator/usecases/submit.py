@@ -175,7 +175,7 @@ def _begin(
                 "it is never started twice",
             ) from None
         if isinstance(exc, KeyboardInterrupt):
-            raise _interrupted(run, sent.is_set()) from None
+            raise interrupted(run, sent.is_set()) from None
         if isinstance(exc, OrchError) and _never_began(ledger, run):
             exc.message += f"; {run.run_id} was not started"
         raise
@@ -239,7 +239,8 @@ def _never_began(ledger: Ledger, run: Run) -> bool:
     return known is not None and known.verdict is Verdict.NEVER_STARTED
 
 
-def _interrupted(run: Run, sent: bool) -> Interrupted:
+def interrupted(run: Run, sent: bool) -> Interrupted:
+    """What is true of a run whose submit was ended by Ctrl-C."""
     if not sent:
         return Interrupted(f"interrupted; {run.run_id} was not started")
     return Interrupted(

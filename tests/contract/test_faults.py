@@ -33,6 +33,13 @@ SLEEPER = "echo up; sleep 600 & wait"
 
 
 @pytest.fixture
+def sshd() -> Iterator[PrivateSshd]:
+    """A server for one test: what a host holds already is not sent again."""
+    with PrivateSshd() as server:
+        yield server
+
+
+@pytest.fixture
 def proxy(sshd: PrivateSshd) -> Iterator[Proxy]:
     with Proxy(("127.0.0.1", sshd.port)) as running:
         yield running
@@ -131,6 +138,7 @@ def test_f03_a_fetch_that_is_cut_leaves_nothing_wrong_and_goes_on(
     wanted = {f"small{n}": random.Random(n).randbytes(2000) for n in range(40)}
     wanted["model.bin"] = random.Random(99).randbytes(2_500_000)
     folder = desk.results("make", run_id)
+    proxy.set_rate(2_000_000)  # slow enough that what was delivered has been taken in at the cut
     for count in (8_000, 90_000, 700_000, 2_000_000):
         proxy.cut_after(count, Direction.DOWN, how=Ending.FIN)
         desk.orch("fetch-results", code=6)
@@ -138,6 +146,7 @@ def test_f03_a_fetch_that_is_cut_leaves_nothing_wrong_and_goes_on(
             if path.is_file() and not path.relative_to(folder).parts[0].startswith(".orch"):
                 assert path.read_bytes() == wanted[path.name]
         assert desk.show()["fetched"] != "complete"
+    proxy.set_rate(None)
     got = proxy.delivered(Direction.DOWN)
     desk.orch("fetch-results")
     assert proxy.delivered(Direction.DOWN) - got < 2_400_000, "what had arrived was sent again"

@@ -30,8 +30,9 @@ def stranger(new_desk: MakeDesk, server: PrivateSshd, tmp_path: Path) -> Desk:
 
 
 def test_f86_an_unknown_key_is_refused_shown_and_pinned_once(
-    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+    new_desk: MakeDesk, make_sshd: MakeSshd, tmp_path: Path
 ) -> None:
+    sshd = make_sshd()
     desk = stranger(new_desk, sshd, tmp_path)
     done = desk.orch("submit", "train", code=8)
     assert_clear(done, "box", "orch host trust box")
