@@ -30,7 +30,6 @@ from orchestrator.unpack import JOURNAL, PARTS
 from orchestrator.usecases import cancel, fetch, follow, reconcile
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.check import Preflight
-from tests.faults import inwork
 from tests.faults.simulation import link
 from tests.faults.simulation.host import Host, installed
 from tests.faults.simulation.world import World
@@ -53,10 +52,6 @@ EVENTS = {
     "intend", "synced", "started", "seen", "unknown", "finished", "never_started", "fetched",
     "seen_all",
 }  # fmt: skip
-# Whether a start may still be on its way when its run is asked after. Until a run can be closed on
-# its host (tests/faults/inwork.py: CLOSING) it may not: it would be called never started.
-LATE_STARTS = inwork.CLOSING is None
-UNDER_WAY = (RunState.INTENT, RunState.SYNCED, RunState.UNKNOWN)
 FAULT = 0.015  # chance of a fault before each step; of a job's natural end, twice that
 
 
@@ -142,17 +137,8 @@ class Desk:
         return BOX
 
     def connect(self, host: HostEntry) -> Agent:
-        if not LATE_STARTS:
-            self.world.wait(lambda: not self._left_behind(), None)
         refuse = not self.quiet and self.world.dice.random() < 0.05
         return link.connect(self.world, self.host.root, host, self.lines, refuse)
-
-    def _left_behind(self) -> list[link.Wire]:
-        """Lines whose controller is gone while their agent still works on what it was asked."""
-        for line in self.lines:
-            line.hung_up |= line.controller is None or not line.controller.alive
-        gone = [line for line in self.lines if line.cut or line.mute or line.hung_up]
-        return [line for line in gone if line.agent and line.agent.alive]
 
 
 class Inline:
@@ -245,7 +231,6 @@ class Story:
 
     def command(self, what: str) -> None:
         runs = self.ledger.runs()
-        begun = runs if LATE_STARTS else [run for run in runs if run.state not in UNDER_WAY]
         ctx: Any = self.desk
         store: Any = self.desk.store
         try:
@@ -253,22 +238,17 @@ class Story:
                 self.submit()
             elif what == "look" and runs:
                 reconcile.refresh_quietly(ctx, store, runs, lambda _host, _why: None)
-            elif what == "cancel" and begun:
-                cancel.cancel(ctx, store, self.world.dice.choice(begun))
+            elif what == "cancel" and runs:
+                cancel.cancel(ctx, store, self.world.dice.choice(runs))
             elif what == "wait" and runs:
                 follow.wait(ctx, store, self.world.dice.choice(runs), 20.0, lambda _text: None)
             elif what == "fetch" and runs:
                 fetch.fetch(ctx, store, self.world.dice.choice(runs), lambda _report: None)
-            elif what == "twin" and self._repeatable():
+            elif what == "twin" and self.bodies:
                 with ctx.connect(BOX) as agent:  # another controller with the same run id
-                    agent.call("start", self.world.dice.choice(self._repeatable()))
+                    agent.call("start", self.world.dice.choice(self.bodies))
         except OrchError as exc:
             self.world.note(f"  {what}: {type(exc).__name__}: {exc.message}")
-
-    def _repeatable(self) -> list[dict[str, Any]]:
-        """Starts that were sent; those that had arrived, until one cannot come too late."""
-        runs = Path(self.host.root, "runs")
-        return [one for one in self.bodies if LATE_STARTS or (runs / one["run_id"]).exists()]
 
     def shell(self, commands: list[str]) -> Callable[[], bool]:
         """Starts them one after the other, each in a process of its own; whether all are over."""

@@ -1,4 +1,4 @@
-"""Rows that wait for a feature, or waited: each test says what holds once it is there."""
+"""What was left open is settled: on the host, in the ledger, by a new watcher, by a new master."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ import pytest
 from orchestrator.ledger.store import Ledger
 from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import of_run, supervisor_of, until
-from tests.faults import inwork
 from tests.faults.hosts import Python
 from tests.faults.truth import MARK, host_root, marks
 from tests.helpers import processes
 from tests.helpers.sshd import PrivateSshd
 
 
-@inwork.until(inwork.RECONCILE)
 def test_f44_a_run_that_never_reached_its_host_is_closed_by_reconcile(new_desk: MakeDesk) -> None:
     desk = new_desk({"quick": MARK})
     submit = desk.start("submit", "quick")
@@ -34,7 +32,6 @@ def test_f44_a_run_that_never_reached_its_host_is_closed_by_reconcile(new_desk: 
     assert {row[1] for row in desk.rows()} == {"finished"}
 
 
-@inwork.until(inwork.RECONCILE)
 def test_f61_runs_that_a_restored_ledger_does_not_know_are_listed(new_desk: MakeDesk) -> None:
     desk = new_desk({"quick": MARK})
     desk.orch("submit", "quick", "-f")
@@ -53,7 +50,6 @@ def test_f61_runs_that_a_restored_ledger_does_not_know_are_listed(new_desk: Make
     assert desk.show(run_id)["verdict"] == "succeeded"
 
 
-@inwork.until(inwork.CLOSING)
 def test_f47_a_start_that_arrives_after_its_run_was_given_up_does_not_start(
     new_desk: MakeDesk, tmp_path: Path
 ) -> None:
@@ -98,7 +94,6 @@ def unread(pid: int) -> int:
         os.close(fd)
 
 
-@inwork.until(inwork.ADOPTION)
 def test_f23_a_job_that_lost_its_supervisor_keeps_its_own_verdict(new_desk: MakeDesk) -> None:
     desk = new_desk({"slow": "echo up; until test -e ../go; do sleep 0.05; done; exit 0"})
     run_id = desk.submit("slow")
@@ -121,7 +116,6 @@ def _all_pids() -> list[int]:
 
 
 @pytest.mark.ssh
-@inwork.until(inwork.OPENSSH)
 def test_f11_a_control_socket_lies_where_its_path_is_short(
     new_desk: MakeDesk, sshd: PrivateSshd
 ) -> None:
