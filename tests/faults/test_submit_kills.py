@@ -60,7 +60,8 @@ def test_f48_the_very_first_submit_killed_at_every_call_that_leaves_a_trace(
         assert_truthful(desk, host_root(desk))
         desk.orch("submit", "quick", "-f")
         assert desk.show()["verdict"] == "succeeded", (number, step)
-        shutil.rmtree(desk.home)
+        # For room only; what a supervisor does after its run's end may still be going on there.
+        shutil.rmtree(desk.home, ignore_errors=True)
     assert killed > 5
     print(f"killed at {killed} of {len(steps)} steps")
 
