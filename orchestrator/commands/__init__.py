@@ -1,1 +1,1 @@
-"""Commands in modules of their own; `orchestrator.cli` puts them together."""
+"""The commands, by what they are about; `orchestrator.cli` puts them together."""

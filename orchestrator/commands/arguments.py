@@ -23,3 +23,24 @@ RunNeeded = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Job = Annotated[str, typer.Argument(help="A job of this project.", autocompletion=complete.jobs)]
+RunList = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(help="Runs; nothing: the latest one.", autocompletion=complete.runs),
+]
+HostOption = Annotated[
+    Text, typer.Option("--host", help="Where; default: ORCH_HOST, then orch.yaml, then `local`.",
+                       autocompletion=complete.hosts)
+]  # fmt: skip
+Profile = Annotated[Text, typer.Option("--profile", help="A named overlay of the job's spec.")]
+Sets = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="k.e.y=value", help="Override a config key; repeatable."),
+]
+Tags = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--tag", metavar="key=value", help="Label the run; repeatable."),
+]
+Note = Annotated[Text, typer.Option("--note", help="A remark kept with the run.")]
+Force = Annotated[bool, typer.Option("--force", help="Submit in spite of findings; recorded.")]
+Follow = Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the run ends.")]

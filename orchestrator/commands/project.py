@@ -1,0 +1,69 @@
+"""Commands on the project: init, jobs, check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator import complete
+from orchestrator.commands.arguments import Job, Json, Profile, Sets, Text
+from orchestrator.console import context, fail_softly
+
+
+@fail_softly
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make into a project.")] = Path("."),
+) -> None:
+    """Make a folder into a project with one example job."""
+    from orchestrator.projectfile import init_project
+
+    ctx = context()
+    told = init_project(ctx.cwd / folder)
+    for line in told:
+        ctx.say(line)
+    ctx.say("next: `orch submit hello -f` runs the example on this machine")
+
+
+@fail_softly
+def jobs(json: Json = False) -> None:
+    """List the jobs of this project."""
+    from orchestrator import output, render
+    from orchestrator.usecases.jobs import list_jobs
+
+    ctx = context()
+    found = list_jobs(ctx)
+    if json:
+        output.document(output.jobs_document(found))
+    else:
+        render.emit(output.jobs_text(found, ctx.clock.now()))
+
+
+@fail_softly
+def check(
+    job: Job,
+    profile: Profile = None,
+    set_: Sets = None,
+    host: Annotated[
+        Text, typer.Option("--host", help="Ask this host too.", autocompletion=complete.hosts)
+    ] = None,
+    canary: Annotated[bool, typer.Option("--canary", help="Run the canary on the host.")] = False,
+    json: Json = False,
+) -> None:
+    """Preflight without starting: spec, config against reference, history, the canary if asked."""
+    from orchestrator import output, render
+    from orchestrator.usecases.check import check as run_check
+
+    if canary:
+        from orchestrator.usecases.canary import checked
+
+        found = checked(context(), job, profile, set_ or [], host)
+    else:
+        found = run_check(context(), job, profile, set_ or [], host)
+    if json:
+        output.document(output.preflight_document(found))
+    else:
+        render.emit(output.preflight_text(found))
+    if not found.ok:
+        raise typer.Exit(5)

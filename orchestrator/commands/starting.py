@@ -1,0 +1,125 @@
+"""Commands that start something: submit, resume, retry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.commands.arguments import (
+    Follow,
+    Force,
+    HostOption,
+    Job,
+    Note,
+    Profile,
+    RunNeeded,
+    Sets,
+    Tags,
+)
+from orchestrator.commands.following import follow_to_end
+from orchestrator.console import context, fail_softly
+
+if TYPE_CHECKING:
+    from orchestrator.domain import Run
+    from orchestrator.usecases.context import Context
+    from orchestrator.usecases.submit import Request
+
+
+@fail_softly
+def submit(
+    job: Job,
+    host: HostOption = None,
+    profile: Profile = None,
+    set_: Sets = None,
+    follow: Follow = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and stop.")
+    ] = False,
+    force: Force = False,
+    no_canary: Annotated[
+        bool, typer.Option("--no-canary", help="Start at once, without the spec's canary.")
+    ] = False,
+    tag: Tags = None,
+    note: Note = None,
+) -> None:
+    """Check, freeze the code, send it, start the run detached. Prints the run id."""
+    from orchestrator import names
+    from orchestrator.usecases.submit import Request
+
+    tags = dict(names.tag(item) for item in tag or [])
+    request = Request(job, host, profile, set_ or [], tags, note, force, canary=not no_canary)
+    _submit(context(), request, follow, dry_run)
+
+
+def _submit(ctx: Context, request: Request, follow: bool, dry_run: bool) -> None:
+    from orchestrator import output, render
+    from orchestrator.domain import Severity
+    from orchestrator.usecases.submit import interrupted, make_plan, submit
+
+    plan = make_plan(ctx, request)
+    notable = [item for item in plan.found.findings if item.severity is not Severity.INFO]
+    if notable:
+        ctx.say(render.findings(notable).rstrip("\n"))
+    if dry_run:
+        render.emit(output.plan_text(plan))
+        if not plan.found.ok and not request.force:
+            raise typer.Exit(5)
+        return
+    if plan.spec.canary is not None and request.canary:
+        from orchestrator.usecases import canary
+
+        plan = canary.passed(ctx, plan, request)
+        ctx.say(render.findings(canary.told(plan)).rstrip("\n"))
+    recorded: list[Run] = []
+    try:
+        run, agent = submit(ctx, plan, request, recorded.append)
+        render.emit(run.run_id + "\n")
+        ctx.say(output.started_line(run))
+        if not follow:
+            agent.close()
+            return
+    except KeyboardInterrupt:
+        if not recorded:
+            raise
+        raise interrupted(recorded[0], sent=True) from None
+    with ctx.ledger() as ledger:
+        follow_to_end(ctx, ledger, run, agent=agent)
+
+
+@fail_softly
+def resume(run: RunNeeded, follow: Follow = False) -> None:
+    """Go on with a run that ended badly, from the job's own checkpoint: its next attempt."""
+    from orchestrator import output, render
+    from orchestrator.usecases.resume import resume as run_resume
+
+    ctx = context()
+    with ctx.ledger() as ledger:
+        known, agent = run_resume(ctx, ledger, ctx.run(ledger, run))
+        render.emit(known.run_id + "\n")
+        ctx.say(output.started_line(known))
+        if not follow:
+            agent.close()
+            return
+        follow_to_end(ctx, ledger, known, agent=agent)
+
+
+@fail_softly
+def retry(
+    run: RunNeeded,
+    host: HostOption = None,
+    follow: Follow = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    force: Force = False,
+    tag: Tags = None,
+    note: Note = None,
+) -> None:
+    """A new run of the same job, profile and overrides; it supersedes the old one."""
+    from orchestrator import names
+    from orchestrator.usecases.retry import request_for
+
+    ctx = context()
+    with ctx.ledger(readonly=True) as ledger:
+        old = ctx.run(ledger, run)
+    tags = dict(names.tag(item) for item in tag or [])
+    _submit(ctx, request_for(old, host, tags, note, force), follow, dry_run)
