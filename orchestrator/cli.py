@@ -14,6 +14,7 @@ from orchestrator.commands import (
     hosts,
     ledger,
     listing,
+    now,
     project,
     runs,
     starting,
@@ -50,6 +51,8 @@ for command in (
     runs.fetch_results,
     following.attach,
     hosts.doctor,
+    now.top,
+    now.gpus,
 ):
     app.command()(command)
 host_app.command("ls")(hosts.host_list)

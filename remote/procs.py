@@ -118,6 +118,15 @@ def _environ(pid: int) -> List[bytes]:
         return []
 
 
+def run_of(pid: int) -> Optional[str]:
+    """The run whose tag the process carries; None without one, or where it may not be read."""
+    mark = ("%s=" % RUN_TAG).encode("ascii")
+    for entry in _environ(pid):
+        if entry.startswith(mark):
+            return entry[len(mark) :].decode("ascii", "replace")[:64]
+    return None
+
+
 def tagged(run_id: str) -> List[int]:
     """Living pids of this user whose environment carries the run's tag."""
     return Tree(run_id).living()

@@ -210,17 +210,28 @@ class Progress:
         if moment < self._next:
             return False
         self._next = moment + PROGRESS_EVERY
-        try:
-            size = os.stat(self._path).st_size
-            if size == self._size:
-                return False
-            self._size = size
-            with open(self._path, "rb") as file:
-                file.seek(max(0, size - self.LINE_MAX))
-                lines = file.read(self.LINE_MAX).split(b"\n")
-        except OSError:
+        line = self.newest()
+        if line is None:
             return False
-        if len(lines) < 2 or not lines[-2]:
-            return False
-        channel.item({"progress": lines[-2].decode("utf-8", "replace")})
+        channel.item({"progress": line})
         return True
+
+    def newest(self) -> Optional[str]:
+        """The last whole line, if the file has changed since it was looked at."""
+        raw = b""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            size = os.fstat(fd).st_size
+            if size == self._size:
+                return None
+            self._size = size
+            raw = os.pread(fd, self.LINE_MAX, max(0, size - self.LINE_MAX))
+        except OSError:  # a folder or a fifo in its place
+            return None
+        finally:
+            os.close(fd)
+        lines = raw.split(b"\n")
+        return lines[-2].decode("utf-8", "replace") if len(lines) > 1 and lines[-2] else None

@@ -132,7 +132,13 @@ class Supervisor:
             try:
                 seen = smi.cards()
                 self.gpus, self.leases = gpu.lease(
-                    self.layout, seen, least, most, self.order.get("gpu_memory")
+                    self.layout,
+                    seen,
+                    least,
+                    most,
+                    self.order.get("gpu_memory"),
+                    self.run.run_id,
+                    self.order.get("gpu_use") == "share",
                 )
                 return
             except gpu.Busy as exc:

@@ -96,6 +96,7 @@ VERBS: Dict[str, str] = {
     "content": "remote.evidence:content",
     "survey": "remote.survey:survey",
     "notify": "remote.notify:notify",
+    "glance": "remote.glance:glance",
 }
 
 

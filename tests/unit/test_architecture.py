@@ -38,6 +38,7 @@ LAYER_OF = {
             "output",
             "progress",
             "render",
+            "screen",
         )
     },
 }
@@ -46,7 +47,7 @@ LAYER_OF = {
 OWNERS = {
     "typer": [f"orchestrator.{name}" for name in ("cli", "commands", "complete", "console")],
     "click": ["orchestrator.cli", "orchestrator.complete", "orchestrator.console"],
-    "rich": ["orchestrator.cli", "orchestrator.progress", "orchestrator.render"],
+    "rich": ["orchestrator.progress", "orchestrator.screen"],
     "sqlite3": ["orchestrator.ledger"],
     "fabric": ["orchestrator.transport.ssh"],
     "paramiko": ["orchestrator.transport.ssh"],

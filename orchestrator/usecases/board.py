@@ -1,0 +1,302 @@
+"""What goes on now: open runs and GPUs on all hosts at once, one exchange a host and look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.background import Background
+from orchestrator.clock import seconds_between
+from orchestrator.domain import Host, Run
+from orchestrator.errors import LedgerError, OrchError, TransportError
+from orchestrator.ledger.store import Ledger
+from orchestrator.transport.base import Agent
+from orchestrator.transport.replies import run_statuses, unlawful
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.reconcile import by_host, question
+from orchestrator.usecases.settle import settle
+
+ANSWER_WITHIN = 15.0  # seconds; nvidia-smi alone is given five for each of two questions
+ENDED_WITHIN = 12 * 3600.0  # seconds for which a run that ended stays in sight
+CARDS_MAX = 64
+PROCESSES_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that computes on a GPU. `run_id`: the run of this user's that it belongs to."""
+
+    pid: int
+    user: str | None
+    name: str
+    memory: int | None  # bytes
+    run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The run that holds a GPU; `known`: it is in this ledger. `run_id` None: it cannot be told."""
+
+    run_id: str | None
+    job: str | None
+    project: str | None
+    known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A GPU: memory in bytes, utilisation in per cent; None is what nvidia-smi does not tell."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_used: int | None
+    memory_total: int | None
+    utilization: int | None
+    lease: Lease | None
+    processes: tuple[Process, ...] = ()
+
+    @property
+    def foreign(self) -> list[Process]:
+        """Those that are not the leasing run's."""
+        mine = self.lease.run_id if self.lease else None
+        return [each for each in self.processes if each.run_id is None or each.run_id != mine]
+
+
+@dataclass(slots=True)
+class Place:
+    """One host: its GPUs by its latest answer. `error` says why there is none to the last look."""
+
+    host: Host
+    cards: list[Card] | None = None  # None: not known
+    cards_error: str | None = None
+    error: OrchError | None = None
+    answered_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """A run's last words: the newest record of its metrics.jsonl, the last line of its log."""
+
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    line: str | None = None
+
+
+class _Line:
+    """One host's connection, kept from look to look; at most one question is under way."""
+
+    def __init__(self, ctx: Context, host: Host) -> None:
+        self._ctx = ctx
+        self.place = Place(host)
+        self._agent: Agent | None = None
+        self.asking: Background[dict[str, Any]] | None = None
+
+    def ask(self, body: Mapping[str, Any]) -> None:
+        def work() -> dict[str, Any]:
+            try:
+                if self._agent is None:
+                    self._agent = self._ctx.connect(self.place.host)
+                return self._agent.call("glance", body, deadline=ANSWER_WITHIN)
+            except BaseException:
+                self.close()
+                raise
+
+        self.asking = Background(work)
+
+    def close(self) -> None:
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
+
+class Board:
+    """`look` once, or `ask` and `hear` again and again. What a silent host said last stays.
+
+    `named` hosts only, when there are any; else all that the project and the user's configuration
+    name, those of open runs, and `local`.
+    """
+
+    def __init__(self, ctx: Context, named: Sequence[str], *, runs: bool = True) -> None:
+        self._ctx = ctx
+        self._named = [ctx.host(name) for name in named]
+        self._with_runs = runs
+        self._lines: dict[Host, _Line] = {}
+        self.runs: list[Run] = []
+        self.ended: list[Run] = []
+        self.glimpses: dict[str, Glimpse] = {}
+        self.notes: dict[str, str] = {}  # of what could not be done
+        self._read(ask=False)
+        for host in [*self._named, *(self._configured() if not named else ())]:
+            self._line(host)
+
+    @property
+    def places(self) -> list[Place]:
+        return [line.place for line in self._lines.values()]
+
+    def _configured(self) -> list[Host]:
+        from orchestrator.projectfile import LOCAL, load_project
+
+        hosts = load_project(self._ctx.project_or_none(), self._ctx.env).hosts
+        return [hosts.get(LOCAL.name, LOCAL), *hosts.values()]
+
+    def _line(self, host: Host) -> _Line:
+        return self._lines.setdefault(host, _Line(self._ctx, host))
+
+    def ask(self) -> None:
+        """A question is under way to every host that does not owe an answer."""
+        self._read(ask=True)
+
+    def _read(self, ask: bool) -> None:
+        with self._ctx.ledger(readonly=True) as ledger:
+            self.runs = self._of_hosts(ledger.runs(open_only=True))
+            self.ended = self._of_hosts(self._recent(ledger)) if self._with_runs else []
+        groups = by_host(self._ctx, self.runs, self.notes.__setitem__)
+        for host in groups:
+            self._line(host)
+        for host, line in self._lines.items() if ask else ():
+            if line.asking is None:
+                body = question(self._ctx, groups.get(host, [])) if self._with_runs else {}
+                line.ask({**body, "gpus": True})
+
+    def _of_hosts(self, runs: list[Run]) -> list[Run]:
+        names = {host.name for host in self._named}
+        return [run for run in runs if not names or run.host in names]
+
+    def _recent(self, ledger: Ledger) -> list[Run]:
+        now = self._ctx.now()
+        recent = []
+        for run in ledger.runs(limit=200):
+            if run.ended_at and seconds_between(run.ended_at, now) <= ENDED_WITHIN:
+                recent.append(run)
+        return sorted(recent, key=lambda run: run.ended_at or "", reverse=True)
+
+    def is_quiet(self) -> bool:
+        return all(line.asking is None for line in self._lines.values())
+
+    def hear(self, within: float) -> bool:
+        """Take in what was answered, waiting `within` seconds at most for the first that is due."""
+        heard = False
+        for line in self._lines.values():
+            if line.asking is not None and line.asking.is_done_within(0.0 if heard else within):
+                self._take(line, line.asking)
+                line.asking = None
+                heard = True
+        return heard
+
+    def look(self) -> None:
+        """One look at every host, in parallel; those that do not answer in time are silent."""
+        self.ask()
+        clock = self._ctx.clock
+        end = clock.monotonic() + ANSWER_WITHIN
+        while not self.is_quiet() and clock.monotonic() < end:
+            self.hear(0.1)
+        for line in self._lines.values():
+            if line.asking is not None:
+                told = f"{line.place.host.name}: no answer within {ANSWER_WITHIN:g} s"
+                line.place.error = TransportError(told)
+
+    def _take(self, line: _Line, answer: Background[dict[str, Any]]) -> None:
+        place = line.place
+        try:
+            reply = answer.result()
+            place.cards, place.cards_error = self._cards(reply)
+            statuses = run_statuses(reply)
+        except OrchError as exc:
+            place.error = exc
+            return
+        place.error, place.answered_at = None, self._ctx.now()
+        if statuses:
+            self._settle(statuses)
+
+    def _settle(self, statuses: Sequence[dict[str, Any]]) -> None:
+        for status in statuses:
+            told = status.get("line")
+            progress = _record(status.get("progress"))
+            self.glimpses[status["run_id"]] = Glimpse(
+                progress, told[:400] if isinstance(told, str) else None
+            )
+        try:
+            with self._ctx.ledger() as ledger:
+                for status in statuses:
+                    run = ledger.find(status["run_id"])
+                    if run is not None:
+                        settle(ledger, run, status, self._ctx.now())
+        except LedgerError as exc:
+            self.notes["ledger"] = exc.message
+            return
+        self._read(ask=False)
+
+    def _cards(self, reply: Mapping[str, Any]) -> tuple[list[Card] | None, str | None]:
+        why, told = reply.get("cards_error"), reply.get("cards")
+        if isinstance(why, str):
+            return None, why[:400]
+        if not isinstance(told, list):
+            raise unlawful("no list of GPUs")
+        try:
+            cards = [card_of(item) for item in told[:CARDS_MAX]]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise unlawful("a GPU that is none") from None
+        known = {run.run_id for run in self.runs}
+        return [_marked(card, known) for card in cards], None
+
+    def close(self) -> None:
+        for line in self._lines.values():
+            if line.asking is None:
+                line.close()
+
+
+# --- a host's words, taken apart with care --------------------------------------------------------
+
+
+def card_of(item: Mapping[str, Any]) -> Card:
+    return Card(
+        index=int(item["number"]),
+        uuid=str(item["uuid"])[:100],
+        name=str(item["name"])[:100],
+        memory_used=_count(item.get("used")),
+        memory_total=_count(item.get("total")),
+        utilization=_count(item.get("utilization")),
+        lease=_lease(item["lease"]),
+        processes=tuple(_process(each) for each in item["processes"][:PROCESSES_MAX]),
+    )
+
+
+def _lease(item: Mapping[str, Any] | None) -> Lease | None:
+    if item is None:
+        return None
+    return Lease(_text(item.get("run_id")), _text(item.get("job")), _text(item.get("project")))
+
+
+def _process(item: Mapping[str, Any]) -> Process:
+    return Process(
+        pid=int(item["pid"]),
+        user=_text(item.get("user")),
+        name=str(item["name"])[:200],
+        memory=_count(item.get("memory")),
+        run_id=_text(item.get("run_id")),
+    )
+
+
+def _marked(card: Card, known: set[str]) -> Card:
+    if card.lease is None or card.lease.run_id not in known:
+        return card
+    return replace(card, lease=replace(card.lease, known=True))
+
+
+def _record(text: Any) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    lawful = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return value if lawful else None
+
+
+def _text(value: Any) -> str | None:
+    return value[:200] if isinstance(value, str) else None
