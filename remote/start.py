@@ -10,7 +10,7 @@ import shutil
 import time
 from typing import Any, Dict, List, Optional
 
-from remote import attempts, files, gpu, status, store, supervisor, trees, wire
+from remote import attempts, files, gpu, status, store, supervisor, trees, unique, wire
 from remote.channel import Channel
 from remote.errors import HEADROOM, Damaged, Refused
 from remote.layout import Layout, RunFiles
@@ -38,14 +38,19 @@ def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str
         return {"need": "data", "names": lacking}
     check_host(layout, request["order"], int(request.get("tree_bytes") or 0))
     # Two controllers may hold the same run id: the second waits here and finds it started.
-    guard = files.lock(layout.lock(run.run_id + ".claim"))
+    guard, config = files.lock(layout.lock(run.run_id + ".claim")), None
     try:
         if is_decided(run):
             return {**status.status(layout, run.run_id), "already": True}
+        config = unique.hold(layout, request)
+        unique.refuse_second(layout, request)
+        refuse_busy(layout, request["order"])
         if not _claimed(layout, run, request, delta):
             return {"need": "tree"}
         return launch(layout, run, {**request["order"], "snapshot": request["tree"]})
     finally:
+        if config is not None:
+            os.close(config)
         if is_decided(run):  # whoever comes now is told so without the lock
             files.remove(layout.lock(run.run_id + ".claim"))
         os.close(guard)
@@ -120,6 +125,20 @@ def check_host(layout: Layout, order: Dict[str, Any], more: int) -> None:
         if len(cards) < least:
             text = "the run needs %d GPU(s), nvidia-smi on the host shows %d"
             raise Refused("GpuBusy", text % (least, len(cards)))
+
+
+def refuse_busy(layout: Layout, order: Dict[str, Any]) -> None:
+    """Refused when others use so many GPUs that waiting for runs of ours would not do."""
+    least = int(order.get("gpus_min") or 0)
+    if not least or order.get("gpu_use") != "alone":
+        return
+    try:
+        cards = gpu.probe()
+    except gpu.NoAnswer as exc:
+        raise Refused("GpuBusy", "%s: its GPUs cannot be judged free" % exc) from None
+    reasons = gpu.why_not_to_be_had(layout, cards, order.get("gpu_memory"))
+    if len(cards) - len(reasons) < least:
+        raise Refused("GpuInUse", "the run needs %d GPU(s); %s" % (least, "; ".join(reasons)))
 
 
 def _claim(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes) -> bool:

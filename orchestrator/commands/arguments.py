@@ -43,4 +43,8 @@ Tags = Annotated[
 ]
 Note = Annotated[Text, typer.Option("--note", help="A remark kept with the run.")]
 Force = Annotated[bool, typer.Option("--force", help="Submit in spite of findings; recorded.")]
+Share = Annotated[
+    bool, typer.Option("--share", help="Take GPUs that others use too, if the memory suffices.")
+]
+Queue = Annotated[bool, typer.Option("--queue", help="Wait while others use the GPUs.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the run ends.")]

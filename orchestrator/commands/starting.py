@@ -13,8 +13,10 @@ from orchestrator.commands.arguments import (
     Job,
     Note,
     Profile,
+    Queue,
     RunNeeded,
     Sets,
+    Share,
     Tags,
 )
 from orchestrator.commands.following import follow_to_end
@@ -40,6 +42,12 @@ def submit(
     no_canary: Annotated[
         bool, typer.Option("--no-canary", help="Start at once, without the spec's canary.")
     ] = False,
+    share: Share = False,
+    queue: Queue = False,
+    unique: Annotated[
+        bool,
+        typer.Option("--unique", help="Refuse if the host has this config open or succeeded."),
+    ] = False,
     tag: Tags = None,
     note: Note = None,
 ) -> None:
@@ -48,8 +56,27 @@ def submit(
     from orchestrator.usecases.submit import Request
 
     tags = dict(names.tag(item) for item in tag or [])
-    request = Request(job, host, profile, set_ or [], tags, note, force, canary=not no_canary)
+    request = Request(
+        job,
+        host,
+        profile,
+        set_ or [],
+        tags,
+        note,
+        force,
+        canary=not no_canary,
+        gpu_use=_gpu_use(share, queue),
+        unique=unique,
+    )
     _submit(context(), request, follow, dry_run)
+
+
+def _gpu_use(share: bool, queue: bool) -> str:
+    from orchestrator.errors import UsageError
+
+    if share and queue:
+        raise UsageError("--share and --queue exclude each other: run beside others, or wait")
+    return "share" if share else "queue" if queue else "alone"
 
 
 def _submit(ctx: Context, request: Request, follow: bool, dry_run: bool) -> None:
@@ -111,6 +138,8 @@ def retry(
     follow: Follow = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
     force: Force = False,
+    share: Share = False,
+    queue: Queue = False,
     tag: Tags = None,
     note: Note = None,
 ) -> None:
@@ -122,4 +151,5 @@ def retry(
     with ctx.ledger(readonly=True) as ledger:
         old = ctx.run(ledger, run)
     tags = dict(names.tag(item) for item in tag or [])
-    _submit(ctx, request_for(old, host, tags, note, force), follow, dry_run)
+    request = request_for(old, host, tags, note, force, _gpu_use(share, queue))
+    _submit(ctx, request, follow, dry_run)

@@ -271,6 +271,8 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "HostDiskFull": errors.HostDiskFull,
     "HostReadOnly": errors.HostDiskFull,
     "GpuBusy": errors.GpuBusy,
+    "GpuInUse": errors.GpuBusy,
+    "NotUnique": errors.PreflightRefused,
     "NotFound": errors.NotFound,
     "UsageError": errors.UsageError,
     "FrameGarbled": errors.FrameGarbled,
@@ -281,7 +283,9 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
 HINTS: Mapping[str, str] = {
     "HostDiskFull": "free space there (`orch doctor` shows it) and run the command again",
     "HostReadOnly": "nothing can be written there; look at its mounts and its kernel log",
-    "GpuBusy": "`orch doctor` shows the host's GPUs",
+    "GpuBusy": "`orch gpus` shows the hosts' GPUs",
+    "GpuInUse": "`orch gpus` shows who uses them; `--queue` waits, `--share` runs beside them",
+    "NotUnique": "`orch show` tells of it; without `--unique` a second run is made",
     "NotFound": "put it there, or name another place in the job's file",
     "NotResumable": "`orch retry` makes a new run of the same job",
 }

@@ -9,7 +9,12 @@ from orchestrator.usecases.submit import Request
 
 
 def request_for(
-    run: Run, host: str | None, tags: Mapping[str, str], note: str | None, force: bool
+    run: Run,
+    host: str | None,
+    tags: Mapping[str, str],
+    note: str | None,
+    force: bool,
+    gpu_use: str = "alone",
 ) -> Request:
     """`code` and spec are today's: a retry is a new run, not a replay."""
     import json
@@ -23,4 +28,5 @@ def request_for(
         note=note if note is not None else run.note,
         force=force or run.forced,
         supersedes=run.run_id,
+        gpu_use=gpu_use,
     )

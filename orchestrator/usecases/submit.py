@@ -54,6 +54,8 @@ class Request:
     force: bool = False
     supersedes: str | None = None
     canary: bool = True
+    gpu_use: str = "alone"  # | queue: wait while others use them | share: run beside others
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Plan:
     webhook: str | None  # the address in the clear: for the host's memory, never for a disk
     max_file: int
     listing: GitListing
+    gpu_use: str = "alone"
+    unique: str | None = None  # the job of whose config no other run may be on the host
 
     @property
     def spec(self) -> JobSpec:
@@ -96,6 +100,8 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         webhook=_webhook(ctx, spec),
         max_file=config.max_file_size or MAX_FILE,
         listing=listing,
+        gpu_use=request.gpu_use,
+        unique=spec.name if request.unique else None,
     )
 
 
@@ -343,6 +349,7 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
         "run_id": run.run_id,
         "tree": scan.tree,
         "tree_bytes": scan.size,
+        "unique": plan.unique,
         "config": json.dumps(spec.config, indent=1, ensure_ascii=False) + "\n",
         "spec": {
             "job": run.job,
@@ -377,6 +384,7 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
             "gpus_min": needs.gpus_min,
             "gpus_max": needs.gpus_max,
             "gpu_memory": needs.gpu_memory,
+            "gpu_use": plan.gpu_use,
             "disk": needs.disk,
             "time": needs.time,
             "retry": retry_order(spec),

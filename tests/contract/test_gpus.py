@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import Desk, supervisor_of, until
+from tests.contract.desk import Desk, assert_clear, supervisor_of, until
 from tests.helpers import processes
 
 IDLE = "0, GPU-a, NVIDIA H100, 4, 81559, 0, 570.86"
@@ -57,7 +57,7 @@ def log(desk: Desk, run_id: str) -> str:
 
 def test_f37_a_busy_card_is_waited_for_and_the_log_says_so(desk: Desk, cards: Cards) -> None:
     cards.say(BUSY)
-    run_id = desk.submit("held")
+    run_id = desk.submit("held", "--queue")
     assert desk.show(run_id)["state"] == "queued"
     until(lambda: "waits for 1 GPU(s): GPU 0 is in use by others" in log(desk, run_id))
     cards.say(IDLE)
@@ -75,6 +75,45 @@ def test_f23_f38_the_lease_outlives_a_killed_supervisor_as_long_as_the_job_does(
     processes.end([supervisor_of(folder(desk, first))])
     second = desk.submit("held")
     until(lambda: "GPU 0 is leased by another run" in log(desk, second))
+    (folder(desk, first) / "go").touch()
+    until(lambda: "card 0" in log(desk, second), 30)
+    (folder(desk, second) / "go").touch()
+    desk.orch("wait", second)
+
+
+def test_f37_a_card_that_others_use_refuses_the_start_and_names_the_ways_on(
+    desk: Desk, cards: Cards
+) -> None:
+    cards.say(BUSY)
+    done = desk.orch("submit", "held", code=5)
+    assert_clear(done, "box", "GPU 0 is in use by others", "was not started", "--share", "--queue")
+    assert [row[2] for row in desk.rows()] == ["never_started"]
+    assert not any((desk.home / ".orch" / "runs").iterdir())
+    desk.orch("submit", "held", "--share", "--queue", code=2)
+
+
+def test_f37_with_share_a_run_computes_beside_others_if_its_memory_fits(
+    desk: Desk, cards: Cards
+) -> None:
+    cards.say(BUSY)
+    run_id = desk.submit("held", "--share")
+    until(lambda: "card 0" in log(desk, run_id))
+    desk.spec("big", {**HELD, "resources": {"gpus": 1, "gpu_memory": "60GiB"}})
+    waiting = desk.submit("big", "--share")
+    until(lambda: "GPU 0 is too full" in log(desk, waiting))
+    desk.orch("cancel", waiting)
+    (folder(desk, run_id) / "go").touch()
+    desk.orch("wait", run_id)
+
+
+def test_f37_a_card_that_is_busy_with_a_run_of_ours_is_queued_for(desk: Desk, cards: Cards) -> None:
+    cards.say(IDLE)
+    first = desk.submit("held")
+    until(lambda: "card 0" in log(desk, first))
+    cards.say(BUSY)
+    second = desk.submit("held")
+    assert desk.show(second)["state"] == "queued"
+    cards.say(IDLE)
     (folder(desk, first) / "go").touch()
     until(lambda: "card 0" in log(desk, second), 30)
     (folder(desk, second) / "go").touch()

@@ -51,7 +51,7 @@ def test_f37_a_gpu_used_by_others_is_waited_for_and_taken_when_it_is_free(
 ) -> None:
     cards.say(BUSY)
     desk = new_desk({"needs": NEEDS})
-    run_id = desk.submit("needs")
+    run_id = desk.submit("needs", "--queue")
     assert state(desk, run_id) == "queued"
     assert of_run(run_id) == []
     cards.say(IDLE)
