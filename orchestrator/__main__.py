@@ -11,7 +11,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(130))
     from orchestrator.cli import main as run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run()
 
 

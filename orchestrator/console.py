@@ -99,6 +99,7 @@ def run_main(app: typer.Typer) -> NoReturn:
     # In a C locale python takes a note's letters for bytes it cannot read.
     sys.argv = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv]
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         app()
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1

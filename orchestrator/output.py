@@ -17,6 +17,10 @@ from orchestrator.progress import FollowProgress
 from orchestrator.tables import style_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.manifest import Scan
+    from orchestrator.report.content import Account
     from orchestrator.usecases.check import Preflight
     from orchestrator.usecases.fetch import Report
     from orchestrator.usecases.hosts import Check
@@ -62,6 +66,40 @@ def finding_json(finding: Finding) -> dict[str, Any]:
         "reference": runjson.plain(finding.reference),
         "message": finding.message,
         "waived": finding.waived,
+    }
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """What a submit would do; see `plan_text`."""
+    scan = _scan(plan)
+    return {
+        **preflight_document(plan.found),
+        "profile": plan.spec.profile,
+        "host": plan.host.name,
+        "code": {"tree": scan.tree, "files": scan.count, "bytes": scan.size},
+        "left_out": [{"path": path, "why": why} for path, why in scan.skipped],
+        "data": [
+            {"name": source.name, "from": folder and str(folder), "at": source.at}
+            for source, folder in plan.data
+        ],
+        "stages": [{"name": stage.name, "argv": list(stage.argv)} for stage in plan.spec.stages],
+        "started": False,
+    }
+
+
+def report_document(account: Account, paths: Sequence[Path]) -> dict[str, Any]:
+    """What an account was written of, and where to."""
+    run = account.run
+    return {
+        "run_id": run.run_id,
+        "state": run.state,
+        "verdict": run.verdict,
+        "outcome": run.outcome,
+        "outcome_reasons": list(run.outcome_reasons),
+        "accuracy": run.accuracy,
+        "against": account.other.run_id if account.other else None,
+        "missing": list(account.missing),
+        "paths": [str(path) for path in paths],
     }
 
 
@@ -150,17 +188,7 @@ def preflight_text(found: Preflight) -> str:
 
 def plan_text(plan: Plan) -> str:
     """What a submit would do, for --dry-run."""
-    from orchestrator import manifest
-    from orchestrator.paths import LocalLayout
-
-    layout = LocalLayout.from_environment(os.environ)
-    scan = manifest.scan_project(
-        plan.project,
-        plan.listing,
-        layout.hash_cache(plan.project),
-        results_dirs=("results", plan.spec.results_dir),
-        max_file=plan.max_file,
-    )
+    scan = _scan(plan)
     lines = [
         f"job      {plan.spec.name}" + (f" ({plan.spec.profile})" if plan.spec.profile else ""),
         f"host     {plan.host.name}",
@@ -172,6 +200,20 @@ def plan_text(plan: Plan) -> str:
         "nothing was sent, nothing was started",
     ]
     return "".join(sanitize.line(line) + "\n" for line in lines)
+
+
+def _scan(plan: Plan) -> Scan:
+    from orchestrator import manifest
+    from orchestrator.paths import LocalLayout
+
+    layout = LocalLayout.from_environment(os.environ)
+    return manifest.scan_project(
+        plan.project,
+        plan.listing,
+        layout.hash_cache(plan.project),
+        results_dirs=("results", plan.spec.results_dir),
+        max_file=plan.max_file,
+    )
 
 
 def accounts_text(accounts: Sequence[HostAccount], now: datetime) -> str:

@@ -84,9 +84,11 @@ def state_words(run: Run, now: datetime | None = None, *, unreachable: bool = Fa
 
 def _verdict_words(run: Run) -> str:
     verdict = run.verdict.value if run.verdict else "finished"
-    if run.signal is not None:
+    if run.verdict is Verdict.CANCELLED:
+        return verdict
+    if run.signal is not None and run.cause in (None, "signal", verdict):
         return f"{verdict} (signal {run.signal})"
-    if run.exit_code:
+    if run.exit_code and run.verdict is not Verdict.KILLED:
         return f"{verdict} (exit {run.exit_code})"
     told = run.cause if run.cause not in (None, run.verdict and run.verdict.value) else None
     return f"{verdict} ({told.replace('_', ' ')})" if told else verdict

@@ -252,6 +252,11 @@ def results(field: Field | None) -> tuple[str, tuple[str, ...]]:
     """The result folder and the patterns left out of a fetch."""
     table = field.table(("dir", "exclude")) if field else {}
     folder = table["dir"].plain_path() if "dir" in table else "results"
+    if folder == "jobs":
+        raise table["dir"].error(
+            "`results.dir` is `jobs`, which holds the project's code: it would not be sent",
+            hint="name a folder that only results go to, such as `results` or `jobs/out`",
+        )
     return folder, table["exclude"].texts() if "exclude" in table else ()
 
 

@@ -186,7 +186,7 @@ class _Composer:
             return text
         if text == "<<":
             raise self.error(event, "merge key `<<`: write the keys out")
-        if text == "on":
+        if text in ("on", "y", "n"):
             return text  # what old readers take for true makes no sense as a key: `retry: {on:`
         value = self.scalar(event)
         if not isinstance(value, str):

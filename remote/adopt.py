@@ -58,6 +58,9 @@ class Watcher(Supervisor):
         return procs.is_same(self.job.get("pid"), self.job.get("start_time"))
 
     def _reap(self) -> None:
+        word = keeper.word(self.run)
+        if word is not None:
+            self.last = Ending(int(word["code"]), word.get("signal"))
         self.leader = None
 
 

@@ -179,6 +179,13 @@ def lock(path: str) -> int:
     return fd
 
 
+def lock_shared(path: str) -> int:
+    """Like `lock`, beside others that hold it shared."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
+
+
 def is_locked(path: str) -> bool:
     """True while some process holds the lock. Does not create the file."""
     try:

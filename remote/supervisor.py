@@ -68,6 +68,7 @@ class Supervisor:
         self.grace = float(order.get("grace") or GRACE)
         self.first = run.attempt  # the earliest attempt this process owned
         self.leader: Optional[int] = None  # the job's keeper, not reaped before its tree is
+        self.last: Optional[Ending] = None  # how the leader before ended
         self.log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def main(self) -> None:
@@ -103,6 +104,7 @@ class Supervisor:
                 break
             self.say("%d processes would not end: %s" % (len(left), left[:20]))
             time.sleep(STUCK_POLL)
+        end = self._with_process(end)
         self._guard(ended=True)
         self.guards, self.grace = None, float(self.order.get("grace") or GRACE)
         done = self.run
@@ -391,8 +393,21 @@ class Supervisor:
 
     def _reap(self) -> None:
         assert self.leader is not None
+        self.last = self._ending(self.leader)  # the keeper ends as the job did
         os.waitpid(self.leader, os.WNOHANG)
         self.leader = None
+
+    def _with_process(self, end: End) -> End:
+        """With the code or signal of a job that was ended for a reason of ours; the verdict stays.
+
+        One that never began has none, whatever tool of its set-up was ended.
+        """
+        if self.last is None or (end.exit_code, end.signal) != (None, None):
+            return end
+        if (files.read_json(self.run.job) or {}).get("phase") != "running":
+            return end
+        code = self.last.code if self.last.signal is None else None
+        return end._replace(exit_code=code, signal=self.last.signal)
 
     def _record(self, run: RunFiles, end: End) -> None:
         try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 from remote import files, status
 from remote.errors import Refused
@@ -14,7 +13,7 @@ from remote.layout import RUN_ID, Layout
 OPEN = ("starting", "queued", "running", "unowned")
 
 
-def hold(layout: Layout, request: Dict[str, Any]) -> Optional[int]:
+def hold(layout: Layout, request: Dict[str, Any]) -> int:
     """A lock on the job's config, to be kept until the run is started or refused.
 
     Shared among ordinary starts, so that they do not wait for each other; a unique one has it
@@ -23,9 +22,7 @@ def hold(layout: Layout, request: Dict[str, Any]) -> Optional[int]:
     job, digest = _key(request)
     name = hashlib.sha256(("%s\0%s" % (job, digest)).encode("utf-8", "replace")).hexdigest()[:32]
     path = layout.lock("config-" + name)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX if request.get("unique") else fcntl.LOCK_SH)
-    return fd
+    return files.lock(path) if request.get("unique") else files.lock_shared(path)
 
 
 def _key(request: Dict[str, Any]) -> Any:

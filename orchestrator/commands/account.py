@@ -54,12 +54,18 @@ def report(
     output: Annotated[
         Text, typer.Option("-o", "--output", help="A file: .html or .md; default: one of each.")
     ] = None,
+    json: Json = False,
 ) -> None:
     """A self-contained account of a run as HTML and as Markdown; prints the files' names."""
+    from orchestrator import output as out
     from orchestrator import render
     from orchestrator.usecases.report import report as run_report
 
-    for path in run_report(context(), run, against, output):
+    account, paths = run_report(context(), run, against, output)
+    if json:
+        out.document(out.report_document(account, paths))
+        return
+    for path in paths:
         render.emit(f"{path}\n")
 
 

@@ -63,7 +63,7 @@ def tail(
     Ctrl-C leaves; the runs go on.
     """
     ctx = context()
-    with ctx.ledger() as ledger:
+    with ctx.ledger_or_copy() as ledger:
         selectors: list[str | None] = list(runs) if runs else [None]
         chosen = [ctx.run(ledger, each) for each in selectors]
         chosen = list({run.run_id: run for run in chosen}.values())
@@ -106,7 +106,7 @@ def wait(
 
     ctx = context()
     seconds = None if timeout is None else units.timeout(timeout)
-    with ctx.ledger() as ledger:
+    with ctx.ledger_or_copy() as ledger:
         chosen = ctx.run(ledger, run)
         try:
             ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)

@@ -12,7 +12,7 @@ from orchestrator.console import context, fail_softly
 def show(run: RunArg = None, json: Json = False) -> None:
     """One run whole; an open one is asked after on its host."""
     from orchestrator import output, render, runtext
-    from orchestrator.usecases.listing import one
+    from orchestrator.usecases.listing import is_unreachable, one
 
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
@@ -23,8 +23,8 @@ def show(run: RunArg = None, json: Json = False) -> None:
     if json:
         output.run_document(known, events)
     else:
-        now, style = ctx.clock.now(), output.STDOUT
-        render.emit(runtext.show_text(known, events, now, style, unreachable=bool(silent)))
+        now, style, mute = ctx.clock.now(), output.STDOUT, is_unreachable(silent)
+        render.emit(runtext.show_text(known, events, now, style, unreachable=mute))
 
 
 @fail_softly
@@ -51,7 +51,7 @@ def fetch_results(runs: RunList = None, json: Json = False) -> None:
     ctx = context()
     selectors: list[str | None] = list(runs) if runs else [None]
     fetched = []
-    with ctx.ledger() as ledger:
+    with ctx.ledger_or_copy() as ledger:
         for chosen in [ctx.run(ledger, selector) for selector in selectors]:
             with output.fetch_progress() as progress:
                 known, report = fetch(ctx, ledger, chosen, progress)

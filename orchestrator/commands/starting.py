@@ -50,11 +50,20 @@ def submit(
     ] = False,
     tag: Tags = None,
     note: Note = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: one JSON document on stdout.")
+    ] = False,
 ) -> None:
     """Check, freeze the code, send it, start the run detached. Prints the run id."""
     from orchestrator import names
+    from orchestrator.errors import UsageError
     from orchestrator.usecases.submit import Request
 
+    if json and not dry_run:
+        raise UsageError(
+            "--json goes with --dry-run: a submit prints the run's id",
+            hint="`orch show --json` tells of a run that was started",
+        )
     tags = dict(names.tag(item) for item in tag or [])
     request = Request(
         job,
@@ -68,7 +77,7 @@ def submit(
         gpu_use=_gpu_use(share, queue),
         unique=unique,
     )
-    _submit(context(), request, follow, dry_run)
+    _submit(context(), request, follow, dry_run, json)
 
 
 def _gpu_use(share: bool, queue: bool) -> str:
@@ -79,7 +88,9 @@ def _gpu_use(share: bool, queue: bool) -> str:
     return "share" if share else "queue" if queue else "alone"
 
 
-def _submit(ctx: Context, request: Request, follow: bool, dry_run: bool) -> None:
+def _submit(
+    ctx: Context, request: Request, follow: bool, dry_run: bool, json: bool = False
+) -> None:
     from orchestrator import output, render
     from orchestrator.domain import Severity
     from orchestrator.usecases.submit import interrupted, make_plan, submit
@@ -89,7 +100,10 @@ def _submit(ctx: Context, request: Request, follow: bool, dry_run: bool) -> None
     if notable:
         ctx.say(render.findings(notable).rstrip("\n"))
     if dry_run:
-        render.emit(output.plan_text(plan))
+        if json:
+            output.document(output.plan_document(plan))
+        else:
+            render.emit(output.plan_text(plan))
         if not plan.found.ok and not request.force:
             raise typer.Exit(5)
         return

@@ -46,6 +46,20 @@ class Database:
                 raise
         return cls(connection, path, readonly=readonly)
 
+    @classmethod
+    def copy_of(cls, path: Path) -> Database:
+        """What the database at `path` holds, in memory: what is written to it is not kept."""
+        with mapped(path):
+            source = _connect(path, readonly=True, busy_seconds=BUSY_SECONDS)
+            try:
+                _version(source, path)
+                copy = sqlite3.connect(":memory:", isolation_level=None)
+                source.backup(copy)
+            finally:
+                source.close()
+            _migrate(copy)
+        return cls(copy, path, readonly=False)
+
     def close(self) -> None:
         with mapped(self.path):
             self.connection.close()

@@ -8,7 +8,6 @@ from orchestrator.domain import Run
 from orchestrator.errors import NotFound
 from orchestrator.ledger.reader import Reader
 
-_SHORTEST_SUFFIX = 3
 _SHOWN = 10
 
 
@@ -16,7 +15,7 @@ def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
     """The run that `selector` means; the latest of the project (or of all) for None.
 
     In this order: a run id, the name of a job of the project (its latest run), the start of one id,
-    the end of one id (3 characters or more). An id of the project comes before those of others.
+    the end of one id. An id of the project comes before those of others.
     NotFound when nothing matches, or more than one id does.
     """
     if selector is None:
@@ -41,7 +40,6 @@ def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
 def _pieces(selector: str) -> Iterable[dict[str, str]]:
     if selector:
         yield {"starting": selector}
-    if len(selector) >= _SHORTEST_SUFFIX:
         yield {"ending": selector}
 
 

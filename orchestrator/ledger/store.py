@@ -70,6 +70,11 @@ class Ledger(Reader):
         """
         return cls(Database.open(path, readonly=readonly, busy_seconds=busy_seconds))
 
+    @classmethod
+    def copy_of(cls, path: Path) -> Ledger:
+        """The ledger at `path`, in memory, for one that may not be written; nothing is kept."""
+        return cls(Database.copy_of(path))
+
     def __enter__(self) -> Ledger:
         return self
 

@@ -55,11 +55,23 @@ def preflight(project: Path, spec: JobSpec, ledger: Ledger) -> Preflight:
         *reference.check(spec.config, spec.reference, reference_tree(project, spec.reference)),
         *relations.check(spec.config, spec.rules),
         *strictness.check(spec),
+        *_results_folder(project, spec),
         *baseline,
         *history.check(digest, ledger.same_config(digest, spec.name)),
         *history.against_best(spec.config, best, spec.volatile),
     ]
     return Preflight(spec, digest, tuple(findings))
+
+
+def _results_folder(project: Path, spec: JobSpec) -> list[Finding]:
+    """A folder for results is not sent; a program in it would be missing on the host."""
+    found = next(iter(sorted((project / spec.results_dir).rglob("*.py"))), None)
+    if found is None or spec.results_dir == "results":
+        return []
+    told = (
+        f"results.dir `{spec.results_dir}` is not sent, and {found.relative_to(project)} is in it"
+    )
+    return [Finding(Severity.ERROR, "results-dir", told, key="results.dir", ours=spec.results_dir)]
 
 
 def _with_baseline(

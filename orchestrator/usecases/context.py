@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,15 @@ class Context:
 
     def ledger(self, *, readonly: bool = False) -> Ledger:
         return Ledger.open(self.layout.ledger, readonly=readonly)
+
+    def ledger_or_copy(self) -> Ledger:
+        """The ledger; of one that may not be written a copy, for commands that are of use without
+        it: what they learn is then told and not kept."""
+        path = self.layout.ledger
+        if path.is_file() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+            self.say(f"the ledger {path} may not be written; what is learnt now is not kept in it")
+            return Ledger.copy_of(path)
+        return self.ledger()
 
     def run(self, ledger: Ledger, selector: str | None) -> Run:
         project = self.project_or_none()

@@ -46,7 +46,7 @@ def listing(
         runs = _refreshed(ctx, runs, told)
         for host, why in told.items():
             ctx.say(f"{host}: {why}; what was last known is shown")
-    silent = frozenset(told)
+    silent = frozenset(host for host, why in told.items() if is_unreachable(why))
     if chosen is not None:
         found = chosen.apply(runs)
         return Listing(found[: limit or None], len(found), silent)
@@ -63,6 +63,13 @@ def _refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]
     except LedgerError as exc:  # read here a moment ago, so what it holds can be shown
         ctx.say(f"{exc.message}; what was last known is shown")
         return runs
+
+
+def is_unreachable(why: str | None) -> bool:
+    """Whether the host gave no answer; another key, or a login refused, is something else."""
+    from orchestrator.usecases.reconcile import UNREACHABLE
+
+    return why is not None and UNREACHABLE in why
 
 
 def one(ctx: Context, ledger: Ledger, selector: str | None) -> tuple[Run, str | None]:

@@ -16,6 +16,7 @@ from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import is_news, settle
 
 ANSWER_WITHIN = 6.0  # seconds a command that only shows runs waits for their hosts
+UNREACHABLE = "host unreachable"
 UNSETTLED = (RunState.INTENT, RunState.SYNCED, RunState.UNKNOWN)
 
 
@@ -72,16 +73,22 @@ def refresh_quietly(
     end = ctx.clock.monotonic() + within
     for host, answer in asked.items():
         if not answer.is_done_within(end - ctx.clock.monotonic()):
-            silent(host.name, f"no answer within {within:g} s")
+            silent(host.name, f"{UNREACHABLE}: no answer within {within:g} s")
             continue
         try:
             statuses = answer.result()
         except OrchError as exc:
             unreachable = isinstance(exc, TransportError)
-            silent(host.name, "host unreachable" if unreachable else exc.message)
+            silent(host.name, UNREACHABLE if unreachable else _refusal(host, exc))
             continue
         _write_down(ctx, ledger, known, statuses)
     return [known[run.run_id] for run in runs]
+
+
+def _refusal(host: Host, exc: OrchError) -> str:
+    """Why a host was not asked, and what to do, in one line behind its name."""
+    told = exc.message.removeprefix(f"{host.name}: ")
+    return f"{told} ({exc.hint})" if exc.hint else told
 
 
 def _asking(ctx: Context, host: Host, runs: Sequence[Run]) -> Callable[[], list[dict[str, Any]]]:

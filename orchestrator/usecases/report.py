@@ -27,7 +27,7 @@ WRITERS = {".html": to_html, ".md": to_markdown}
 
 def report(
     ctx: Context, selector: str | None, against: str | None, output: str | None
-) -> list[Path]:
+) -> tuple[Account, list[Path]]:
     """The files written: `output`, or one of each kind beside the run's results."""
     if output is not None and Path(output).suffix not in WRITERS:
         raise UsageError(f"{output}: a report is written as .html or .md", hint="-o report.html")
@@ -38,7 +38,7 @@ def report(
     paths = [ctx.cwd / output] if output else _beside(run)
     for path in paths:
         _write(path, WRITERS[path.suffix](made))
-    return paths
+    return account, paths
 
 
 def account_of(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> Account:

@@ -130,5 +130,11 @@ def test_a_ledger_that_may_not_be_written_is_still_read(new_desk: MakeDesk) -> N
             assert "ledger.db" in done.stderr and "last known" in done.stderr
         assert "unreachable" not in desk.orch("show").stdout
         desk.orch("cancel", run_id, code=11)
+        for args in (["tail"], ["wait"]):
+            done = desk.orch(*args, code=1)
+            assert "cancelled" in done.stderr
+            assert "is not kept" in done.stderr
+        assert "fetched and verified" in desk.orch("fetch-results").stderr
+        assert desk.rows()[0][1] == "running"
     finally:
         subprocess.run(["umount", state], check=True)

@@ -126,7 +126,9 @@ def test_a_run_over_its_time_is_killed_and_says_so(new_desk: MakeDesk) -> None:
     desk = new_desk({"long": {"command": "sleep 60", "resources": {"time": "1s"}}})
     desk.orch("submit", "long", "-f", code=1)
     shown = desk.show()
-    assert shown["verdict"] == "killed"
+    assert (shown["verdict"], shown["cause"]) == ("killed", "time_limit")
+    assert (shown["exit_code"], shown["signal"]) == (None, 15)
+    assert "killed (time limit)" in desk.orch("show").stdout
     assert any("time" in reason for reason in shown["outcome_reasons"])
 
 

@@ -83,6 +83,23 @@ def test_f87_a_changed_key_is_refused_and_nothing_is_sent(
         assert_clear(done, "nothing was pinned", "ssh-keygen -R", str(server.known_hosts))
 
 
+def test_f87_a_run_behind_a_changed_key_is_shown_with_that_and_not_as_unreachable(
+    new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd()
+    desk = new_desk({"long": "sleep 600"}, host=box(server), ssh_config=server.client_config)
+    run_id = desk.submit("long")
+    server.rotate_host_keys()
+    server.kill_sessions()
+    for command in ("show", "ls"):
+        done = desk.orch(command)
+        assert run_id in done.stdout
+        assert "running" in done.stdout
+        assert "unreachable" not in done.stdout + done.stderr
+        assert "CHANGED" in done.stderr
+        assert "orch host trust box" in done.stderr
+
+
 def test_f87_a_second_key_type_beside_the_pinned_one_is_no_change(
     new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:

@@ -91,7 +91,7 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("", 1, "empty"),
         ("- a", 1, "must be a map"),
         ("config: {}", 1, "needs `command:` or `stages:`"),
-        ("command: x\ncomand: y", 2, "unknown key `comand`; did you mean `command`?"),
+        ("command: x\ncomand: z", 2, "unknown key `comand`; did you mean `command`?"),
         ("command: x\nresources:\n  gpu: 1", 3, "in `resources`; did you mean `gpus`?"),
         ("command: x\nresources: {gpus: 1-}", 2, "not a number of GPUs"),
         ("command: x\nresources: {gpus: 2-1}", 2, "fewer than the least"),
@@ -99,7 +99,7 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nresources: {time: 90}", 2, "not a duration; write e.g. 90s"),
         ("command: x\nresources: {time: 0s}", 2, "more than zero"),
         ("command: x\nresources: {disk: 16G}", 2, "not a size; write e.g. 16GiB"),
-        ("command: x\nstages: {a: {command: y}}", 2, "cannot both be given"),
+        ("command: x\nstages: {a: {command: z}}", 2, "cannot both be given"),
         ("command: ''", 1, "is empty"),
         ("command: []", 1, "empty list"),
         ("command: [a, 1]", 1, "texts only"),
@@ -154,8 +154,8 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nnotify: {events: [end]}", 2, "needs `webhook:` or `command:`"),
         ("command: x\nnotify: {webhook: 'file:///etc/passwd'}", 2, "http(s)://"),
         ("command: x\nguards: [{metric: loss, rule: finit}]", 2, "did you mean `finite`?"),
-        ("command: x\ncanary: {command: y, scale: steps / 10}", 2, "no key `steps`"),
-        ("command: x\ncanary: {command: y, expect: {against: best}}", 2, "no earlier run"),
+        ("command: x\ncanary: {command: z, scale: steps / 10}", 2, "no key `steps`"),
+        ("command: x\ncanary: {command: z, expect: {against: best}}", 2, "no earlier run"),
         ("command: x\ncanary: {time: 5m}", 2, "needs `command:`"),
         ("command: x\ncheckpoint: {file: a}", 2, "needs `model:` and one of"),
         ("command: x\ncheckpoint: {file: a, at: /b, model: m}", 2, "needs `model:` and one of"),
@@ -196,7 +196,7 @@ def test_stages_run_after_what_they_need_and_else_in_the_files_order(load: Load)
         "  eval: {command: e, needs: [train]}\n  train: {command: t, needs: [prep]}\n"
     )
     assert [stage.name for stage in job.stages] == ["prep", "train", "eval", "report"]
-    assert load("stages: {b: {command: x}, a: {command: y}}").stages[0].name == "b"
+    assert load("stages: {b: {command: x}, a: {command: z}}").stages[0].name == "b"
 
 
 # --- profiles and overrides -----------------------------------------------------------------------
@@ -240,11 +240,11 @@ def test_profile_that_does_not_fit_is_refused_at_its_own_line(
 def test_profile_replaces_command_by_stages_and_a_data_source_by_another(load: Load) -> None:
     text = (
         "command: x\ndata: {d: {from: a}}\nenv: {A: '1', B: '2'}\nexpect: {acc: {min: 1}}\n"
-        "profiles:\n  p: {stages: {s: {command: y}}, data: {d: {at: /b}}, env: {A: null}, "
+        "profiles:\n  p: {stages: {s: {command: z}}, data: {d: {at: /b}}, env: {A: null}, "
         "expect: null}\n"
     )
     job = load(text, profile="p")
-    assert job.stages == (Stage("s", ("sh", "-c", "y")),)
+    assert job.stages == (Stage("s", ("sh", "-c", "z")),)
     assert (job.data[0].source, job.data[0].at) == (None, "/b")
     assert job.env == {"B": "2"}
     assert job.expect.metrics == {}
