@@ -66,8 +66,8 @@ def write_json(path: str, value: Any, durable: bool = True) -> None:
 def read_json(path: str) -> Optional[Dict[str, Any]]:
     """The object in `path`; None when it is absent, torn or no object."""
     try:
-        with open(path, "rb") as file:
-            value = json.loads(file.read().decode("utf-8"))
+        with open(path, "rb", buffering=0) as file:
+            value = json.loads(file.readall().decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -92,22 +92,36 @@ class Database:
             raise
 
 
-@contextmanager
-def mapped(path: Path) -> Iterator[None]:
-    """Turns what sqlite3, a failed decoding or the file system raise into a LedgerError."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _refusal(path, error) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise LedgerError(
-            f"the ledger {path} holds a row that cannot be read ({error}); nothing was changed",
-            hint=files.KEEP,
-        ) from error
-    except OSError as error:
-        raise LedgerError(
-            f"the ledger {path} cannot be used: {error.strerror or error}; nothing was recorded"
-        ) from error
+class mapped:
+    """Turns what sqlite3, a failed decoding or the file system raise into a LedgerError.
+
+    A class, since a generator's context costs more than most statements that run within it.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, sqlite3.Error):
+            raise _refusal(self._path, error) from error
+        if isinstance(error, (ValueError, KeyError, TypeError)):
+            raise LedgerError(
+                f"the ledger {self._path} holds a row that cannot be read ({error}); "
+                "nothing was changed",
+                hint=files.KEEP,
+            ) from error
+        if isinstance(error, OSError):
+            raise LedgerError(
+                f"the ledger {self._path} cannot be used: {error.strerror or error}; "
+                "nothing was recorded"
+            ) from error
 
 
 # What SQLite says (its messages, since Python 3.10 does not pass on the codes), what is true, what

@@ -137,7 +137,12 @@ class World:
             dying = [p for p in self.processes if p.dead and not p.done]
             if not dying and over():
                 return
-            able = dying or [p for p in self.processes if p.alive and self._can(p)]
+            now = self.seconds
+            able = dying or [
+                p
+                for p in self.processes
+                if not p.done and (p.ready() or (p.until is not None and p.until <= now))
+            ]
             if not able:
                 waits = [p.until for p in self.processes if p.alive and p.until is not None]
                 if not waits:
@@ -147,9 +152,6 @@ class World:
             self.seconds += 0.001
             self._step(able[0] if dying else self.dice.choice(able))
         raise AssertionError("the history does not end")
-
-    def _can(self, process: Process) -> bool:
-        return process.ready() or (process.until is not None and process.until <= self.seconds)
 
     def _step(self, process: Process) -> None:
         self.current = process
