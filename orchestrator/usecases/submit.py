@@ -87,6 +87,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     with ctx.ledger(readonly=True) as ledger:
         found = preflight(project, spec, ledger)
     found = found.more(survey.checkpoint_findings(ctx, spec, host))
+    found = found.more(survey.gpu_findings(ctx, spec, host))
     return Plan(
         project=project,
         host=host,

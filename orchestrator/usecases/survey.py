@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.checks import checkpoint as fitting
+from orchestrator.checks import cuda
 from orchestrator.checks.checkpoint import NoTensors, TensorInfo, tensors_of
 from orchestrator.domain import Finding, Host, Severity
 from orchestrator.errors import UsageError
@@ -20,6 +21,7 @@ from orchestrator.transport.base import Agent
 from orchestrator.usecases.context import Context
 
 MODEL_DEADLINE = 300.0
+SURVEY_DEADLINE = 90.0  # nvidia-smi, a python to start, perhaps pip: each has its own deadline
 LOW_INODES = 10_000
 HEADROOM = 64 << 20
 RULE = "host"
@@ -31,11 +33,38 @@ LOCAL = Host(name="local", transport="local")
 
 def host_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
     """What speaks against this run on this host now. Asks the host once."""
-    with ctx.connect(host) as agent:
-        wanted = [source.at for source in data_for(spec) if source.at is not None]
-        facts = agent.call("survey", {"at": wanted, "gpus": True})
+    facts = _asked(ctx, spec, host)
     return [*_secrets(ctx, spec), *_room(spec, host, facts), *_gpus(spec, host, facts),
-            *_data(spec, host, facts)]  # fmt: skip
+            *_driver(spec, host, facts), *_data(spec, host, facts)]  # fmt: skip
+
+
+def gpu_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
+    """What a start does not look at itself: whether the host's GPUs are large enough, and whether
+    the job's torch would see them. A job that wants none costs nothing."""
+    if not spec.resources.gpus_max:
+        return []
+    facts = _asked(ctx, spec, host)
+    if not facts.get("gpus"):
+        return []  # the start refuses a run that must have one, in words of its own
+    return [*_gpus(spec, host, facts), *_driver(spec, host, facts)]
+
+
+def _asked(ctx: Context, spec: JobSpec, host: Host) -> Mapping[str, Any]:
+    body: dict[str, Any] = {
+        "at": [source.at for source in data_for(spec) if source.at is not None],
+        "gpus": True,
+    }
+    if spec.requirements:
+        body["requirements"] = _requirements(ctx.project() / spec.requirements)
+    with ctx.connect(host) as agent:
+        return agent.call("survey", body, deadline=SURVEY_DEADLINE)
+
+
+def _requirements(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"setup.requirements: {path} cannot be read as text") from None
 
 
 def _finding(severity: Severity, key: str, message: str) -> Finding:
@@ -79,6 +108,15 @@ def _gpus(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Findi
         now = ", ".join(f"{c.get('number')}: {_memory(c, 'free') >> 20} MiB free" for c in large)
         told = f"the run would wait for {wanted}: {now}"
         yield _finding(Severity.WARNING, "resources.gpus", told)
+
+
+def _driver(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    cards = [card for card in facts.get("gpus") or [] if isinstance(card, Mapping)]
+    if cards and spec.resources.gpus_max:
+        yield from cuda.check(
+            str(cards[0].get("driver")), cuda.torch_of(facts.get("torch")), host=host.name,
+            needs_gpu=spec.resources.gpus_min > 0, forward=bool(facts.get("forward")),
+        )  # fmt: skip
 
 
 def _memory(card: Mapping[str, Any], what: str) -> int:
