@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from remote import events, files, gpu
 from remote.layout import RunFiles
-from remote.series import Series
+from remote.series import LINE_MAX, Series
 
 Spec = Dict[str, Any]
 Trouble = Tuple[str, Dict[str, Any]]  # in words; in numbers
@@ -24,6 +24,7 @@ EVERY = 2.0  # seconds between two looks
 DISK_EVERY = 10.0
 FIRINGS_MAX = 5  # of one guard in one run
 FEW = 30  # examples; of fewer nothing is concluded
+NULLS = 10  # lines in a row
 Z99 = 2.326  # one-sided 1 % of the normal curve
 
 
@@ -50,14 +51,40 @@ class Guard:
 
 
 class Finite(Guard):
-    """The metric never is NaN or infinite."""
+    """The metric never is NaN or infinite.
+
+    `null` means that nothing was measured, but many writers turn NaN into it. So a metric that was
+    a number three times also fires when it has become null for good: on NULLS lines in a row, and
+    on three times as many as ever stood between two of its numbers.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.numbers = 0  # lines that had one
+        self.nulls = 0  # lines in a row that had null instead
+        self.gap = 0  # the most of them between two numbers
 
     def take(self, record: Dict[str, Any], step: float, now: float) -> Optional[Trouble]:
+        if step < self.start:
+            return None
         name = self.spec["metric"]
         value = value_of(record, name)
-        if value is None or math.isfinite(value) or step < self.start:
+        if value is None:
+            return self._nothing(record, name, step)
+        if math.isfinite(value):
+            self.numbers += 1
+            self.gap, self.nulls = max(self.gap, self.nulls), 0
             return None
         return "%s is %s at step %g" % (name, value, step), {"step": step, "value": str(value)}
+
+    def _nothing(self, record: Dict[str, Any], name: str, step: float) -> Optional[Trouble]:
+        if not self.numbers or found_at(record, name, "") is not None:
+            return None
+        self.nulls += 1
+        if self.numbers < 3 or self.nulls < max(NULLS, 3 * self.gap):
+            return None
+        words = "%s has been null on %d lines in a row at step %g (NaN, as many writers put it)"
+        return words % (name, self.nulls, step), {"step": step, "lines": self.nulls}
 
 
 class Range(Guard):
@@ -314,7 +341,10 @@ class Guards:
 
         more = False
         if self.reads:
+            before = self.series.overlong
             more = self.series.read(take, looks) if looks else self.series.read(take)
+            if self.series.overlong and not before:
+                found.append(_overlong())
         else:
             self.series.measure()
         for at, guard in enumerate(self.guards):
@@ -344,13 +374,15 @@ class Guards:
         found.append(Firing(action, grace, trouble[0], trouble[1], spec))
 
 
+def _overlong() -> Firing:
+    """What a guard did not see is told, once: it might have been the line that mattered."""
+    words = "a line of metrics.jsonl is longer than %d MiB: the guards pass such lines over"
+    return Firing("warn", 0.0, words % (LINE_MAX >> 20), {}, {"metrics": "overlong"})
+
+
 def value_of(record: Dict[str, Any], name: str) -> Optional[float]:
     """A metric as a number, NaN and infinity included; by its name or a dotted path."""
-    value: Any = record.get(name)
-    if name not in record:
-        value = record
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+    value = found_at(record, name, None)
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, str) and value.lower().lstrip("+-") not in ("nan", "inf", "infinity"):
@@ -359,3 +391,15 @@ def value_of(record: Dict[str, Any], name: str) -> Optional[float]:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def found_at(record: Dict[str, Any], name: str, absent: Any) -> Any:
+    """What stands under the name or dotted path; `absent` when nothing does."""
+    if name in record:
+        return record[name]
+    value: Any = record
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return absent
+        value = value[part]
+    return value
