@@ -88,6 +88,7 @@ class Expect:
     against: str | None = None  # "best", or what names a run
     tolerance: float = 0.0
     baseline: Baseline | None = None  # what `against` meant at submit
+    same: tuple[str, ...] = ()  # config keys, or what lies above them, of comparable runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def canary(field: Field | None, config: Mapping[str, Any]) -> Canary | None:
     scale = table.get("scale")
     if scale is not None and not isinstance(scale.value, (int, float)):
         _parsed(scale, config)
-    wanted = expect(table.get("expect"))
+    wanted = expect(table.get("expect"), config)
     if wanted.against is not None:
         raise table["expect"].error("a canary is held against no earlier run; leave `against` out")
     return Canary(
