@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator import units
 from orchestrator.checks import relations
+from orchestrator.expressions import BadExpression
 from orchestrator.fields import Field
 from orchestrator.jobspec import Canary, Checkpoint, Rule
 from orchestrator.specparts import argv, config_key, expect
@@ -74,7 +75,7 @@ def _parsed(field: Field, config: Mapping[str, Any]) -> str:
     text = field.text().strip()
     try:
         relations.parse(text, config)
-    except relations.BadRule as error:
+    except BadExpression as error:
         raise field.error(
             f"`{ascii(text)[1:-1]}`, character {error.position}: {error}",
             "it is made of config keys, as in a.b < c.d, with and, or, not, + - * /, min, max",
