@@ -26,7 +26,7 @@ endif
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv jobs-venv format check test test-tools faults simulate fuzz soak bench corpus results retrain example-report lock clean
+.PHONY: help venv jobs-venv mlflow-venv format check test test-tools faults simulate fuzz soak bench corpus results retrain example-report lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,16 @@ $(VENV)/.stamp-jobs: pyproject.toml requirements.lock | $(VENV)/.stamp-dev
 	@$(INSTALL) --editable '.[jobs]'
 	@touch $@
 
+mlflow-venv: $(VENV)/.stamp-mlflow ## .venv/mlflow with an MLflow server, for the test of the export
+
+# Not compiled: most of its hundred packages are never imported.
+$(VENV)/.stamp-mlflow: pyproject.toml | $(VENV)/.stamp-dev
+	@echo "installing an MLflow server for its test"
+	@$(PYTHON) -m venv --clear $(VENV)/mlflow
+	@$(VENV)/mlflow/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
+	  --editable '.[mlflow]' 'mlflow>=3,<4'
+	@touch $@
+
 lock: pyproject.toml ## requirements.lock anew, for all platforms and pythons
 	@test -x $(VENV)/lock-tool/bin/uv || { $(PYTHON) -m venv $(VENV)/lock-tool && \
 	  $(VENV)/lock-tool/bin/python -m pip --disable-pip-version-check install --quiet uv; }
@@ -81,6 +91,8 @@ check: venv ## lint, format, types, unit tests: under 30 seconds
 test: venv test-tools ## every test this machine can run; says which it cannot
 	@$(MAKE) --no-print-directory jobs-venv || \
 	  echo "note: torch could not be installed; the lane 'torch' will be skipped" >&2
+	@$(MAKE) --no-print-directory mlflow-venv || \
+	  echo "note: MLflow could not be installed; the lane 'mlflow' will be skipped" >&2
 	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 faults: venv test-tools ## the tests of docs/faults.md, row by row
