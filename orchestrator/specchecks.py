@@ -39,17 +39,18 @@ def checkpoint(field: Field | None, config: Mapping[str, Any]) -> Checkpoint | N
     if not 0 < least <= 1:
         raise table["min"].error(f"`checkpoint.min` is {least:g}; it is a share, such as 0.95")
     texts = {key: table[key].text() for key in ("root", "strip", "add", "waive") if key in table}
-    file, command = _model(table["model"])
-    return Checkpoint(path, on_host, file, command, least, **texts)
+    file, command, there = _model(table["model"])
+    return Checkpoint(path, on_host, file, command, there, least, **texts)
 
 
-def _model(field: Field) -> tuple[str | None, tuple[str, ...]]:
+def _model(field: Field) -> tuple[str | None, tuple[str, ...], bool]:
     if isinstance(field.value, str):
-        return field.plain_path(), ()
-    table = field.table(("command",))
+        return field.plain_path(), (), False
+    table = field.table(("command", "on"))
     if "command" not in table:
         raise field.error("`checkpoint.model` must be a file, or {command: ...} that prints JSON")
-    return None, argv(table["command"])
+    there = "on" in table and table["on"].one_of(("host", "here")) == "host"
+    return None, argv(table["command"]), there
 
 
 CANARY_TIME = 300.0  # seconds

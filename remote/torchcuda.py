@@ -43,13 +43,20 @@ def of_job(layout: Layout, requirements: Optional[bytes]) -> Optional[Dict[str, 
     `requirements` is the content of its `setup.requirements`. None: there is no torch, or the
     environment is still to be made, so that nobody knows.
     """
-    if requirements is None:
-        return _first(environment.search_path(None, layout, sys.executable))
-    made = environment.made_for(layout, requirements)
-    if made is not None:
-        return _told(os.path.join(made, "python"))
-    found = _told(sys.executable)
-    return found if found is not None and _satisfies(requirements) else None
+    path = place_for(layout, requirements)
+    return None if path is None else _first(path)
+
+
+def place_for(layout: Layout, requirements: Optional[bytes]) -> Optional[str]:
+    """PATH of a job with these requirements; None while its environment is still to be made."""
+    folder: Optional[str] = None
+    if requirements is not None:
+        folder = environment.made_for(layout, requirements)
+        if folder is None and _satisfies(requirements):
+            folder = environment.shim(layout, sys.executable)
+        if folder is None:
+            return None
+    return environment.search_path(folder, layout, sys.executable)
 
 
 def of_host(layout: Layout) -> List[Dict[str, Any]]:
