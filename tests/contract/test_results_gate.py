@@ -262,3 +262,26 @@ def test_best_is_sought_among_runs_of_the_same_data_and_the_same_evaluation(
     assert desk.show()["outcome"] == "unverified"  # 70 % on other data is no regression
     desk.spec("judge", {**spec, "expect": {"against": "best", "same": ["evil"]}})
     assert "the config has no key `evil`" in desk.orch("check", "judge", code=2).stderr
+
+
+def test_a_matrix_of_ten_thousand_classes_is_an_invalid_result_in_words_and_nothing_is_lost(
+    new_desk: MakeDesk,
+) -> None:
+    work = """
+row = b"[" + b",".join([b"0"] * 10000) + b"]"
+with open("results/metrics.json", "wb") as file:
+    file.write(b'{"accuracy": 0.0, "confusion_matrix": [')
+    for _ in range(9999):
+        file.write(row + b",")
+    file.write(row + b"]}")
+"""
+    desk = new_desk({"wide": ["python3", "wide.py"]}, files={"wide.py": work})
+    run_id = desk.submit("wide")
+    desk.orch("wait", code=None)
+    desk.orch("fetch-results", code=7)
+    shown = desk.show()
+    assert (shown["verdict"], shown["outcome"]) == ("succeeded", "invalid_result")
+    (reason,) = shown["outcome_reasons"]
+    assert "is larger than 4 MiB" in reason and "file of its own" in reason
+    (fetched,) = desk.results("wide", run_id).glob("**/metrics.json")
+    assert fetched.stat().st_size > 200_000_000
