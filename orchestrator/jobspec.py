@@ -88,6 +88,7 @@ class Expect:
     against: str | None = None  # "best", or what names a run
     tolerance: float = 0.0
     baseline: Baseline | None = None  # what `against` meant at submit
+    same: tuple[str, ...] = ()  # config keys, or what lies above them, of comparable runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Checkpoint:
     on_host: bool
     model_file: str | None = None  # a listing, or another checkpoint
     model_command: tuple[str, ...] = ()  # prints the listing
+    model_on_host: bool = False  # it runs there, in the job's environment
     least: float = 1.0  # share of the model's parameters that must load
     root: str | None = None  # where in the file the state dict is
     strip: str | None = None

@@ -145,7 +145,7 @@ def _assembled(
         metrics_file=metrics_file,
         metrics_primary=primary,
         metrics_declared="metrics" in top or "expect" in top,
-        expect=specparts.expect(top.get("expect")),
+        expect=specparts.expect(top.get("expect"), config),
         guards=specchecks.guards(top.get("guards")),
         notify=specchecks.notify(top.get("notify")),
         checkpoint=specchecks.checkpoint(top.get("checkpoint"), config),

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator import units
 from orchestrator.checks import relations
+from orchestrator.expressions import BadExpression
 from orchestrator.fields import Field
 from orchestrator.jobspec import Canary, Checkpoint, Rule
 from orchestrator.specparts import argv, config_key, expect
@@ -38,17 +39,18 @@ def checkpoint(field: Field | None, config: Mapping[str, Any]) -> Checkpoint | N
     if not 0 < least <= 1:
         raise table["min"].error(f"`checkpoint.min` is {least:g}; it is a share, such as 0.95")
     texts = {key: table[key].text() for key in ("root", "strip", "add", "waive") if key in table}
-    file, command = _model(table["model"])
-    return Checkpoint(path, on_host, file, command, least, **texts)
+    file, command, there = _model(table["model"])
+    return Checkpoint(path, on_host, file, command, there, least, **texts)
 
 
-def _model(field: Field) -> tuple[str | None, tuple[str, ...]]:
+def _model(field: Field) -> tuple[str | None, tuple[str, ...], bool]:
     if isinstance(field.value, str):
-        return field.plain_path(), ()
-    table = field.table(("command",))
+        return field.plain_path(), (), False
+    table = field.table(("command", "on"))
     if "command" not in table:
         raise field.error("`checkpoint.model` must be a file, or {command: ...} that prints JSON")
-    return None, argv(table["command"])
+    there = "on" in table and table["on"].one_of(("host", "here")) == "host"
+    return None, argv(table["command"]), there
 
 
 CANARY_TIME = 300.0  # seconds
@@ -74,7 +76,7 @@ def _parsed(field: Field, config: Mapping[str, Any]) -> str:
     text = field.text().strip()
     try:
         relations.parse(text, config)
-    except relations.BadRule as error:
+    except BadExpression as error:
         raise field.error(
             f"`{ascii(text)[1:-1]}`, character {error.position}: {error}",
             "it is made of config keys, as in a.b < c.d, with and, or, not, + - * /, min, max",
@@ -92,7 +94,7 @@ def canary(field: Field | None, config: Mapping[str, Any]) -> Canary | None:
     scale = table.get("scale")
     if scale is not None and not isinstance(scale.value, (int, float)):
         _parsed(scale, config)
-    wanted = expect(table.get("expect"))
+    wanted = expect(table.get("expect"), config)
     if wanted.against is not None:
         raise table["expect"].error("a canary is held against no earlier run; leave `against` out")
     return Canary(

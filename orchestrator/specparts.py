@@ -274,14 +274,17 @@ def metrics(field: Field | None, results_dir: str) -> tuple[str, str]:
     return file, primary
 
 
-def expect(field: Field | None) -> Expect:
+def expect(field: Field | None, config: Mapping[str, Any]) -> Expect:
     bounds: dict[str, Bound] = {}
     fields = field.table() if field else {}
     for key, entry in fields.items():
-        if key in ("predictions", "against", "tolerance"):
+        if key in ("predictions", "against", "tolerance", "same"):
             continue
         bounds[key] = _bound(key, entry)
     shape, against, tolerance = (fields.get(k) for k in ("predictions", "against", "tolerance"))
+    same = fields.get("same")
+    if same is not None and against is None:
+        raise same.error("`same` needs `against:`: which config keys a comparable run shares")
     if tolerance is not None and against is None:
         raise tolerance.error("`tolerance` needs `against:`, `best` or a run")
     if tolerance is not None and not 0 <= tolerance.number() < 1:
@@ -291,6 +294,7 @@ def expect(field: Field | None) -> Expect:
         shape.one_of(("not-degenerate", "any")) if shape else None,
         against.text() if against else None,
         tolerance.number() if tolerance else 0.0,
+        same=config_keys(same, config),
     )
 
 

@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import Any, Dict
 
-from remote import files, gpu, logind, procs, session, status
+from remote import files, gpu, logind, procs, session, status, torchcuda
 from remote.channel import Channel
 from remote.layout import Layout
 
@@ -15,6 +15,7 @@ from remote.layout import Layout
 def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
     """Plain values only; what could not be found out is None."""
     info = os.statvfs(layout.root)
+    cards = _gpus()
     return {
         "system": platform.platform(),
         "python": {"version": platform.python_version(), "path": sys.executable},
@@ -27,7 +28,9 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "linger": logind.lingers(logind.user_name()),
         "kill_user_processes": logind.kills_at_logout(logind.user_name()),
         "login_scope": logind.login() is not None,
-        "gpus": _gpus(),
+        "gpus": cards,
+        "torch": torchcuda.of_host(layout) if cards else [],
+        "forward": torchcuda.is_forward(),
         "user": logind.user_name(),
         "shell": os.environ.get("SHELL"),
         "cpus": os.cpu_count(),

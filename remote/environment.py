@@ -6,6 +6,7 @@ is made once under `envs/` and shared by every run that asks for the same file.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import sys
@@ -13,6 +14,8 @@ from typing import Callable, Dict, List, Optional
 
 from remote import files, procs
 from remote.layout import Layout
+
+COMPLETE = "complete"  # stands in an environment once all of it was installed
 
 
 class SetupFailed(Exception):
@@ -36,20 +39,42 @@ def prepare(
     env = _tool_env()
     null = os.open("/dev/null", os.O_WRONLY)
     try:
-        probe = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--quiet"]
-        if waited(procs.spawn([*probe, "-r", requirements], env, cwd, null)) == 0:
+        if waited(procs.spawn(dry_run(requirements), env, cwd, null)) == 0:
             return shim(layout, sys.executable)
     finally:
         os.close(null)
-    seed = b"\0".join([sys.executable.encode(), sys.version.encode(), text])
-    place = os.path.join(layout.envs, hashlib.sha256(seed).hexdigest())
+    place = place_of(layout, text)
     guard = files.lock(place + ".lock")
     try:
-        if not os.path.exists(os.path.join(place, "complete")):
+        if not os.path.exists(os.path.join(place, COMPLETE)):
             _make(place, requirements, log, cwd, env, say, waited)
     finally:
         os.close(guard)
     return os.path.join(place, "bin")
+
+
+def dry_run(requirements: str) -> List[str]:
+    """A command that succeeds when this very python has all that the file asks for."""
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--quiet"]
+    return [*pip, "-r", requirements]
+
+
+def made_for(layout: Layout, text: bytes) -> Optional[str]:
+    """The `bin` of the environment that was made for a file with this content, if it was."""
+    place = place_of(layout, text)
+    return os.path.join(place, "bin") if os.path.exists(os.path.join(place, COMPLETE)) else None
+
+
+def all_made(layout: Layout) -> List[str]:
+    """The `bin` of every environment that was made here."""
+    found = glob.glob(os.path.join(glob.escape(layout.envs), "*", COMPLETE))
+    return [os.path.join(os.path.dirname(each), "bin") for each in sorted(found)]
+
+
+def place_of(layout: Layout, text: bytes) -> str:
+    """Where the environment for a file with this content is, or would be made."""
+    seed = b"\0".join([sys.executable.encode(), sys.version.encode(), text])
+    return os.path.join(layout.envs, hashlib.sha256(seed).hexdigest())
 
 
 def _make(
@@ -71,7 +96,7 @@ def _make(
         if code != 0:
             what = "python3 -m venv" if step is steps[0] else "pip install -r " + requirements
             raise SetupFailed("%s ended with exit code %d; the log has its words" % (what, code))
-    files.write_atomic(os.path.join(place, "complete"), b"")
+    files.write_atomic(os.path.join(place, COMPLETE), b"")
     say("the environment is ready")
 
 

@@ -1,9 +1,8 @@
 """Guards: rules that a run must keep while it goes on, looked at by its supervisor alone.
 
-Each guard is a small object with a `take(record)` for a line of metrics.jsonl and a `look(now)` for
-the passing of time; both return what is wrong, with its evidence, or None. Nothing here acts: the
-supervisor does. A guard fires when its rule is first broken and, where the trouble can pass, again
-only after it had passed.
+Those over metrics are in `metricguards`; here are those over time, GPUs and disks, and all of a
+run's guards together. Nothing here acts: the supervisor does. A guard fires when its rule is first
+broken and, where the trouble can pass, again only after it had passed.
 """
 
 from __future__ import annotations
@@ -15,16 +14,12 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from remote import events, files, gpu
 from remote.layout import RunFiles
-from remote.series import Series
-
-Spec = Dict[str, Any]
-Trouble = Tuple[str, Dict[str, Any]]  # in words; in numbers
+from remote.metricguards import Finite, Guard, Predictions, Range, Spec, Stalled, Trouble, value_of
+from remote.series import LINE_MAX, Series
 
 EVERY = 2.0  # seconds between two looks
 DISK_EVERY = 10.0
 FIRINGS_MAX = 5  # of one guard in one run
-FEW = 30  # examples; of fewer nothing is concluded
-Z99 = 2.326  # one-sided 1 % of the normal curve
 
 
 class Firing(NamedTuple):
@@ -33,141 +28,6 @@ class Firing(NamedTuple):
     message: str
     evidence: Dict[str, Any]
     guard: Spec
-
-
-class Guard:
-    """One rule. Without news it is content."""
-
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
-        self.start = float(spec.get("from") or 0)
-
-    def take(self, record: Dict[str, Any], step: float, now: float) -> Optional[Trouble]:
-        return None
-
-    def look(self, now: float) -> Optional[Trouble]:
-        return None
-
-
-class Finite(Guard):
-    """The metric never is NaN or infinite."""
-
-    def take(self, record: Dict[str, Any], step: float, now: float) -> Optional[Trouble]:
-        name = self.spec["metric"]
-        value = value_of(record, name)
-        if value is None or math.isfinite(value) or step < self.start:
-            return None
-        return "%s is %s at step %g" % (name, value, step), {"step": step, "value": str(value)}
-
-
-class Range(Guard):
-    """The metric stays within [min, max] from a step on."""
-
-    def take(self, record: Dict[str, Any], step: float, now: float) -> Optional[Trouble]:
-        name, low, high = self.spec["metric"], self.spec.get("min"), self.spec.get("max")
-        value = value_of(record, name)
-        if value is None or step < self.start:
-            return None
-        told = None
-        if low is not None and not value >= low:
-            told = "below the least allowed, %g" % low
-        elif high is not None and not value <= high:
-            told = "above the most allowed, %g" % high
-        if told is None:
-            return None
-        words = "%s is %.6g at step %g, %s" % (name, value, step, told)
-        return words, {"step": step, "value": value if math.isfinite(value) else str(value)}
-
-
-class Stalled(Guard):
-    """The metric gets better at least once in so many steps, or in so many seconds."""
-
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(spec)
-        self.sign = -1.0 if spec.get("better") == "higher" else 1.0
-        self.best: Optional[float] = None
-        self.at_step = self.at_time = 0.0
-
-    def take(self, record: Dict[str, Any], step: float, now: float) -> Optional[Trouble]:
-        value = value_of(record, self.spec["metric"])
-        if value is None or step < self.start:
-            return None
-        if self.best is None or self.sign * value < self.sign * self.best:
-            self.best, self.at_step, self.at_time = value, step, now
-            return None
-        limit = self.spec.get("steps")
-        if limit is None or step - self.at_step < limit:
-            return None
-        return self._told("%g steps" % (step - self.at_step))
-
-    def look(self, now: float) -> Optional[Trouble]:
-        limit = self.spec.get("seconds")
-        if limit is None or self.best is None or now - self.at_time < limit:
-            return None
-        return self._told("%.0f s" % (now - self.at_time))
-
-    def _told(self, span: str) -> Trouble:
-        name = self.spec["metric"]
-        words = "%s has not improved for %s: best %.6g at step %g"
-        evidence = {"best": self.best, "step": self.at_step}
-        return words % (name, span, self.best, self.at_step), evidence
-
-
-class Predictions(Guard):
-    """An evaluation on the way is worth more than a constant answer.
-
-    It looks at lines that carry a `confusion_matrix` (rows: true classes), or `accuracy` with the
-    share of the largest class as `majority` and the number of examples as `n`.
-    """
-
-    def take(self, record: Dict[str, Any], step: float, now: float) -> Optional[Trouble]:
-        if step < self.start:
-            return None
-        matrix = record.get("confusion_matrix")
-        if matrix is not None and _is_matrix(matrix):
-            return _degenerate(matrix, record.get("labels"), step)
-        hits, share, n = (value_of(record, name) for name in ("accuracy", "majority", "n"))
-        if hits is None or share is None or n is None:
-            return None
-        return _at_majority(hits * n, share * n, n, step)
-
-
-def _is_matrix(value: Any) -> bool:
-    if not isinstance(value, list) or not 2 <= len(value) <= 10000:
-        return False
-    rows = all(isinstance(row, list) and len(row) == len(value) for row in value)
-    return rows and all(type(count) is int and count >= 0 for row in value for count in row)
-
-
-def _degenerate(matrix: List[List[int]], labels: Any, step: float) -> Optional[Trouble]:
-    true = [sum(row) for row in matrix]
-    total = sum(true)
-    if total < FEW:
-        return None
-    for at, there in enumerate(true):
-        called = sum(row[at] for row in matrix)
-        if there >= FEW // 2 and called < 0.05 * there:
-            named = isinstance(labels, list) and len(labels) == len(matrix)
-            words = "class `%s` is %s predicted at step %g: %d of %d"
-            often = "never" if not called else "almost never"
-            name = str(labels[at] if named else at)[:80]
-            evidence = {"step": step, "class": at, "predicted": called, "true": there, "n": total}
-            return words % (name, often, step, matrix[at][at], there), evidence
-    right = sum(matrix[at][at] for at in range(len(matrix)))
-    return _at_majority(right, max(true), total, step)
-
-
-def _at_majority(hits: float, most: float, n: float, step: float) -> Optional[Trouble]:
-    share = most / n if n >= FEW else 1.0
-    if n < FEW or not 0.0 < share < 1.0 or not math.isfinite(hits):
-        return None
-    if hits >= most + Z99 * math.sqrt(n * share * (1.0 - share)):
-        return None
-    words = (
-        "accuracy is %.1f %% at step %g (n = %d), no better than the %.1f %% of the largest class"
-    )
-    evidence = {"step": step, "accuracy": hits / n, "majority": share, "n": int(n)}
-    return words % (100.0 * hits / n, step, n, 100.0 * share), evidence
 
 
 class Silence(Guard):
@@ -314,7 +174,10 @@ class Guards:
 
         more = False
         if self.reads:
+            before = self.series.overlong
             more = self.series.read(take, looks) if looks else self.series.read(take)
+            if self.series.overlong and not before:
+                found.append(_overlong())
         else:
             self.series.measure()
         for at, guard in enumerate(self.guards):
@@ -344,18 +207,7 @@ class Guards:
         found.append(Firing(action, grace, trouble[0], trouble[1], spec))
 
 
-def value_of(record: Dict[str, Any], name: str) -> Optional[float]:
-    """A metric as a number, NaN and infinity included; by its name or a dotted path."""
-    value: Any = record.get(name)
-    if name not in record:
-        value = record
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    if isinstance(value, str) and value.lower().lstrip("+-") not in ("nan", "inf", "infinity"):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
+def _overlong() -> Firing:
+    """What a guard did not see is told, once: it might have been the line that mattered."""
+    words = "a line of metrics.jsonl is longer than %d MiB: the guards pass such lines over"
+    return Firing("warn", 0.0, words % (LINE_MAX >> 20), {}, {"metrics": "overlong"})

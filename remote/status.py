@@ -206,7 +206,8 @@ def metrics_of(run: RunFiles) -> Optional[Dict[str, Any]]:
     if raw is None:
         return None
     if len(raw) > METRICS_MAX:
-        return {"error": "%s is larger than %d bytes" % (name, METRICS_MAX)}
+        words = "%s is larger than %d MiB; a matrix of so many classes belongs in a file of its own"
+        return {"error": words % (name, METRICS_MAX >> 20)}
     try:
         return {"text": raw.decode("utf-8")}
     except UnicodeDecodeError:

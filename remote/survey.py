@@ -6,7 +6,7 @@ import os
 import platform
 from typing import Any, Dict
 
-from remote import gpu, tensors
+from remote import gpu, tensors, torchcuda
 from remote.channel import Channel
 from remote.layout import Layout
 
@@ -15,6 +15,8 @@ def survey(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     """Room, GPUs as they are now, which of the paths `at` exist, and the tensors of `checkpoint`.
 
     `checkpoint`: {"path", "root"}; its reply {"tensors": {name: [shape, dtype]}} or {"error": why}.
+    With `gpus` also the torch that the job's python would import, where there are GPUs;
+    `requirements` is the text of the job's `setup.requirements`, if it has any.
     """
     info = os.statvfs(layout.root)
     paths = [str(path) for path in request.get("at") or []]
@@ -30,6 +32,10 @@ def survey(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
             facts["gpus"] = [card._asdict() for card in gpu.probe()]
         except gpu.NoAnswer as exc:
             facts["gpus_error"] = str(exc)
+    if facts.get("gpus"):
+        text = request.get("requirements")
+        found = torchcuda.of_job(layout, None if text is None else str(text).encode("utf-8"))
+        facts["torch"], facts["forward"] = found, torchcuda.is_forward()
     wanted = request.get("checkpoint")
     if wanted:
         facts["checkpoint"] = _checkpoint(str(wanted["path"]), wanted.get("root"))

@@ -95,6 +95,7 @@ VERBS: Dict[str, str] = {
     "evidence": "remote.evidence:evidence",
     "content": "remote.evidence:content",
     "survey": "remote.survey:survey",
+    "listing": "remote.listing:listing",
     "notify": "remote.notify:notify",
     "glance": "remote.glance:glance",
 }

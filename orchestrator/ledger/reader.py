@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -73,14 +73,22 @@ class Reader:
         where = "WHERE config_hash = ? AND job = ? ORDER BY run_id"
         return self._runs(where, (config_hash, rows.text(job)))
 
-    def best(self, project: str, job: str, profile: str | None) -> Run | None:
-        """The job's run with the highest accuracy among those whose result passed."""
+    def best(
+        self,
+        project: str,
+        job: str,
+        profile: str | None,
+        accept: Callable[[Run], bool] | None = None,
+    ) -> Run | None:
+        """The job's run with the highest accuracy among those whose result passed, if accepted."""
         where = (
             "WHERE project = ? AND job = ? AND profile IS ? AND verdict = 'succeeded' AND outcome "
             "IN ('ok', 'unverified') AND accuracy IS NOT NULL ORDER BY accuracy DESC, run_id DESC"
         )
         values = (rows.text(project), rows.text(job), profile)
-        return next(iter(self._runs(where + " LIMIT 1", values)), None)
+        if accept is None:
+            return next(iter(self._runs(where + " LIMIT 1", values)), None)
+        return next(filter(accept, self._runs(where, values)), None)
 
     def events(self, run_id: str) -> list[Event]:
         """The run's timeline, oldest first; empty for an id the ledger does not know."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.checks import history, reference, relations, strictness
+from orchestrator.checks import baseline, history, reference, relations, strictness
 from orchestrator.confighash import config_hash
 from orchestrator.domain import Finding, Run, Severity
 from orchestrator.errors import NotFound, PreflightRefused, UsageError
@@ -16,7 +16,7 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.references import reference_tree
 from orchestrator.runtext import examples
 from orchestrator.spec import load_job
-from orchestrator.usecases import survey
+from orchestrator.usecases import datasets, survey
 from orchestrator.usecases.context import Context
 
 
@@ -41,22 +41,23 @@ def check(
     project = ctx.project()
     spec = load_job(project, job, profile=profile, overrides=overrides)
     with ctx.ledger(readonly=True) as ledger:
-        found = preflight(project, spec, ledger)
+        found = preflight(ctx, spec, ledger)
     on = ctx.host(host) if host is not None else None
     found = found.more(survey.checkpoint_findings(ctx, spec, on))
     return found.more(survey.host_findings(ctx, spec, on)) if on is not None else found
 
 
-def preflight(project: Path, spec: JobSpec, ledger: Ledger) -> Preflight:
+def preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
+    project = ctx.project()
     digest = config_hash(spec.config, spec.volatile)
     best = ledger.best(str(project), spec.name, spec.profile)
-    spec, baseline = _with_baseline(project, spec, ledger, best)
+    spec, compared = _with_baseline(ctx, spec, ledger)
     findings = [
         *reference.check(spec.config, spec.reference, reference_tree(project, spec.reference)),
         *relations.check(spec.config, spec.rules),
         *strictness.check(spec),
         *_results_folder(project, spec),
-        *baseline,
+        *compared,
         *history.check(digest, ledger.same_config(digest, spec.name)),
         *history.against_best(spec.config, best, spec.volatile),
     ]
@@ -65,7 +66,7 @@ def preflight(project: Path, spec: JobSpec, ledger: Ledger) -> Preflight:
 
 def _results_folder(project: Path, spec: JobSpec) -> list[Finding]:
     """A folder for results is not sent; a program in it would be missing on the host."""
-    found = next(iter(sorted((project / spec.results_dir).rglob("*.py"))), None)
+    found = next((project / spec.results_dir).rglob("*.py"), None)
     if found is None or spec.results_dir == "results":
         return []
     told = (
@@ -74,30 +75,35 @@ def _results_folder(project: Path, spec: JobSpec) -> list[Finding]:
     return [Finding(Severity.ERROR, "results-dir", told, key="results.dir", ours=spec.results_dir)]
 
 
-def _with_baseline(
-    project: Path, spec: JobSpec, ledger: Ledger, best: Run | None
-) -> tuple[JobSpec, list[Finding]]:
+def _with_baseline(ctx: Context, spec: JobSpec, ledger: Ledger) -> tuple[JobSpec, list[Finding]]:
     """The spec with the run that `expect.against` means now, and a word on which that is."""
-    against = spec.expect.against
+    against, project = spec.expect.against, str(ctx.project())
     if against is None:
         return spec, []
-    run = best
-    if against != "best":
-        try:
-            run = resolve(ledger, against, str(project))
-        except NotFound as error:
-            raise UsageError(f"expect.against: {error.message}", hint=error.hint) from None
-        if run.accuracy is None:
-            raise UsageError(f"expect.against: {run.run_id} has no accuracy to compare with")
+    data = datasets.hashes(ctx, spec)
+    if against == "best":
+        run = ledger.best(
+            project, spec.name, spec.profile, lambda run: not baseline.differences(spec, data, run)
+        )
+    else:
+        run = _named(ledger, against, project)
     if run is None or run.accuracy is None:
-        told = "no earlier run of this job and profile has a good result to be compared with"
+        told = "no earlier run of this job and profile on the same data has a good result to be"
+        told += " compared with"
         return spec, [Finding(Severity.INFO, "baseline", told, key="expect.against")]
     base = Baseline(run.run_id, run.accuracy, examples(run))
-    told = f"the result will be compared with {run.run_id}, {100 * run.accuracy:.1f} %"
     expect = replace(spec.expect, baseline=base)
-    return replace(spec, expect=expect), [
-        Finding(Severity.INFO, "baseline", told, key="expect.against", reference=run.accuracy)
-    ]
+    return replace(spec, expect=expect), baseline.check(spec, data, run)
+
+
+def _named(ledger: Ledger, against: str, project: str) -> Run:
+    try:
+        run = resolve(ledger, against, project)
+    except NotFound as error:
+        raise UsageError(f"expect.against: {error.message}", hint=error.hint) from None
+    if run.accuracy is None:
+        raise UsageError(f"expect.against: {run.run_id} has no accuracy to compare with")
+    return run
 
 
 def refuse(found: Preflight) -> PreflightRefused:

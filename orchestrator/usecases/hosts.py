@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.checks import cuda
 from orchestrator.clock import parse_iso
 from orchestrator.domain import Host
 from orchestrator.errors import OrchError, UsageError
@@ -96,7 +97,7 @@ def _judge(ctx: Context, facts: Mapping[str, Any]) -> list[Check]:
     checks = [Check("ok", "python", f"{python.get('version')} at {python.get('path')}")]
     checks += [_environments(facts), _session(facts), _logout(facts)]
     checks += [_disk(facts), _filesystem(facts), _clock(ctx, facts), _gpus(facts)]
-    return checks
+    return [*checks, *_driver(facts)]
 
 
 def _environments(facts: Mapping[str, Any]) -> Check:
@@ -166,3 +167,17 @@ def _gpus(facts: Mapping[str, Any]) -> Check:
         driver = f", driver {card['driver']}" if card.get("driver") else ""
         lines.append(f"{card.get('number')}: {card.get('name')}, {memory}{driver}")
     return Check("ok", "gpu", "; ".join(lines))
+
+
+def _driver(facts: Mapping[str, Any]) -> Iterator[Check]:
+    """Whether each torch of the host would see its GPUs; nothing where there is none of either."""
+    cards = facts.get("gpus")
+    if not isinstance(cards, list) or not cards or not isinstance(cards[0], Mapping):
+        return
+    driver, forward = str(cards[0].get("driver")), bool(facts.get("forward"))
+    for torch in filter(None, map(cuda.torch_of, facts.get("torch") or [])):
+        found = cuda.check(driver, torch, host="the host", needs_gpu=True, forward=forward)
+        for finding in found:
+            yield Check("warn", "driver", finding.message)
+        if not found:
+            yield Check("ok", "driver", f"{driver} runs {torch}")

@@ -22,7 +22,6 @@ from orchestrator.domain import Finding, Host, Run, RunState, Verdict
 from orchestrator.errors import (
     HostUnfit,
     Interrupted,
-    NotFound,
     OrchError,
     OutcomeUnknown,
     TransportError,
@@ -30,12 +29,12 @@ from orchestrator.errors import (
 )
 from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_data, scan_project
-from orchestrator.spec import data_for, load_job, recorded, retry_order
+from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_project
+from orchestrator.spec import load_job, recorded, retry_order
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import unlawful, words
-from orchestrator.usecases import survey, sync
+from orchestrator.usecases import datasets, survey, sync
 from orchestrator.usecases.check import Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
@@ -89,13 +88,14 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         raise UsageError(f"{spec.path.name}: setup.requirements: no file {spec.requirements}")
     check_name(host, ctx.env)
     with ctx.ledger(readonly=True) as ledger:
-        found = preflight(project, spec, ledger)
+        found = preflight(ctx, spec, ledger)
     found = found.more(survey.checkpoint_findings(ctx, spec, host))
+    found = found.more(survey.gpu_findings(ctx, spec, host))
     return Plan(
         project=project,
         host=host,
         found=found,
-        data=tuple((source, _data_folder(ctx, source)) for source in data_for(spec)),
+        data=datasets.folders(ctx, spec),
         secrets={name: ctx.secret(name) for name in spec.secrets},
         webhook=_webhook(ctx, spec),
         max_file=config.max_file_size or MAX_FILE,
@@ -110,32 +110,6 @@ def _webhook(ctx: Context, spec: JobSpec) -> str | None:
     if address and address.startswith("$"):
         return ctx.secret(address.strip("${}"))
     return address
-
-
-def _data_folder(ctx: Context, source: DataSource) -> Path | None:
-    """Where data to be sent lies, its variables expanded; None for data that is on the host."""
-    if source.source is None:
-        return None
-    text = source.source
-    for name in ("ORCH_DATA", "HOME"):
-        if f"${name}" in text or f"${{{name}}}" in text:
-            value = ctx.env.get(name)
-            if not value:
-                raise UsageError(
-                    f"data `{source.name}` lies at {text}, and {name} is not set",
-                    hint=f"set {name} to the folder that holds it",
-                )
-            text = text.replace(f"${{{name}}}", value).replace(f"${name}", value)
-    path = Path(text).expanduser()
-    path = path if path.is_absolute() else ctx.project() / path
-    if not path.exists():
-        raise NotFound(
-            f"data `{source.name}`: {path} does not exist",
-            hint="set ORCH_DATA to the folder that holds the datasets"
-            if "ORCH_DATA" in source.source
-            else None,
-        )
-    return path
 
 
 def submit(
@@ -268,7 +242,7 @@ def _deliver(
             results_dirs=("results", plan.spec.results_dir),
             max_file=plan.max_file,
         )
-        data = _scan_data(ctx, plan)
+        data = datasets.scans(ctx, plan.data)
     except BaseException:
         connecting.discard(lambda agent: agent.close())
         raise
@@ -280,14 +254,6 @@ def _deliver(
     except BaseException:
         agent.close()
         raise
-
-
-def _scan_data(ctx: Context, plan: Plan) -> dict[str, Scan]:
-    return {
-        source.name: scan_data(folder, ctx.layout.hash_cache(folder))
-        for source, folder in plan.data
-        if folder is not None
-    }
 
 
 def _start(

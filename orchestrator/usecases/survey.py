@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from orchestrator.checks import checkpoint as fitting
+from orchestrator.checks import cuda
 from orchestrator.checks.checkpoint import NoTensors, TensorInfo, tensors_of
 from orchestrator.domain import Finding, Host, Severity
-from orchestrator.errors import UsageError
-from orchestrator.jobspec import Checkpoint, JobSpec
+from orchestrator.jobspec import JobSpec
 from orchestrator.spec import data_for
 from orchestrator.transport.base import Agent
+from orchestrator.usecases import modellisting
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.modellisting import LOCAL
 
-MODEL_DEADLINE = 300.0
+SURVEY_DEADLINE = 90.0  # nvidia-smi, a python to start, perhaps pip: each has its own deadline
 LOW_INODES = 10_000
 HEADROOM = 64 << 20
 RULE = "host"
-LOCAL = Host(name="local", transport="local")
 
 
 # --- the host as it is now ------------------------------------------------------------------------
@@ -31,11 +27,31 @@ LOCAL = Host(name="local", transport="local")
 
 def host_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
     """What speaks against this run on this host now. Asks the host once."""
-    with ctx.connect(host) as agent:
-        wanted = [source.at for source in data_for(spec) if source.at is not None]
-        facts = agent.call("survey", {"at": wanted, "gpus": True})
+    facts = _asked(ctx, spec, host)
     return [*_secrets(ctx, spec), *_room(spec, host, facts), *_gpus(spec, host, facts),
-            *_data(spec, host, facts)]  # fmt: skip
+            *_driver(spec, host, facts), *_data(spec, host, facts)]  # fmt: skip
+
+
+def gpu_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
+    """What a start does not look at itself: whether the host's GPUs are large enough, and whether
+    the job's torch would see them. A job that wants none costs nothing."""
+    if not spec.resources.gpus_max:
+        return []
+    facts = _asked(ctx, spec, host)
+    if not facts.get("gpus"):
+        return []  # the start refuses a run that must have one, in words of its own
+    return [*_gpus(spec, host, facts), *_driver(spec, host, facts)]
+
+
+def _asked(ctx: Context, spec: JobSpec, host: Host) -> Mapping[str, Any]:
+    body: dict[str, Any] = {
+        "at": [source.at for source in data_for(spec) if source.at is not None],
+        "gpus": True,
+    }
+    if spec.requirements:
+        body["requirements"] = modellisting.requirements(ctx, spec)
+    with ctx.connect(host) as agent:
+        return agent.call("survey", body, deadline=SURVEY_DEADLINE)
 
 
 def _finding(severity: Severity, key: str, message: str) -> Finding:
@@ -81,6 +97,15 @@ def _gpus(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Findi
         yield _finding(Severity.WARNING, "resources.gpus", told)
 
 
+def _driver(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    cards = [card for card in facts.get("gpus") or [] if isinstance(card, Mapping)]
+    if cards and spec.resources.gpus_max:
+        yield from cuda.check(
+            str(cards[0].get("driver")), cuda.torch_of(facts.get("torch")), host=host.name,
+            needs_gpu=spec.resources.gpus_min > 0, forward=bool(facts.get("forward")),
+        )  # fmt: skip
+
+
 def _memory(card: Mapping[str, Any], what: str) -> int:
     used, total = card.get("used"), card.get("total")
     if not isinstance(total, int) or not isinstance(used, int):
@@ -113,7 +138,9 @@ def checkpoint_findings(ctx: Context, spec: JobSpec, host: Host | None) -> list[
     path = wanted.file if wanted.on_host else str(ctx.project() / wanted.file)
     with ctx.connect(host if wanted.on_host and host else LOCAL) as agent:
         told_there = _tensors(agent, path, wanted.root)
-    model = _model(ctx, spec, wanted)
+    model = modellisting.model(ctx, spec, wanted, host, _tensors)
+    if isinstance(model, str):
+        return [Finding(Severity.INFO, fitting.RULE, model, key=fitting.RULE)]
     if isinstance(told_there, str):
         message = f"{wanted.file}: {told_there}"
         return [
@@ -133,54 +160,3 @@ def _tensors(agent: Agent, path: str, root: str | None) -> dict[str, TensorInfo]
         return tensors_of(told["tensors"])
     except NoTensors:
         return "it holds no tensors by name (is it a whole pickled model?)"
-
-
-def _model(ctx: Context, spec: JobSpec, wanted: Checkpoint) -> dict[str, TensorInfo]:
-    project = ctx.project()
-    where = wanted.model_file or " ".join(wanted.model_command)
-    if wanted.model_file is None:
-        raw = _listed(project, spec, wanted.model_command, ctx.env)
-    elif not wanted.model_file.endswith(".json"):
-        with ctx.connect(LOCAL) as local:
-            found = _tensors(local, str(project / wanted.model_file), None)
-        if isinstance(found, str):
-            raise _no_model(where, found)
-        return found
-    else:
-        try:
-            raw = (project / wanted.model_file).read_bytes()
-        except OSError as error:
-            raise _no_model(where, str(error.strerror)) from None
-    try:
-        return tensors_of(json.loads(raw))
-    except (ValueError, RecursionError) as error:
-        told = str(error) if isinstance(error, NoTensors) else "what it says is no JSON"
-        raise _no_model(where, told) from None
-
-
-def _listed(project: Path, spec: JobSpec, argv: tuple[str, ...], env: Mapping[str, str]) -> bytes:
-    """What the spec's command prints on this machine, with the resolved config at $ORCH_CONFIG."""
-    where = " ".join(argv)
-    with tempfile.TemporaryDirectory(prefix="orch-model-") as place:
-        config = Path(place) / "config.json"
-        config.write_text(json.dumps(spec.config), encoding="utf-8")
-        try:
-            done = subprocess.run(
-                argv, cwd=project, env={**env, **spec.env, "ORCH_CONFIG": str(config)},
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=MODEL_DEADLINE, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise _no_model(where, f"it did not end within {MODEL_DEADLINE:g} s") from None
-        except OSError as error:
-            raise _no_model(where, os.strerror(error.errno or 0)) from None
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise _no_model(where, f"exit code {done.returncode}: {said[-1] if said else ''}")
-    return done.stdout
-
-
-def _no_model(where: str, why: str) -> UsageError:
-    return UsageError(
-        f"checkpoint.model: {where}: {why}",
-        hint='it must give {"name": {"shape": [..], "dtype": ".."}, ...} as JSON',
-    )

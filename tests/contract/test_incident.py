@@ -75,8 +75,23 @@ def test_after_it_is_named_and_told_the_next_time(new_desk: MakeDesk) -> None:
     done = desk.orch("submit", "mdlm", "-f", "--force", code=7)
     assert "class `positive` was never predicted: 0 of 422" in done.stderr
     assert "57.8 % is what always answering `negative` gives; p = 0.51" in done.stderr
-    assert desk.show()["outcome"] == "degenerate"
+    shown = desk.show()
+    assert (shown["outcome"], shown["accuracy"]) == ("degenerate", 0.578)
+    assert shown["confusion_matrix"] == [[578, 0], [422, 0]]
     desk.orch("fetch-results", code=7)
+    desk.orch("report", "-o", "incident.md", code=None)
+    account = (desk.project / "incident.md").read_text()
+    for words in (
+        "degenerate",
+        "class `positive` was never predicted: 0 of 422",
+        "57.8 % is what always answering `negative` gives; p = 0.51",
+        "| `training.sampling_eps_min` | `(absent)` | `0.001` | missing |",
+        "| `training.sampling_eps_max` | `(absent)` | `1.0` | missing |",
+        "| `lr_scheduler.num_warmup_steps` | `500` | `2500` | differs |",
+        "| negative | 578 | 0 |",
+        "| positive | 422 | 0 |",
+    ):
+        assert words in account, words
     report = json.loads(desk.orch("check", "mdlm", "--json", code=5).stdout)
     (told,) = [each for each in report["findings"] if each["rule"] == "history"]
     assert "57.8 %, degenerate" in told["message"]

@@ -120,6 +120,36 @@ def test_a_model_that_cannot_be_listed_is_a_usage_error(
     assert_clear(desk.orch("check", "tune", code=2), *words)
 
 
+@pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
+def test_the_model_is_listed_on_the_host_with_the_jobs_code_and_python(
+    where: str, new_desk: MakeDesk, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server: PrivateSshd | None = request.getfixturevalue("sshd") if where == "ssh" else None
+    weights = (server.home if server else tmp_path) / "there.safetensors"
+    safetensors(weights, **{"model.w": [4, 8], "model.b": [4]})
+    listing = LISTING + "import sys; assert os.getcwd() != sys.argv[1]\n"
+    desk = new_desk(
+        files={"listing.py": listing, "requirements.txt": "no-such-package-at-all==1\n"},
+        host=box(server) if server else None,
+        ssh_config=server.client_config if server else None,
+    )
+    command = f"python3 listing.py {desk.project}"
+    spec = {
+        **TRAIN, "config": {"right": 45, "hidden": 4},
+        "checkpoint": {"at": str(weights), "model": {"command": command, "on": "host"}},
+    }  # fmt: skip
+    desk.spec("tune", spec)
+    told = desk.orch("check", "tune", "--host", "box").stdout
+    assert "100.0 % of the model's parameters would load" in told
+    assert_clear(desk.orch("submit", "tune", "--set", "hidden=5", code=5), "0.0 % of the model")
+    desk.spec("tune", {**spec, "setup": {"requirements": "requirements.txt"}})
+    assert "still to be made on box" in desk.orch("check", "tune", "--host", "box").stdout
+    spec["checkpoint"]["model"]["command"] = "echo oh >&2; sleep 600 & exit 3"
+    desk.spec("tune", spec)
+    done = desk.orch("check", "tune", "--host", "box", code=2)
+    assert_clear(done, "on box", "exit code 3: oh")
+
+
 def test_a_project_file_is_measured_by_check_alone_and_a_missing_one_refuses(
     new_desk: MakeDesk,
 ) -> None:

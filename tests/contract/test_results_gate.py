@@ -234,3 +234,56 @@ def test_a_result_worse_than_the_best_run_is_a_regression_with_its_interval(
     assert f"differs from the best run only in lr (1 -> 4): {best}" in said
     desk.spec("judge", {**spec, "expect": {"against": "nothing-like-it"}})
     assert_clear(desk.orch("submit", "judge", code=2), "expect.against", "nothing-like-it")
+
+
+def test_best_is_sought_among_runs_of_the_same_data_and_the_same_evaluation(
+    new_desk: MakeDesk,
+) -> None:
+    spec = {
+        "command": "cp $ORCH_DATA/d/given results/metrics.json",
+        "config": {"lr": 1, "eval": {"draws": 8}},
+        "data": {"d": {"from": "d"}},
+        "expect": {"against": "best", "same": ["eval"]},
+    }
+    desk = new_desk({"judge": spec}, files={"d/given": '{"accuracy": 0.9, "n": 2000}'})
+    first = desk.submit("judge")
+    desk.orch("wait")
+
+    def compared(*more: str) -> str:
+        told = json.loads(desk.orch("check", "judge", *more, "--json").stdout)["findings"]
+        return "; ".join(each["message"] for each in told if each["rule"] == "baseline")
+
+    assert f"compared with {first}, 90.0 %" in compared("--set", "lr=2")
+    assert "no earlier run" in compared("--set", "eval.draws=1")
+    desk.spec("judge", {**spec, "expect": {"against": first, "same": ["eval"]}})
+    assert "no fair comparison: its eval.draws is other" in compared("--set", "eval.draws=1")
+    (desk.project / "d" / "given").write_text('{"accuracy": 0.7, "n": 2000}')
+    assert f"{first} is no fair comparison: its data `d` is other" in compared()
+    desk.spec("judge", spec)
+    desk.orch("submit", "judge", "-f")
+    assert desk.show()["outcome"] == "unverified"  # 70 % on other data is no regression
+    desk.spec("judge", {**spec, "expect": {"against": "best", "same": ["evil"]}})
+    assert "the config has no key `evil`" in desk.orch("check", "judge", code=2).stderr
+
+
+def test_a_matrix_of_ten_thousand_classes_is_an_invalid_result_in_words_and_nothing_is_lost(
+    new_desk: MakeDesk,
+) -> None:
+    work = """
+row = b"[" + b",".join([b"0"] * 10000) + b"]"
+with open("results/metrics.json", "wb") as file:
+    file.write(b'{"accuracy": 0.0, "confusion_matrix": [')
+    for _ in range(9999):
+        file.write(row + b",")
+    file.write(row + b"]}")
+"""
+    desk = new_desk({"wide": ["python3", "wide.py"]}, files={"wide.py": work})
+    run_id = desk.submit("wide")
+    desk.orch("wait", code=None)
+    desk.orch("fetch-results", code=7)
+    shown = desk.show()
+    assert (shown["verdict"], shown["outcome"]) == ("succeeded", "invalid_result")
+    (reason,) = shown["outcome_reasons"]
+    assert "is larger than 4 MiB" in reason and "file of its own" in reason
+    (fetched,) = desk.results("wide", run_id).glob("**/metrics.json")
+    assert fetched.stat().st_size > 200_000_000

@@ -77,6 +77,14 @@ def _tracing() -> str | None:
     return None if done.returncode == 0 else "strace may not trace here"
 
 
+# The programs of `make mlflow-venv`.
+MLFLOW = Path(__file__).resolve().parents[2] / ".venv" / "mlflow" / "bin"
+
+
+def _mlflow() -> str | None:
+    return None if (MLFLOW / "mlflow").exists() else "no MLflow server (`make mlflow-venv`)"
+
+
 # Marker -> why the lane cannot run here, or None when it can.
 PROBES: dict[str, Callable[[], str | None]] = {
     "ssh": _ssh,
@@ -85,6 +93,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "shells": lambda: _missing(["fish", "tcsh"]),
     "torch": _torch,
     "data": _data,
+    "mlflow": _mlflow,
     "py38": _py38,
     "tracing": _tracing,
     "slow": lambda: None,

@@ -65,7 +65,10 @@ OWNERS = {
 }
 
 # No input, output, clock or chance in these: equal arguments give equal results.
-PURE = ["domain", "errors", "jobspec", "names", "transitions", "confighash", "checks"]
+PURE = [
+    "domain", "errors", "jobspec", "names", "transitions", "confighash", "checks", "expressions",
+    "where",
+]  # fmt: skip
 IMPURE = {"os", "io", "time", "random", "secrets", "socket", "subprocess", "threading", "shutil"}
 
 STDLIB_3_8 = set(sys.stdlib_module_names) - {"graphlib", "tomllib", "zoneinfo"}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.checks import relations
-from orchestrator.checks.relations import BadRule
 from orchestrator.domain import Severity
+from orchestrator.expressions import BadExpression
 from orchestrator.jobspec import Rule
 
 CONFIG: dict[str, Any] = {
@@ -116,7 +116,7 @@ def test_values_that_do_not_fit_refuse_in_words(text: str, told: str) -> None:
     ],
 )
 def test_what_is_no_rule_is_refused_at_its_place(text: str, position: int, told: str) -> None:
-    with pytest.raises(BadRule) as caught:
+    with pytest.raises(BadExpression) as caught:
         relations.parse(text, CONFIG)
     assert told in str(caught.value)
     if told not in ("", "longer than", "no expression"):  # where python points, by version
@@ -127,5 +127,5 @@ def test_what_is_no_rule_is_refused_at_its_place(text: str, position: int, told:
 def test_any_text_is_a_rule_or_is_refused(text: str) -> None:
     try:
         relations.check({"a": 1, "b": [2], "flag": True}, [Rule(text)])
-    except BadRule as error:
+    except BadExpression as error:
         assert error.position >= 0

@@ -71,6 +71,30 @@ CASES: dict[str, tuple[dict[str, Any], Lines, str | None]] = {
         [{"step": 1, "loss": 1e300}, {"step": 2}, {"loss": None}, {"loss": "x"}],
         None,
     ),
+    "numbers that become null for good": (
+        FINITE,
+        [
+            *({"step": s, "loss": 1.0} for s in range(3)),
+            *({"step": s, "loss": None} for s in range(3, 30)),
+        ],
+        "loss has been null on 10 lines in a row at step 12",
+    ),
+    "null where nothing is measured": (
+        {**FINITE, "metric": "val.loss"},
+        [{"step": s, "val": {"loss": None if s % 40 else 1.0}} for s in range(240)],
+        None,
+    ),
+    "never more than null": (FINITE, [{"step": s, "loss": None} for s in range(40)], None),
+    "no longer there is not null": (
+        FINITE,
+        [*({"step": s, "loss": 1.0} for s in range(9)), *({"step": s} for s in range(9, 60))],
+        None,
+    ),
+    "a matrix of 1 000 classes": (
+        {"predictions": "not-degenerate"},
+        [{"step": 1, "confusion_matrix": [[0, 30 * (not at)] + [0] * 998 for at in range(1000)]}],
+        "class `0` is never predicted at step 1: 0 of 30",
+    ),
     "too high": (
         {"metric": "loss", "max": 3},
         [{"step": 7, "loss": 3.5}],
@@ -219,8 +243,30 @@ def test_overlong_lines_and_large_files_cost_bounded_memory(watch: Callable[...,
         found += run.after(run.guards.due - run.now)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found == ["loss is nan at step 9"]
-    assert peak < 4 << 20
+    overlong = "a line of metrics.jsonl is longer than 4 MiB: the guards pass such lines over"
+    assert found == [overlong, "loss is nan at step 9"]
+    assert peak < 16 << 20
+
+
+def test_a_metrics_file_of_a_gigabyte_is_read_to_its_end_in_bounded_memory(
+    watch: Callable[..., Watched],
+) -> None:
+    import tracemalloc
+
+    run = watch(FINITE)
+    run.write({"step": 1, "loss": 2.0}, '{"step": 2, "lo')  # torn
+    os.truncate(run.metrics, 1 << 30)
+    run.write("", '{"step": 9, "loss": NaN}')
+    tracemalloc.start()
+    found: list[str] = []
+    for _ in range(1000):
+        found += run.after(run.guards.due - run.now)
+        if len(found) == 2:
+            break
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found[1:] == ["loss is nan at step 9"]
+    assert peak < 16 << 20
 
 
 def test_a_fifo_or_folder_in_place_of_the_metrics_is_passed_over(
