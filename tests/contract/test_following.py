@@ -194,7 +194,7 @@ def test_wait_says_in_time_that_it_is_not_over(slow: Desk) -> None:
     run_id = slow.submit("slow")
     began = time.monotonic()
     done = slow.orch("wait", "--timeout", "1s", code=4)
-    assert 0.9 < time.monotonic() - began < 6
+    assert 0.9 < time.monotonic() - began < 30
     assert run_id in done.stderr
     go(slow, run_id)
     document = json.loads(slow.orch("wait", "--json", code=1).stdout)
