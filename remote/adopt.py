@@ -90,6 +90,7 @@ def _watch(layout: Layout, run: RunFiles, report: int) -> None:
     watcher = Watcher(layout, run)
     files.write_all(report, b"1")
     os.close(report)
+    watcher.leave_login()
     watcher.watch()
     os._exit(0)
 

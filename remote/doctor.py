@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
-from remote import files, gpu, logind, procs, session, status, torchcuda
+from remote import files, gpu, logind, procs, scope, session, status, torchcuda
 from remote.channel import Channel
 from remote.layout import Layout
 
@@ -28,6 +28,7 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "linger": logind.lingers(logind.user_name()),
         "kill_user_processes": logind.kills_at_logout(logind.user_name()),
         "login_scope": logind.login() is not None,
+        "stays_in_login": _stays_in_login(),
         "gpus": cards,
         "torch": torchcuda.of_host(layout) if cards else [],
         "forward": torchcuda.is_forward(),
@@ -40,6 +41,23 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "runs": len(os.listdir(layout.runs)),
         "host_time": status.now(),  # last: the controller compares it with its own clock
     }
+
+
+def _stays_in_login() -> Optional[str]:
+    """Why a run would not get out of the login that is ended with it; tried in a child."""
+    if not scope.is_needed():
+        return None
+
+    def try_it() -> None:
+        why = scope.leave_login("doctor")
+        if why is not None:
+            raise OSError(0, why)
+
+    try:
+        procs.in_child(try_it)
+    except OSError as exc:
+        return str(exc.strerror)
+    return None
 
 
 def _gpus() -> Any:

@@ -30,26 +30,15 @@ def spawn(
     killed for memory meanwhile. On a full disk only the keeper's own end tells.
     """
     files.remove(run.ended)  # the stage before
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            before = causes.oom_kills()
-            job = procs.spawn(argv, env, run.tree, output, own_session=False)
-            procs.let_go(leases)  # the pipe too: an empty read means that exec succeeded
-            _keep(job, run, stage, before)
-        except OSError as exc:
-            os.write(write_end, b"%d" % (exc.errno or 0))
-        finally:
-            os._exit(127)
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        failure = pipe.read()
-    if failure:
-        os.waitpid(pid, 0)
-        raise OSError(int(failure), os.strerror(int(failure)), argv[0])
-    return pid
+
+    def work() -> None:
+        os.setsid()
+        before = causes.oom_kills()
+        job = procs.spawn(argv, env, run.tree, output, own_session=False)
+        procs.let_go(leases)
+        _keep(job, run, stage, before)
+
+    return procs.begin(argv[0], work)
 
 
 def _keep(job: int, run: RunFiles, stage: Dict[str, Any], oom_before: int) -> None:

@@ -183,11 +183,20 @@ def spawn(
     stdin is `source`, or /dev/null; stdout and stderr both go to `output`; nothing else is
     inherited. An exec that fails raises OSError here.
     """
+    return begin(argv[0], lambda: _become(argv, env, cwd, output, own_session, source))
+
+
+def begin(name: str, work: Callable[[], None]) -> int:
+    """Do `work` in a fork, which does not return from it; the fork's pid.
+
+    Waits until `work` has closed its descriptors, by exec or by hand. An OSError before that is
+    raised here, as one of `name`.
+    """
     read_end, write_end = os.pipe()  # close-on-exec: an empty read means that exec succeeded
     pid = os.fork()
     if pid == 0:
         try:
-            _become(argv, env, cwd, output, own_session, source)
+            work()
         except OSError as exc:
             os.write(write_end, b"%d" % (exc.errno or 0))
         finally:
@@ -198,7 +207,7 @@ def spawn(
     if failure:
         os.waitpid(pid, 0)
         code = int(failure)
-        raise OSError(code, os.strerror(code), argv[0])
+        raise OSError(code, os.strerror(code), name)
     return pid
 
 

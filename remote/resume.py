@@ -31,7 +31,7 @@ def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         left = status.tree_of(run).living()
         if left:
             raise Refused("NotResumable", "processes of it still live: %s" % left[:20])
-        order = _order(run.order, request.get("secrets") or {})
+        order = _order(run.order, request)
         start.check_host(layout, order, 0)
         start.lay_reserve(following)
         return start.launch(layout, following, order)
@@ -47,11 +47,13 @@ def _why_not(known: Dict[str, Any], attempt: int, wanted: int) -> str:
     return "its latest attempt is %d, so the next one cannot be %d" % (attempt, wanted)
 
 
-def _order(path: str, secrets: Dict[str, Any]) -> Dict[str, Any]:
+def _order(path: str, request: Dict[str, Any]) -> Dict[str, Any]:
+    """What was asked for at first, with what only the asking shell knows."""
+    secrets = request.get("secrets") or {}
     order = files.read_json(path)
     if order is None or not order.get("stages"):
         raise Refused("NotResumable", "the host has not kept what is to be started")
     lacking = [name for name in order.get("secrets_named") or [] if name not in secrets]
     if lacking:
         raise Refused("NotResumable", "it needs the secrets %s" % ", ".join(lacking))
-    return {**order, "secrets": secrets}
+    return {**order, "secrets": secrets, "webhook": request.get("webhook")}

@@ -14,7 +14,19 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
-from remote import causes, environment, events, files, gpu, keeper, procs, session, status, trees
+from remote import (
+    causes,
+    environment,
+    events,
+    files,
+    gpu,
+    keeper,
+    procs,
+    scope,
+    session,
+    status,
+    trees,
+)
 from remote.aside import Aside
 from remote.attempts import follows, owned_by
 from remote.causes import End
@@ -249,6 +261,11 @@ class Supervisor:
 
             self.guards = Guards(self.run, self.order["guards"], self.gpus)
 
+    def leave_login(self) -> None:
+        stays = scope.leave_login(self.run.run_id)
+        if stays is not None:
+            self.say("a logout will end this run: %s" % stays)
+
     # --- the view ---------------------------------------------------------------------------------
 
     def _choose_view(self) -> None:
@@ -354,11 +371,14 @@ class Supervisor:
         message = {"text": text, "event": event, "run_id": self.run.run_id, "job": order.get("job")}
         webhook = self.order.get("webhook") or order.get("webhook")
         if str(webhook).startswith("$"):
-            webhook = None  # the name of a variable whose value only the submitter has
+            webhook = None  # a watcher's order is from the disk, where the address is not
 
         def work() -> None:
             from remote import notify
 
+            if webhook is None and order.get("webhook"):
+                problem = "the webhook was not told: only the supervisor that was killed knew it"
+                events.append(self.run, status.now(), "notify", problem)
             notify.send(self.run, {**order, "webhook": webhook}, message)
 
         self.aside.do(work)
@@ -496,6 +516,7 @@ def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int)
         os._exit(0)
     owner = Supervisor(layout, run, order, report)
     try:
+        owner.leave_login()
         owner.main()
     except Exception as exc:  # the job goes on unowned; its log says what became of its owner
         owner.say("the supervisor failed: %s: %s" % (type(exc).__name__, exc))

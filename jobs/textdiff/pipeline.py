@@ -155,9 +155,11 @@ def prepare(
         deferred=signals.deferred,
     )  # fmt: skip
     if around.attempt > 1 and not mode.canary and not list(job.folder.glob("*.pt")):
-        raise TrainingError(
-            f"a resume from step 0: no checkpoint in {job.folder}; start a new run instead"
-        )
+        if job.folder.exists():  # made with the first checkpoint: what was in it is gone
+            raise TrainingError(
+                f"a resume from step 0: no checkpoint in {job.folder}; start a new run instead"
+            )
+        console.say("no checkpoint was written before: training begins again at step 0")
     reporter.plan(_plan(job, mode))
     facts = about(job) | {"device": parallel.named(around.world), "processes": around.world.size}
     if around.world.first:

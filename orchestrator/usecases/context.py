@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.clock import Clock, iso
 from orchestrator.domain import Host, Run
@@ -102,3 +102,10 @@ class Context:
                 hint=f"export {name} in this shell; its value goes to the job only",
             )
         return value
+
+    def webhook(self, notify: Mapping[str, Any] | None) -> str | None:
+        """The address `notify` names, its `$VARIABLE` taken from this shell."""
+        address: str | None = (notify or {}).get("webhook")
+        if address and address.startswith("$"):
+            return self.secret(address.strip("${}"))
+        return address

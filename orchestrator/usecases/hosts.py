@@ -117,14 +117,23 @@ def _session(facts: Mapping[str, Any]) -> Check:
 
 
 def _logout(facts: Mapping[str, Any]) -> Check:
-    if facts.get("kill_user_processes"):
+    if not facts.get("kill_user_processes"):
+        return Check("ok", "logout", "processes outlive the login")
+    kills = "logind kills what a login leaves running (KillUserProcesses=yes)"
+    if not facts.get("linger"):
         return Check(
             "fail", "logout",
-            "logind kills what a login leaves running, so runs end at logout "
-            "(KillUserProcesses=yes, lingering or not); have KillExcludeUsers in logind.conf name "
-            "this user",
+            f"{kills}, so runs end at logout; `loginctl enable-linger` lets them have a scope of "
+            "their own, or have KillExcludeUsers in logind.conf name this user",
         )  # fmt: skip
-    return Check("ok", "logout", "processes outlive the login")
+    stays = facts.get("stays_in_login")
+    if stays:
+        return Check(
+            "fail", "logout",
+            f"{kills}, and a run cannot leave the login: {stays}; have KillExcludeUsers in "
+            "logind.conf name this user",
+        )  # fmt: skip
+    return Check("ok", "logout", f"{kills}; runs outlive it, each in a scope of its own")
 
 
 def _disk(facts: Mapping[str, Any]) -> Check:

@@ -31,12 +31,15 @@ def resume(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, Agent]:
     PreflightRefused for a run that goes on, has succeeded or never started, and for a host that
     cannot go on with it; the run is then as it was.
     """
-    secrets = {name: ctx.secret(name) for name in run.spec.get("secrets") or ()}
+    asked = {
+        "secrets": {name: ctx.secret(name) for name in run.spec.get("secrets") or ()},
+        "webhook": ctx.webhook(run.spec.get("notify")),
+    }
     agent = ctx.connect(ctx.host_of(run))
     try:
         known = meet(ctx, ledger, run, agent)
         refuse(known)
-        return _start(ctx, ledger, known, agent, secrets), agent
+        return _start(ctx, ledger, known, agent, asked), agent
     except BaseException:
         agent.close()
         raise
@@ -61,7 +64,8 @@ def refuse(run: Run) -> None:
         )
 
 
-def _start(ctx: Context, ledger: Ledger, before: Run, agent: Agent, secrets: dict[str, str]) -> Run:
+def _start(ctx: Context, ledger: Ledger, before: Run, agent: Agent, asked: dict[str, Any]) -> Run:
+    """`asked`: what only this shell knows, for the host's memory and no disk."""
     attempt = before.attempt + 1
     with inflight.hold(ctx.layout.inflight(before.run_id)) as is_ours:
         if not is_ours or not ledger.resuming(before.run_id, ctx.now(), attempt):
@@ -69,7 +73,7 @@ def _start(ctx: Context, ledger: Ledger, before: Run, agent: Agent, secrets: dic
                 f"{before.run_id} is being resumed by another command",
                 hint="`orch tail` follows it",
             )
-        body: dict[str, Any] = {"run_id": before.run_id, "attempt": attempt, "secrets": secrets}
+        body = {"run_id": before.run_id, "attempt": attempt, **asked}
         try:
             status = run_status(agent.call("resume", body), before.run_id)
         except BaseException as exc:

@@ -97,19 +97,12 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         found=found,
         data=datasets.folders(ctx, spec),
         secrets={name: ctx.secret(name) for name in spec.secrets},
-        webhook=_webhook(ctx, spec),
+        webhook=ctx.webhook(spec.notify),
         max_file=config.max_file_size or MAX_FILE,
         listing=listing,
         gpu_use=request.gpu_use,
         unique=spec.name if request.unique else None,
     )
-
-
-def _webhook(ctx: Context, spec: JobSpec) -> str | None:
-    address = (spec.notify or {}).get("webhook")
-    if address and address.startswith("$"):
-        return ctx.secret(address.strip("${}"))
-    return address
 
 
 def submit(

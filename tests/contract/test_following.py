@@ -13,6 +13,7 @@ import pytest
 
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import TRAIN, Desk, of_run, until
+from tests.helpers import processes
 from tests.helpers.cli import TRACEBACK, assert_no_traceback, orch_argv, orch_env
 
 COUNT = "i=0; while test $i -lt 400; do i=$((i+1)); echo line $i; done"
@@ -82,13 +83,13 @@ def test_ctrl_c_leaves_with_130_and_the_run_goes_on(slow: Desk, command: list[st
     following = slow.start(*command)
     until(lambda: [row for row in slow.rows() if row[1] == "running"])
     if command[0] == "wait":
-        time.sleep(0.7)
+        until(lambda: processes.descendants(following.pid))  # it has an agent: it waits
     else:
         assert following.stdout
         while following.stdout.readline() != "begun\n":
             assert following.poll() is None
     os.killpg(following.pid, signal.SIGINT)
-    out, said = following.communicate(timeout=10)
+    out, said = following.communicate(timeout=60)
     assert following.returncode == 130, said
     assert TRACEBACK not in out + said
     ((run_id, _, _),) = slow.rows()
@@ -121,13 +122,13 @@ def test_no_follow_shows_what_is_there_and_ends_also_while_the_job_writes(
     run_id = desk.submit("flood")
     time.sleep(1)
     began = time.monotonic()
-    done = desk.orch("tail", "--no-follow", timeout=20)
+    done = desk.orch("tail", "--no-follow", timeout=60)
     took = time.monotonic() - began
     state = desk.show()["state"]
     desk.orch("cancel", run_id)
     assert state == "running"
     assert done.stdout.startswith("yyyy")
-    assert took < 6
+    assert took < 30
 
 
 def test_f74_what_would_steer_the_terminal_is_shown_and_raw_is_raw(new_desk: MakeDesk) -> None:
@@ -193,7 +194,7 @@ def test_wait_says_in_time_that_it_is_not_over(slow: Desk) -> None:
     run_id = slow.submit("slow")
     began = time.monotonic()
     done = slow.orch("wait", "--timeout", "1s", code=4)
-    assert 0.9 < time.monotonic() - began < 6
+    assert 0.9 < time.monotonic() - began < 30
     assert run_id in done.stderr
     go(slow, run_id)
     document = json.loads(slow.orch("wait", "--json", code=1).stdout)

@@ -202,6 +202,25 @@ def test_the_host_tells_a_webhook_and_a_command_of_guards_and_of_the_end(
     assert b"/secret" not in (desk.home / "state" / "orch" / "ledger.db").read_bytes()
 
 
+def test_a_resumed_run_tells_the_webhook_that_the_resuming_shell_names(
+    new_desk: MakeDesk,
+) -> None:
+    spec = {"command": "exit 3", "notify": {"webhook": "$HOOK", "events": ["end"]}}
+    desk = new_desk({"fails": spec})
+    no_proxy(desk)
+    with webhook() as (url, sent):
+        desk.orch("submit", "fails", "-f", code=1, HOOK=url)
+        until(lambda: len(sent) == 1)
+        run_id = desk.show()["run_id"]
+        assert "HOOK" in desk.orch("resume", run_id, code=2).stderr
+        assert desk.show(run_id)["attempt"] == 1
+        desk.orch("resume", run_id, "-f", code=1, HOOK=url + "/2")
+        until(lambda: len(sent) == 2)
+    assert json.loads(sent[1][1])["run_id"] == run_id
+    for path in (desk.home / ".orch" / "runs").rglob("*.json"):
+        assert "/secret" not in path.read_text(), path
+
+
 def test_the_controller_tells_where_the_host_reaches_nobody(new_desk: MakeDesk) -> None:
     with webhook() as (url, sent):
         notify = {"webhook": "$HOOK", "command": "cat > told; exit 3", "by": "controller"}

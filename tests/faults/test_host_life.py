@@ -228,9 +228,61 @@ def test_f21_a_login_that_ends_with_all_its_processes_does_not_end_the_run(
     assert desk.show(run_id)["verdict"] == "lost"
 
 
+# A host where a logout kills, seen from login 12 of a user who lingers.
+LOGIND = """
+import os, sys
+if os.path.exists(sys.argv[1]):
+    sys.path.insert(0, sys.argv[1])
+    from remote import logind
+    for name in ("CONFIG", "SESSIONS", "LINGER", "CGROUP"):
+        setattr(logind, name, {folder!r} + "/" + name)
+    logind.user_name = lambda: "ada"
+"""
+# What the user's manager does when it is asked for a scope, as far as a process can see it.
+BUSCTL = """#!/bin/sh
+echo "$@" >> {folder}/asked
+{fails}
+echo "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run.scope" > {folder}/CGROUP
+"""
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_f21_a_run_takes_a_scope_of_its_own_where_a_logout_would_end_it(
+    works: bool, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    host = tmp_path / "logind"
+    (host / "LINGER").mkdir(parents=True)
+    (host / "SESSIONS").mkdir()
+    (host / "LINGER" / "ada").touch()
+    (host / "CONFIG").write_text("[Login]\nKillUserProcesses=yes\n")
+    (host / "CGROUP").write_text("0::/user.slice/user-1000.slice/session-12.scope\n")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "busctl").write_text(BUSCTL.format(folder=host, fails="" if works else "exit 1"))
+    (tools / "busctl").chmod(0o755)
+    python = Python(tmp_path / "python")
+    python.preamble(LOGIND.format(folder=str(host)))
+    desk = new_desk({"sleep": SLEEPER}, host=python.host)
+    desk.env["PATH"] = f"{tools}:{os.environ['PATH']}"
+    run_id = desk.submit("sleep")
+    until(lambda: "up" in desk.orch("tail", "--no-follow", run_id).stdout)
+    owner = supervisor_of(host_root(desk) / "runs" / run_id)
+    asked = (host / "asked").read_text().split()
+    assert asked[asked.index("PIDs") + 3] == str(owner)
+    assert f"orch-{run_id}-{owner}.scope" in asked
+    told = "a logout will end this run" in desk.orch("tail", "--no-follow", run_id).stdout
+    assert told is not works
+    desk.orch("cancel", run_id)
+    (host / "CGROUP").write_text("0::/user.slice/user-1000.slice/session-12.scope\n")
+    checked = desk.orch("doctor", code=None).stdout
+    assert ("runs outlive it" in checked) is works
+    assert ("cannot leave the login" in checked) is not works
+
+
 def test_f21_doctor_warns_where_a_logout_kills() -> None:
     bad = hosts._logout({"kill_user_processes": True})
     assert (bad.level, "KillExcludeUsers" in bad.text) == ("fail", True)
+    assert "enable-linger" in bad.text
     assert hosts._logout({"kill_user_processes": False}).level == "ok"
     assert hosts._logout({"kill_user_processes": None}).level == "ok"
 

@@ -1,4 +1,4 @@
-"""A hundred runs at once on one host, from one controller."""
+"""A hundred runs at once on one host, listed and followed from one controller."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import supervisor_of
+from tests.contract.desk import supervisor_of, until
+from tests.contract.test_faults import Reader
 from tests.faults.truth import MARK, assert_truthful, marks, settled
 from tests.helpers.sshd import PrivateSshd
 
 RUNS = 100
 LANES = 4  # submits at a time
+TALKS = (
+    f'{MARK}; i=0; until test -e ../../../go; do i=$((i+1)); echo "$ORCH_RUN_ID line $i"; sleep 1; '
+    'done; echo "$ORCH_RUN_ID ends"'
+)
 
 
 def resident(pid: int) -> int:
@@ -25,12 +30,11 @@ def resident(pid: int) -> int:
 
 @pytest.mark.ssh
 @pytest.mark.slow
-def test_many_runs_at_once_are_all_known_and_listed_in_one_round_trip(
+def test_many_runs_at_once_are_listed_in_one_round_trip_and_followed_by_one_tail(
     new_desk: MakeDesk, sshd: PrivateSshd, full: bool
 ) -> None:
     count = RUNS if full else 30
-    wait = f"{MARK}; until test -e ../../../go; do sleep 1; done"
-    desk = new_desk({"wait": wait}, host=box(sshd), ssh_config=sshd.client_config)
+    desk = new_desk({"wait": TALKS}, host=box(sshd), ssh_config=sshd.client_config)
     desk.orch("check", "wait")
     began = time.monotonic()
     left = count
@@ -49,11 +53,25 @@ def test_many_runs_at_once_are_all_known_and_listed_in_one_round_trip(
     assert len(marks(sshd.root_dir)) == count
     sizes = [resident(supervisor_of(sshd.root_dir / "runs" / run["run_id"])) for run in listed]
     assert max(sizes) <= 15 * 1024, f"a supervisor of {max(sizes)} KiB"
+    tail, before = desk.start("tail", *(run["run_id"] for run in listed)), before + 1
+    out, errors = Reader(tail.stdout), Reader(tail.stderr)
+    until(lambda: all(f"{run['run_id']} line" in out.text for run in listed), 120)
     (sshd.root_dir / "go").touch()
+    assert tail.wait(timeout=300) == 0, errors.text
+    out.join(60)
+    # One asks after all of them, one streams.
+    assert sshd.log().count("Accepted publickey") <= before + 2
+    seen: dict[str, str] = {run["run_id"]: "" for run in listed}
+    for line in out.text.splitlines(keepends=True):
+        said = line.partition(" | ")[2]
+        seen[said.split()[0]] += said
+    for run_id, text in seen.items():
+        assert text == (sshd.root_dir / "runs" / run_id / "log").read_text(), run_id
     settled(desk, sshd.root_dir, 120)
     assert_truthful(desk, sshd.root_dir)
     assert {row[2] for row in desk.rows()} == {"succeeded"}
     print(
-        f"{count} runs: submitted in {submitted:.0f} s, listed in {took:.1f} s, one connection; "
+        f"{count} runs: submitted in {submitted:.0f} s, listed in {took:.1f} s, one connection, "
+        f"{len(out.text.splitlines())} lines followed over two more, none lost or repeated; "
         f"supervisors {sorted(sizes)[count // 2]} KiB (largest {max(sizes)})"
     )

@@ -194,9 +194,18 @@ def test_a_job_started_again_does_only_what_is_left_and_ends_with_the_same_weigh
     assert steps == sorted(set(steps))
 
 
-def test_a_resume_without_a_checkpoint_is_an_error_not_a_start_from_step_0(
+def test_an_attempt_that_comes_before_any_checkpoint_begins_again_and_says_so(
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
+    done = run(tmp_path, tree, attempt=2)
+    assert done.returncode == 0, done.stderr
+    assert "begins again at step 0" in done.stdout
+
+
+def test_a_resume_whose_checkpoints_are_gone_is_an_error_not_a_start_from_step_0(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    (tmp_path / "results" / "checkpoints").mkdir(parents=True)
     done = run(tmp_path, tree, attempt=2)
     assert done.returncode == 5
     assert "a resume from step 0" in done.stderr
