@@ -16,7 +16,8 @@ from typing import IO, Any, TextIO
 LOG_EVERY_S = 1.5
 POINT_EVERY_S = 0.5
 CLEAR = "\r\x1b[K"
-SHOWN = ("loss", "lr", "phase_step", "tokens_per_s", "val_nelbo", "canary_accuracy")
+SHOWN = ("loss", "lr", "phase_step", "tokens_per_s", "val_nelbo", "canary_accuracy", "canary_auc")
+SUMMED = ("tokens", "flops")
 ETA_FROM = 0.01  # of the work: before, the start-up would be taken for the pace
 
 
@@ -75,7 +76,7 @@ class Reporter:
         self._logged = self._pointed = -float("inf")
         self._first: float | None = None  # progress of the first point: what a resume begins with
         self.seconds: dict[str, float] = {}
-        self._tokens: dict[str, int] = {}
+        self._sums: dict[tuple[str, str], float] = {}  # by phase and what is summed
         self.plan([])
 
     def plan(self, phases: Iterable[Phase]) -> None:
@@ -94,17 +95,18 @@ class Reporter:
         def report(done: float, **values: float | int) -> None:
             self._step += 1
             self.seconds[name] = self._clock() - began
-            self._tokens[name] = self._tokens.get(name, 0) + int(values.get("tokens", 0))
+            for what in SUMMED:
+                self._sums[name, what] = self._sums.get((name, what), 0) + values.get(what, 0)
             self._point(name, (before + done * work) / self._total, done >= 1.0, values)
 
         return report
 
-    def rates(self) -> dict[str, float]:
-        """Tokens per second of the phases that train."""
+    def rates(self, what: str) -> dict[str, float]:
+        """`what` per second in each phase that has any: tokens, or flops."""
         return {
-            name: round(tokens / self.seconds[name], 1)
-            for name, tokens in self._tokens.items()
-            if tokens and self.seconds[name] > 0
+            name: total / self.seconds[name]
+            for (name, summed), total in self._sums.items()
+            if summed == what and total and self.seconds[name] > 0
         }
 
     def close(self) -> None:

@@ -106,6 +106,8 @@ def test_the_whole_job_leaves_a_result_that_is_believed(
     checked = {point["phase"]: point for point in points if "val_nelbo" in point}
     assert list(checked) == phases[:-1]
     assert checked["train:negative"]["val_nelbo_other"] > 0
+    assert 0 <= checked["train:negative"]["canary_auc"] <= 1
+    assert "canary_accuracy" not in checked["train:negative"]
     assert 0 <= checked["train:positive"]["canary_accuracy"] <= 1
 
 
