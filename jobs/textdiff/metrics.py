@@ -64,13 +64,9 @@ class Reporter:
         clock: Callable[[], float],
         show: Callable[[str], None],
     ) -> None:
-        self._file: IO[str] | None = None
-        self._step = 0
-        if results is not None:
-            results.mkdir(parents=True, exist_ok=True)
-            path = results / "metrics.jsonl"
-            self._step = _last_step(path)
-            self._file = path.open("a", encoding="utf8")
+        self._path = None if results is None else results / "metrics.jsonl"
+        self._file: IO[str] | None = None  # open from the first point on
+        self._step = 0 if self._path is None else _last_step(self._path)
         self._clock, self._show = clock, show
         self._began = clock()
         self._logged = self._pointed = -float("inf")
@@ -116,7 +112,7 @@ class Reporter:
     def _point(
         self, name: str, progress: float, last: bool, values: Mapping[str, float | int]
     ) -> None:
-        if self._file is None:
+        if self._path is None:
             return
         now = self._clock()
         spent = now - self._began
@@ -128,13 +124,20 @@ class Reporter:
             self._pointed = now
             point = {"step": self._step, "phase": name, **values, "progress": round(progress, 5)}
             point |= {"eta_s": None if eta is None else round(eta, 1), "elapsed_s": round(spent, 2)}
-            self._file.write(json.dumps(point, allow_nan=False) + "\n")
-            self._file.flush()
+            self._append(json.dumps(point, allow_nan=False) + "\n")
         if last or now - self._logged >= LOG_EVERY_S:
             self._logged = now
             shown = "  ".join(f"{k} {_short(v)}" for k, v in values.items() if k in SHOWN)
             left = "" if eta is None else f"  about {eta:.0f} s left"
             self._show(f"{progress:4.0%}  {name}  {shown}{left}")
+
+    def _append(self, line: str) -> None:
+        assert self._path is not None
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="utf8")
+        self._file.write(line)
+        self._file.flush()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
