@@ -99,8 +99,8 @@ def _curve(run: Result) -> Iterator[str]:
             f"{point['val_nelbo']:.3f} | {'' if accuracy is None else f'{100 * accuracy:.0f} %'} |"
         )
     yield ""
-    yield from (f"- {line}" for line in turns(run.curve))
-    yield ""
+    told = [f"- {line}" for line in turns(run.curve)]
+    yield from [*told, ""] if told else []
 
 
 def _thinned(curve: Sequence[Point]) -> Sequence[Point]:

@@ -197,7 +197,7 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
         f"{train['ours']['memory_mb'] / max(1, train['reference']['memory_mb']):.2f} | |",
         f"| evaluation, network passes a text and class at equal accuracy | "
         f"{judge['ours']['passes']:.1f} | {judge['reference']['passes']} | "
-        f"{judge['ratio']:.1f} fewer | >= 10 |",
+        f">= {judge['ratio']:.1f} fewer | >= 10 |",
         f"| evaluation, accuracy at those passes | {_percent(judge['ours']['accuracy'])} | "
         f"{_percent(judge['reference']['accuracy'])} | | |",
         f"| evaluation, tokens/s | {judge['ours']['tokens_per_s']:,.0f} | "

@@ -189,17 +189,20 @@ def evaluation(texts: int) -> dict[str, Any]:
     curve, reference_speed = _reference_curve(judge, ids, split, accuracy)
     reached = [count for count, value in curve if value >= accuracy]
     needed = reached[0] if reached else MOST_PASSES
+    least = needed // 2 if reached else MOST_PASSES  # passes that were not enough
     note = f"Reference by passes: {', '.join(f'{n}: {100 * a:.1f} %' for n, a in curve)}. "
-    if not reached:
+    if reached:
+        note += "Only powers of two were looked at, so the ratio is a lower bound."
+    else:
         note += f"It did not get there within {MOST_PASSES} passes: the ratio is a lower bound."
     return {
         "ours": {"passes": passes, "accuracy": accuracy, "tokens_per_s": tokens / spent},
         "reference": {
-            "passes": f"{'' if reached else '> '}{needed}",
+            "passes": f"> {least}, {needed} suffice" if reached else f"> {least}",
             "accuracy": dict(curve)[needed],
             "tokens_per_s": reference_speed,
         },
-        "ratio": needed / passes,
+        "ratio": least / passes,
         "note": f"{len(ids)} self-made texts, models of the profile `cpu-smoke`. {note}",
     }
 
