@@ -16,7 +16,8 @@ from typing import IO, Any, TextIO
 LOG_EVERY_S = 1.5
 POINT_EVERY_S = 0.5
 CLEAR = "\r\x1b[K"
-SHOWN = ("loss", "lr", "phase_step", "tokens_per_s", "val_nelbo", "canary_accuracy")
+SHOWN = ("loss", "lr", "phase_step", "tokens_per_s", "val_nelbo", "canary_accuracy", "canary_auc")
+SUMMED = ("tokens", "flops")
 ETA_FROM = 0.01  # of the work: before, the start-up would be taken for the pace
 
 
@@ -63,19 +64,15 @@ class Reporter:
         clock: Callable[[], float],
         show: Callable[[str], None],
     ) -> None:
-        self._file: IO[str] | None = None
-        self._step = 0
-        if results is not None:
-            results.mkdir(parents=True, exist_ok=True)
-            path = results / "metrics.jsonl"
-            self._step = _last_step(path)
-            self._file = path.open("a", encoding="utf8")
+        self._path = None if results is None else results / "metrics.jsonl"
+        self._file: IO[str] | None = None  # open from the first point on
+        self._step = 0 if self._path is None else _last_step(self._path)
         self._clock, self._show = clock, show
         self._began = clock()
         self._logged = self._pointed = -float("inf")
         self._first: float | None = None  # progress of the first point: what a resume begins with
         self.seconds: dict[str, float] = {}
-        self._tokens: dict[str, int] = {}
+        self._sums: dict[tuple[str, str], float] = {}  # by phase and what is summed
         self.plan([])
 
     def plan(self, phases: Iterable[Phase]) -> None:
@@ -94,17 +91,18 @@ class Reporter:
         def report(done: float, **values: float | int) -> None:
             self._step += 1
             self.seconds[name] = self._clock() - began
-            self._tokens[name] = self._tokens.get(name, 0) + int(values.get("tokens", 0))
+            for what in SUMMED:
+                self._sums[name, what] = self._sums.get((name, what), 0) + values.get(what, 0)
             self._point(name, (before + done * work) / self._total, done >= 1.0, values)
 
         return report
 
-    def rates(self) -> dict[str, float]:
-        """Tokens per second of the phases that train."""
+    def rates(self, what: str) -> dict[str, float]:
+        """`what` per second in each phase that has any: tokens, or flops."""
         return {
-            name: round(tokens / self.seconds[name], 1)
-            for name, tokens in self._tokens.items()
-            if tokens and self.seconds[name] > 0
+            name: total / self.seconds[name]
+            for (name, summed), total in self._sums.items()
+            if summed == what and total and self.seconds[name] > 0
         }
 
     def close(self) -> None:
@@ -114,7 +112,7 @@ class Reporter:
     def _point(
         self, name: str, progress: float, last: bool, values: Mapping[str, float | int]
     ) -> None:
-        if self._file is None:
+        if self._path is None:
             return
         now = self._clock()
         spent = now - self._began
@@ -126,13 +124,20 @@ class Reporter:
             self._pointed = now
             point = {"step": self._step, "phase": name, **values, "progress": round(progress, 5)}
             point |= {"eta_s": None if eta is None else round(eta, 1), "elapsed_s": round(spent, 2)}
-            self._file.write(json.dumps(point, allow_nan=False) + "\n")
-            self._file.flush()
+            self._append(json.dumps(point, allow_nan=False) + "\n")
         if last or now - self._logged >= LOG_EVERY_S:
             self._logged = now
             shown = "  ".join(f"{k} {_short(v)}" for k, v in values.items() if k in SHOWN)
             left = "" if eta is None else f"  about {eta:.0f} s left"
             self._show(f"{progress:4.0%}  {name}  {shown}{left}")
+
+    def _append(self, line: str) -> None:
+        assert self._path is not None
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="utf8")
+        self._file.write(line)
+        self._file.flush()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -13,12 +13,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from jobs.textdiff import utilisation
+
 
 @dataclass(frozen=True, slots=True)
 class World:
     rank: int
     size: int
     device: torch.device
+    peak: float | None = None  # operations a second of one device, where it is known
 
     @property
     def first(self) -> bool:
@@ -73,7 +76,7 @@ def world(env: Mapping[str, str] = os.environ) -> World:
         torch.cuda.set_device(device)
     if size > 1:
         dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
-    return World(rank, size, device)
+    return World(rank, size, device, utilisation.peak(device))
 
 
 def named(world: World) -> str:

@@ -147,11 +147,9 @@ def fine_tune(job: Job, start: Start) -> list[Checkpoint]:
     for label, name in enumerate(labels):
         texts = job.dataset.train.of_class(label)
         objective = job.objective(begun(job, start))
-        others = classifier(job, done, labels=labels[:label]) if done else None
+        probe = of_class(job, label, start, done)
         done.append(
-            trained(
-                job, f"train:{name}", f"class-{label}", objective, texts, job.schedule(), others
-            )
+            trained(job, f"train:{name}", f"class-{label}", objective, texts, job.schedule(), probe)
         )
     return done
 
@@ -196,7 +194,7 @@ def trained(
     objective: Objective,
     texts: Sequence[str],
     schedule: Schedule,
-    others: Classifier | None = None,
+    probe: Probe | None = None,
 ) -> Checkpoint:
     """The phase's checkpoint: the one in the folder, or one trained now, from its state if any.
 
@@ -226,12 +224,13 @@ def trained(
             tokens_per_s=round(step.tokens_per_s, 1),
             memory_mb=round(step.memory_mb, 1),
             **step.validation,
+            **({} if step.mfu is None else {"flops": step.flops, "mfu": round(step.mfu, 4)}),
         )
 
     hooks = Hooks(
         report=on_step,
         save=lambda now: checkpoint.write(kept, {**now, "config": job.digest}),
-        validate=probe(job, phase, others),
+        validate=probe or of_one_model(job, phase),
         stopping=job.stopping,
     )
     seed, ids = f"{job.config.seed}:{phase}", job.tokenizer.encode_all(texts)
@@ -250,27 +249,45 @@ def trained(
     return made
 
 
-def probe(
-    job: Job, phase: str, others: Classifier | None
-) -> Callable[[Mapping[str, Tensor]], Mapping[str, float]]:
-    """What `validation` says of a phase's weights."""
-    labels, told = job.dataset.labels, phase != "pretrain"
-    own = next((at for at, name in enumerate(labels) if phase == f"train:{name}"), None)
-    networks: list[nn.Module] = []  # made when first needed
+Probe = Callable[[Mapping[str, Tensor]], Mapping[str, float]]
+
+
+def of_one_model(job: Job, phase: str) -> Probe:
+    """What `validation` says of weights that are told the class, or, pretraining, of any text's."""
+    told = phase != "pretrain"
+    look = validation.of_all_classes if told else validation.of_no_class
+    judge, split = _probed(job, job.dataset.labels if told else ("any",), told)
 
     def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
-        if not networks:
-            networks.append(job.fresh_model(classes=told))
-        networks[0].load_state_dict(dict(weights))
-        split = data.sample(job.dataset.dev, job.config.trainer.validate_texts, job.config.seed)
-        names = labels if told and job.conditional else ("any",)
-        judge = Classifier(networks, names, job.tokenizer, job.config)
-        every = None
-        if others is not None and len(others.models) + 1 == len(labels):
-            every = replace(judge, models=[*others.models, *networks], labels=labels)
-        return validation.validate(judge, split, own=own, every=every)
+        judge.models[0].load_state_dict(dict(weights))
+        return look(judge, split)
 
     return validate
+
+
+def of_class(job: Job, label: int, start: Start, done: Sequence[Checkpoint]) -> Probe:
+    """What `validation` says of one class's weights, beside the models that are `done`."""
+    labels = job.dataset.labels
+    judge, split = _probed(job, (labels[label],), True)
+    before, every = None, None
+    if start.weights is not None:
+        judge.models[0].load_state_dict(dict(start.weights))
+        before = validation.look(judge, split)
+    if len(done) + 1 == len(labels):
+        others = classifier(job, done, labels=labels[:-1])
+        every = replace(judge, models=[*others.models, *judge.models], labels=labels)
+
+    def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+        judge.models[0].load_state_dict(dict(weights))
+        return validation.of_one_class(judge, split, label, before=before, every=every)
+
+    return validate
+
+
+def _probed(job: Job, labels: Sequence[str], told: bool) -> tuple[Classifier, data.Split]:
+    network = job.fresh_model(classes=told)
+    split = data.sample(job.dataset.dev, job.config.trainer.validate_texts, job.config.seed)
+    return Classifier([network], labels, job.tokenizer, job.config), split
 
 
 def _same_config(job: Job, path: Path, digest: object) -> None:

@@ -119,7 +119,10 @@ def run(
         final = _pretrained_only(job) if mode.pretrain else _carried_out(job)
     final["seconds"] = {name: round(spent, 2) for name, spent in job.reporter.seconds.items()}
     final["seconds"] |= {"total": round(clock() - began, 2)}
-    final["tokens_per_s"] = job.reporter.rates()
+    final["tokens_per_s"] = {k: round(v, 1) for k, v in job.reporter.rates("tokens").items()}
+    if around.world.peak is not None:
+        whole = around.world.peak * around.world.size
+        final["mfu"] = {k: round(v / whole, 4) for k, v in job.reporter.rates("flops").items()}
     final["memory_mb"] = round(memory_mb(around.world.device), 1)
     if around.world.first:
         metrics.write_json(results / "metrics.json", final)
@@ -212,7 +215,7 @@ def _pretrained_only(job: Job) -> dict[str, Any]:
     start = phases.pretrain(job)
     network = job.fresh_model()
     network.load_state_dict(dict(start.weights or {}))
-    found = phases.probe(job, "pretrain", None)(network.state_dict())
+    found = phases.of_one_model(job, "pretrain")(network.state_dict())
     return {**found, "pretrained": start.about()} | about(job)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from jobs.textdiff import utilisation
 from jobs.textdiff.batches import Batches
 from jobs.textdiff.config import Config
 from jobs.textdiff.errors import TrainingError
@@ -47,6 +48,8 @@ class StepReport:
     tokens_per_s: float  # since the step before, over all processes
     memory_mb: float  # peak: of the GPU's allocator, else of the process
     validation: Mapping[str, float]  # empty except every few minutes and at the last step
+    flops: float = 0.0  # of the model, over all processes; 0 where the GPU's peak is not known
+    mfu: float | None = None  # flops a second as a share of that peak; see `utilisation`
 
 
 class Stopped(Exception):
@@ -95,6 +98,7 @@ class Training:
     optimizer: torch.optim.AdamW
     ema: Ema
     step: int = 0
+    flops_per_token: float = 0.0
     timers: dict[str, float] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
@@ -143,6 +147,8 @@ def fit(
         now.resume(resume)
     net = world.wrap(objective)  # type: ignore[arg-type]
     model.train()
+    if world.peak is not None:
+        now.flops_per_token = _flops_per_token(net, objective, stream, config, world)
     for name in ("step", "save", "validate"):
         now.timers[name] = hooks.clock()
     while now.step < schedule.steps:
@@ -156,6 +162,21 @@ def precision(config: Config, device: torch.device) -> contextlib.AbstractContex
     if config.trainer.precision == "bf16" and device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def _flops_per_token(
+    net: Callable[..., Tensor],
+    objective: Objective,
+    stream: Batches,
+    config: Config,
+    world: World,
+) -> float:
+    """Counted on the first batch, whose gradients the first step clears away unused."""
+    batch = stream.at(1)
+    rows = world.share(objective.prepare(batch, Generator().manual_seed(0)))
+    with precision(config, world.device):
+        own = utilisation.counted(lambda: net(*rows))
+    return world.total(torch.tensor(float(own), device=world.device)) / batch.tokens
 
 
 def _step(
@@ -211,8 +232,11 @@ def _beside(
         now.timers["validate"] = now.timers["step"] = hooks.clock()
         now.model.train()
     speed = tokens / spent if spent > 0 else 0.0
+    flops = now.flops_per_token * tokens
+    mfu = now.flops_per_token * speed / (world.peak * world.size) if world.peak else None
+    memory = memory_mb(world.device)
     hooks.report(
-        StepReport(now.step, loss, rate, norm, tokens, speed, memory_mb(world.device), validation)
+        StepReport(now.step, loss, rate, norm, tokens, speed, memory, validation, flops, mfu)
     )
     if last:
         return

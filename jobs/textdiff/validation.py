@@ -3,52 +3,88 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from jobs.textdiff import evaluate
 from jobs.textdiff.classifier import Classifier
 from jobs.textdiff.data import Split
+from jobs.textdiff.evaluate import Scored
 
 DRAWS = 4
 
 
-def validate(
-    judge: Classifier, split: Split, *, own: int | None = None, every: Classifier | None = None
+def of_all_classes(judge: Classifier, split: Split) -> Mapping[str, float]:
+    """Of models that know every class: nats per token under the true one, and the accuracy."""
+    scored = look(judge, split)
+    own = [text.scores[label] for text, label in zip(scored, split.labels, strict=True)]
+    return {"val_nelbo": _per_token(own, scored), **_accuracy(judge, scored, split)}
+
+
+def of_one_class(
+    judge: Classifier,
+    split: Split,
+    own: int,
+    *,
+    before: Sequence[Scored] | None = None,
+    every: Classifier | None = None,
 ) -> Mapping[str, float]:
-    """Nats per token, and an accuracy where there is one.
-
-    val_nelbo        of the texts the model is for: all, or those of its class `own`
-    val_nelbo_other  of the other classes' texts, under a model of one class: what it has learnt of
-                     its class is how much more they cost
-    canary_accuracy  once every class has a model: of `judge`, or of `every`
+    """Of the model of class `own`: what `learnt` says, and, with `every`, the models of all
+    classes, the accuracy. `before` is what `look` gave for the start that the classes share.
     """
-    judge = _quick(judge)
-    ids = judge.tokenizer.encode_all(split.texts)
-    scored = [text for _, text in sorted(evaluate.score(judge, ids).items())]
-    rows = range(len(ids))
-    if len(judge.labels) == 1:
-        mine = [row for row in rows if own is None or split.labels[row] == own]
-        found = {"val_nelbo": _per_token(scored, mine, [0] * len(ids))}
-        rest = [row for row in rows if row not in set(mine)]
-        if rest:
-            found["val_nelbo_other"] = _per_token(scored, rest, [0] * len(ids))
-        if every is None:
-            return found
-        judge = _quick(every)
-        scored = [text for _, text in sorted(evaluate.score(judge, ids).items())]
-    else:
-        found = {"val_nelbo": _per_token(scored, list(rows), list(split.labels))}
-    decisions = evaluate.decide(scored, judge.config.seed)
-    right = [d.predicted == t for d, t in zip(decisions, split.labels, strict=True)]
-    return found | {"canary_accuracy": statistics.fmean(right)}
+    found = learnt(look(judge, split), [label == own for label in split.labels], before)
+    return found | (_accuracy(every, look(every, split), split) if every is not None else {})
 
 
-def _quick(judge: Classifier) -> Classifier:
+def learnt(
+    scored: Sequence[Scored], mine: Sequence[bool], before: Sequence[Scored] | None = None
+) -> dict[str, float]:
+    """What one class's model knows of its class while the others' may not be there yet.
+
+    val_nelbo        nats per token of the texts of its class, which are `mine`
+    val_nelbo_other  of the others: what it has learnt of its class is how much more they cost
+    canary_auc       with `before`: how often training has made a text of its class cheaper, per
+                     token, than one of another. 0.5: nothing that tells them apart; it goes by
+                     ranks, so that all texts become cheaper does not matter
+    """
+    found = {}
+    for name, wanted in (("val_nelbo", True), ("val_nelbo_other", False)):
+        part = [text for text, is_mine in zip(scored, mine, strict=True) if is_mine == wanted]
+        if part:
+            found[name] = _per_token([text.scores[0] for text in part], part)
+    if before is not None and len(found) == 2:
+        pairs = zip(before, scored, strict=True)
+        gains = [(was.scores[0] - now.scores[0]) / max(1, now.tokens) for was, now in pairs]
+        found["canary_auc"] = auc(gains, mine)
+    return found
+
+
+def of_no_class(judge: Classifier, split: Split) -> Mapping[str, float]:
+    """Of a model of any text: nats per token."""
+    scored = look(judge, split)
+    return {"val_nelbo": _per_token([text.scores[0] for text in scored], scored)}
+
+
+def look(judge: Classifier, split: Split) -> list[Scored]:
+    """The texts, scored with few draws, the same ones every time."""
     settings = replace(judge.config.eval, draws=DRAWS, round=DRAWS, stop_z=0.0, estimator="shared")
-    return replace(judge, config=replace(judge.config, eval=settings))
+    quick = replace(judge, config=replace(judge.config, eval=settings))
+    ids = judge.tokenizer.encode_all(split.texts)
+    return [text for _, text in sorted(evaluate.score(quick, ids).items())]
 
 
-def _per_token(scored: list[evaluate.Scored], rows: list[int], labels: list[int]) -> float:
-    tokens = sum(scored[row].tokens for row in rows)
-    return sum(scored[row].scores[labels[row]] for row in rows) / max(1, tokens)
+def auc(values: Sequence[float], positive: Sequence[bool]) -> float:
+    """The share of pairs in which the positive one has the higher value; ties count half."""
+    high = [value for value, is_positive in zip(values, positive, strict=True) if is_positive]
+    low = [value for value, is_positive in zip(values, positive, strict=True) if not is_positive]
+    return statistics.fmean((a > b) + (a == b) / 2 for a in high for b in low)
+
+
+def _accuracy(judge: Classifier, scored: Sequence[Scored], split: Split) -> dict[str, float]:
+    decisions = evaluate.decide(scored, judge.config.seed)
+    right = [d.predicted == true for d, true in zip(decisions, split.labels, strict=True)]
+    return {"canary_accuracy": statistics.fmean(right)}
+
+
+def _per_token(costs: Sequence[float], scored: Sequence[Scored]) -> float:
+    return sum(costs) / max(1, sum(text.tokens for text in scored))

@@ -1,6 +1,6 @@
 """What training and evaluating cost, against the reference implementation's recipe.
 
-    python -m tests.bench.training [--write results/bench-training.json]
+    python -m tests.bench.training [--write results/bench-training.json] [--only evaluation]
 
 The recipe, after the facts of the two reference repositories: scores of the whole vocabulary at
 every position, texts padded to the model's length and the padding attended, and for evaluation the
@@ -44,7 +44,8 @@ JOB = "mdlm-pretrained-fixed"
 CPU = torch.device("cpu")
 RECIPE = "full-vocabulary scores at every position, padded to length, one draw per class and pass"
 WAYS = ("reference", "ours")
-MOST_PASSES = 128
+MOST_PASSES = 512
+PARTS = ("training", "evaluation")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,22 +54,27 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--texts", type=int, default=300)
+    parser.add_argument("--only", choices=PARTS, help="the other part is kept as --write has it")
     parser.add_argument("--one", choices=WAYS, help="used by the bench itself")
     args = parser.parse_args(argv)
+    if args.only and not (args.write and args.write.is_file()):
+        parser.error("--only needs --write with a file that has the other part")
     torch.set_num_threads(min(2, torch.get_num_threads()))
     if args.one:
         print(json.dumps(train(args.one, args.steps)))
         return 0
-    found = {
-        "recipe": RECIPE,
-        "conditions": (
+    found = {"recipe": RECIPE}
+    if args.only:
+        found = json.loads(args.write.read_text(encoding="utf8"))
+    if args.only != "evaluation":
+        found["conditions"] = (
             f"SST-2 sentences, profile `cpu` of `{JOB}`, {named(World(0, 1, CPU))}, torch "
             f"{torch.__version__}, python {platform.python_version()}; medians of {args.turns} "
             f"turns of {args.steps} steps."
-        ),
-        "training": training(args.steps, args.turns),
-        "evaluation": evaluation(args.texts),
-    }
+        )
+        found["training"] = training(args.steps, args.turns)
+    if args.only != "training":
+        found["evaluation"] = evaluation(args.texts)
     text = json.dumps(found, indent=2)
     if args.write:
         args.write.parent.mkdir(parents=True, exist_ok=True)
@@ -183,17 +189,20 @@ def evaluation(texts: int) -> dict[str, Any]:
     curve, reference_speed = _reference_curve(judge, ids, split, accuracy)
     reached = [count for count, value in curve if value >= accuracy]
     needed = reached[0] if reached else MOST_PASSES
+    least = needed // 2 if reached else MOST_PASSES  # passes that were not enough
     note = f"Reference by passes: {', '.join(f'{n}: {100 * a:.1f} %' for n, a in curve)}. "
-    if not reached:
+    if reached:
+        note += "Only powers of two were looked at, so the ratio is a lower bound."
+    else:
         note += f"It did not get there within {MOST_PASSES} passes: the ratio is a lower bound."
     return {
         "ours": {"passes": passes, "accuracy": accuracy, "tokens_per_s": tokens / spent},
         "reference": {
-            "passes": f"{'' if reached else '> '}{needed}",
+            "passes": f"> {least}, {needed} suffice" if reached else f"> {least}",
             "accuracy": dict(curve)[needed],
             "tokens_per_s": reference_speed,
         },
-        "ratio": needed / passes,
+        "ratio": least / passes,
         "note": f"{len(ids)} self-made texts, models of the profile `cpu-smoke`. {note}",
     }
 

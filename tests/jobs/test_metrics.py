@@ -42,7 +42,7 @@ def test_points_have_progress_and_an_honest_eta(tmp_path: Path) -> None:
     assert [point["progress"] for point in points] == [0.25, 0.625, 1.0]
     # A resume begins in the middle: what was done before says nothing of the pace.
     assert [point["eta_s"] for point in points] == [None, 10.0, 0.0]
-    assert reporter.rates() == {"b": 4.5}
+    assert reporter.rates("tokens") == {"b": 4.5}
 
 
 def test_a_reporter_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:

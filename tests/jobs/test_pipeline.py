@@ -1,15 +1,23 @@
-"""The job as a run starts it: a process with an environment, judged by the files it leaves."""
+"""The job as a run starts it, with arguments and an environment, judged by the files it leaves.
+
+Where the process itself is what matters it is one; else `main` is called, which spares importing
+torch once a test.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -17,6 +25,7 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 
 import torch
 
+from jobs.textdiff import baselines, pipeline
 from orchestrator import spec
 from orchestrator.checks import binomial, outcome
 from orchestrator.domain import Outcome
@@ -42,22 +51,42 @@ def command(folder: Path, tree: dict[str, Any], *arguments: str) -> dict[str, An
 
 
 def run(
-    folder: Path, tree: dict[str, Any], *arguments: str, data: str | None = None, attempt: int = 1
+    folder: Path,
+    tree: dict[str, Any],
+    *arguments: str,
+    data: str | None = None,
+    attempt: int = 1,
+    main: Callable[[Sequence[str], Mapping[str, str]], int] = pipeline.main,
 ) -> subprocess.CompletedProcess[str]:
-    options = command(folder, tree, *arguments)
-    if attempt > 1:
-        options["env"]["ORCH_ATTEMPT"] = str(attempt)
-    if data is None:
-        options["env"]["OMP_NUM_THREADS"] = "1"  # a tiny model gains nothing from a second
-    else:
-        options["env"]["ORCH_DATA"] = data
-    return subprocess.run(**options, capture_output=True, timeout=300)
+    """What `main` did: its code and output."""
+    env = command(folder, tree)["env"] | {"ORCH_ATTEMPT": str(attempt)}
+    if data is not None:
+        env["ORCH_DATA"] = data
+    handler = signal.getsignal(signal.SIGTERM)
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with (
+            mock.patch.dict(os.environ, env),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = main(arguments, env)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def started(folder: Path, tree: dict[str, Any]) -> dict[str, Any]:
+    """The same as arguments for a process of its own."""
+    options = command(folder, tree)
+    options["env"]["OMP_NUM_THREADS"] = "1"  # a tiny model gains nothing from a second
+    return options
 
 
 def test_the_whole_job_leaves_a_result_that_is_believed(
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
-    done = run(tmp_path, tree)
+    done = subprocess.run(**started(tmp_path, tree), capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "start (own): 100.0% of the model's numbers are loaded" in done.stdout
     raw = (tmp_path / "results" / "metrics.json").read_bytes()
@@ -106,6 +135,8 @@ def test_the_whole_job_leaves_a_result_that_is_believed(
     checked = {point["phase"]: point for point in points if "val_nelbo" in point}
     assert list(checked) == phases[:-1]
     assert checked["train:negative"]["val_nelbo_other"] > 0
+    assert 0 <= checked["train:negative"]["canary_auc"] <= 1
+    assert "canary_accuracy" not in checked["train:negative"]
     assert 0 <= checked["train:positive"]["canary_accuracy"] <= 1
 
 
@@ -140,9 +171,9 @@ def test_a_term_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
     tree["training"] |= {"max_steps": 1_000}
-    options = command(tmp_path, tree)
-    options["env"]["OMP_NUM_THREADS"] = "1"
-    with subprocess.Popen(**options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+    with subprocess.Popen(
+        **started(tmp_path, tree), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as job:
         assert job.stdout is not None
         assert job.stderr is not None
         try:
@@ -300,9 +331,7 @@ def test_baselines_are_on_the_same_splits(tmp_path: Path) -> None:
     job = spec.load_job(ROOT, "baselines", profile="cpu", overrides={
         "data.selfmade_train": "400", "data.selfmade_test": "100", "data.dev_examples": "20",
     })  # fmt: skip
-    options = command(tmp_path, dict(job.config))
-    options["args"] = [sys.executable, "-m", "jobs.textdiff.baselines"]
-    done = subprocess.run(**options, capture_output=True, timeout=300)
+    done = run(tmp_path, dict(job.config), main=baselines.main)
     assert done.returncode == 0, done.stderr
     final = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert final["n"] == 100

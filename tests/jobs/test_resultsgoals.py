@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs import resultsgoals
+from jobs.resultsgoals import GOALS, Result
+
+
+def point(phase: str, step: int, nelbo: float, **more: float) -> dict[str, Any]:
+    return {"phase": phase, "phase_step": step, "elapsed_s": 6.0 * step, "val_nelbo": nelbo, **more}
+
+
+def test_a_goal_is_met_missed_or_not_measured_and_the_hour_goes_before_the_minutes() -> None:
+    text = resultsgoals.section(
+        [
+            Result("gpt2", "sst2/cpu", 0.90, ()),
+            Result("gpt2", "sst2/cpu-hour", 0.81, ()),
+            Result("mdlm-conditional", "sst2/cpu-hour", 0.84, ()),
+            Result("mdlm-pretrained-fixed", "sst2/cpu", 0.85, ()),
+        ]
+    )
+    assert "| `gpt2` | >= 84.0 % | 81.0 % | missed |" in text
+    assert "| `mdlm-pretrained-fixed` | >= 80.0 % | 85.0 %, profile `cpu` | met |" in text
+    assert "| 85.0 % (`mdlm-pretrained-fixed`), profile `cpu` | met |" in text
+    assert text.count("not measured") == sum(goal.tag == "imdb/gpu" for goal in GOALS)
+    assert text.count("How `gpt2` learnt (sst2, profile `cpu-hour`)") == text.count("learnt") == 1
+
+
+def test_a_curve_has_the_last_point_of_each_phase_and_says_where_it_turned() -> None:
+    falls = [point("pretrain", step, 9 - step / 100) for step in range(1, 101)]
+    rises = [
+        point("train", step, 5 + abs(step - 10) / 10, canary_accuracy=0.5) for step in (5, 10, 40)
+    ]
+    text = resultsgoals.section([Result("gpt2", "sst2/cpu", 0.5, [*falls, *rises])])
+    lines = [line for line in text.splitlines() if line.startswith(("| pretrain", "| train"))]
+    assert 5 <= len(lines) <= resultsgoals.POINTS + 1
+    assert "| pretrain | 100 | 10 | 8.000 |  |" in lines
+    assert lines[-1] == "| train | 40 | 4 | 8.000 | 50 % |"
+    assert "- pretrain: the bound still fell at the last step" in text
+    assert "- train: the bound was lowest at step 10 and rose by 3.000 until step 40" in text
+
+
+def test_the_class_likelihood_is_not_said_to_overfit_the_bound_it_does_not_minimise() -> None:
+    curve = [point("class-likelihood", step, float(step)) for step in (1, 2)]
+    assert list(resultsgoals.turns(curve)) == []
+
+
+def test_a_row_is_the_mean_of_its_seeds_and_the_best_row_counts() -> None:
+    seeds = [
+        {"accuracy": 0.9, "variants": {"calibrated": {"accuracy": 0.80}}},
+        {"accuracy": 0.7, "variants": {"calibrated": {"accuracy": 0.84}}},
+    ]
+    assert resultsgoals.best(seeds) == pytest.approx(0.82)
