@@ -50,7 +50,7 @@ def test_a_report_is_made_whatever_the_host_says(
     kind: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     liar.lie(monkeypatch, answers(ITEMS[kind]))
-    paths = report.report(ctx, RUN_ID, None, None)
+    _, paths = report.report(ctx, RUN_ID, None, None)
     for path in paths:
         text = path.read_text()
         assert "\x1b" not in text and "\x07" not in text
