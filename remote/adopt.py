@@ -7,17 +7,43 @@ import select
 import time
 from typing import Any, Dict, Optional
 
-from remote import files, keeper, procs, status
+from remote import files, keeper, ownership, procs, status
 from remote.causes import End
 from remote.layout import Layout, RunFiles
-from remote.supervisor import LOCK_PATIENCE, Ended, Ending, Supervisor, detach, identify
+from remote.leader import Ending, Leader
+from remote.supervisor import Ended, Supervisor
 
 REPORT_DEADLINE = 10.0
 
 
+class Adopted(Leader):
+    """A keeper that is no child of ours: whether it lives is looked up, and how the job ended is
+    what it wrote."""
+
+    def __init__(self, run: RunFiles, job: Dict[str, Any]) -> None:
+        super().__init__()
+        self._run = run
+        self._job = job
+        if self._lives():
+            self.pid = int(job["pid"])
+
+    def _lives(self) -> bool:
+        return procs.is_same(self._job.get("pid"), self._job.get("start_time"))
+
+    def ending(self, pid: int) -> Optional[Ending]:
+        if self._lives():
+            return None
+        if keeper.word(self._run) is None and status.tree_of(self._run).living():
+            return None  # the keeper was killed too: it is over when nothing of the job is left
+        return Ending(0, None)
+
+    def reaped(self, pid: int) -> Optional[Ending]:
+        word = keeper.word(self._run)
+        return None if word is None else Ending(int(word["code"]), word.get("signal"))
+
+
 class Watcher(Supervisor):
-    """Not the keeper's parent: it looks every second whether the keeper lives, and takes its word
-    for how the job ended."""
+    """The owner of an adopted job, at which it looks every second."""
 
     poll = 1.0
 
@@ -26,16 +52,15 @@ class Watcher(Supervisor):
         if order.get("secrets_named"):
             order["retry"] = None  # another attempt needs what only the submitter has
         super().__init__(layout, run, order, None)
-        self.job = files.read_json(run.job) or {}
-        if self.job.get("time_left") is not None:
-            passed = time.clock_gettime(time.CLOCK_BOOTTIME) - float(self.job["since_boot"])
-            self.deadline = time.monotonic() + float(self.job["time_left"]) - passed
-        if self._leads():
-            self.leader = int(self.job["pid"])
+        job = files.read_json(run.job) or {}
+        if job.get("time_left") is not None:
+            passed = time.clock_gettime(time.CLOCK_BOOTTIME) - float(job["since_boot"])
+            self.deadline = time.monotonic() + float(job["time_left"]) - passed
+        self.leader = Adopted(run, job)
 
     def watch(self) -> None:
         """After this returns the exit record stands and every process of the run is gone."""
-        self.say("the supervisor was killed; the job goes on and is watched again")
+        self.voice.say("the supervisor was killed; the job goes on and is watched again")
         self._stand_guard()
         if self._over(self._watched()):
             Supervisor(self.layout, self.run, self.order, None).main()
@@ -46,22 +71,6 @@ class Watcher(Supervisor):
         except Ended as ended:
             return ended.end
         return status.end_without_supervisor(self.run)
-
-    def _ending(self, pid: int) -> Optional[Ending]:
-        if self._leads():
-            return None
-        if keeper.word(self.run) is None and status.tree_of(self.run).living():
-            return None  # the keeper was killed too: it is over when nothing of the job is left
-        return Ending(0, None)
-
-    def _leads(self) -> bool:
-        return procs.is_same(self.job.get("pid"), self.job.get("start_time"))
-
-    def _reap(self) -> None:
-        word = keeper.word(self.run)
-        if word is not None:
-            self.last = Ending(int(word["code"]), word.get("signal"))
-        self.leader = None
 
 
 def take_over(layout: Layout, run_id: str) -> bool:
@@ -82,11 +91,8 @@ def take_over(layout: Layout, run_id: str) -> bool:
 
 
 def _watch(layout: Layout, run: RunFiles, report: int) -> None:
-    detach(report)
-    held = files.lock_within(layout.lock(run.run_id + ".lock"), LOCK_PATIENCE)
-    if held is None or os.path.exists(run.exit):
+    if not ownership.take(layout, run, report, adopted_at=status.now()):
         os._exit(1)
-    identify(run, adopted_at=status.now())
     watcher = Watcher(layout, run)
     files.write_all(report, b"1")
     os.close(report)

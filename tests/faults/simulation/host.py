@@ -21,6 +21,8 @@ from remote import (
     environment,
     files,
     keeper,
+    leader,
+    ownership,
     procs,
     results,
     session,
@@ -45,7 +47,7 @@ class Job:
     run: RunFiles
     pid: int
     born: int
-    ended: supervisor.Ending | None = None
+    ended: leader.Ending | None = None
     metrics: str | None = None
 
 
@@ -85,7 +87,7 @@ class Host:
             job.metrics = self.world.dice.choice(METRICS)
             if job.metrics is not None:
                 self._result(job.run, "metrics.json", job.metrics.encode())
-        job.ended = supervisor.Ending(code, signal)
+        job.ended = leader.Ending(code, signal)
         word = {"stage": "main", "last": True, "code": code, "signal": signal, "oom": False}
         with open(job.run.ended, "w") as file:  # the keeper's, who outlives the supervisor
             json.dump(word, file)
@@ -104,7 +106,7 @@ class Host:
             if process.where != "controller":
                 self.world.kill(process)
         for job in self.living():
-            job.ended = supervisor.Ending(128 + 9, 9)
+            job.ended = leader.Ending(128 + 9, 9)
 
     # --- processes --------------------------------------------------------------------------------
 
@@ -170,7 +172,7 @@ class Host:
         self.world.wait(lambda: path not in self.world.locks, seconds)
         return self.world.try_lock(path)
 
-    def wait_for_job(self, owner: supervisor.Supervisor, pid: int | None) -> supervisor.Ending:
+    def wait_for_job(self, owner: supervisor.Supervisor, pid: int | None) -> leader.Ending:
         # A watcher is no parent: it knows the run, and of that the job.
         (job,) = [j for j in self.jobs if pid in (j.pid, 0) and j.run.run_id == owner.run.run_id]
         me = self.world.current
@@ -252,8 +254,7 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (owner, "_clear_tree", lambda self: host.clear_tree(self)),
         (aside.Aside, "do", lambda self, work: 0),
         (adopt, "take_over", host.take_over),
-        (supervisor, "detach", lambda report: world.point("has left the agent")),
-        (adopt, "detach", lambda report: world.point("has left the agent")),
+        (ownership, "detach", lambda report: world.point("has left the agent")),
         (results, "SMALL", 64 * 1024),
         (results, "CHUNK", 16 * 1024),
     ]

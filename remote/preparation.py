@@ -1,0 +1,91 @@
+"""What a job has before it starts: GPUs, the PATH of its environment, variables, stages."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable, Dict, List, Sequence, Tuple
+
+from remote import environment, files, gpu, session
+from remote.layout import Layout, RunFiles
+from remote.voice import Voice
+
+
+def lease(
+    layout: Layout,
+    run: RunFiles,
+    order: Dict[str, Any],
+    say: Callable[[str], None],
+    pause: Callable[[], None],
+) -> Tuple[List[gpu.Gpu], List[int]]:
+    """The GPUs that `order` asks for, and the descriptors of the locks that lease them.
+
+    While too few are free it says why and looks again after each `pause()`, which may raise.
+    """
+    most = int(order.get("gpus_max") or 0)
+    if not most:
+        return [], []
+    least = int(order.get("gpus_min") or 0)
+    needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
+    smi, told = gpu.Smi(), ""
+    while True:
+        try:
+            return gpu.lease(layout, smi.cards(), least, most, needed, run.run_id, shared)
+        except gpu.Busy as exc:
+            why = str(exc)
+        except gpu.NoAnswer as exc:
+            if not least:
+                return [], []
+            why = str(exc)
+        if why != told:
+            told = why
+            say("waits for %d GPU(s): %s" % (least, why))
+        pause()
+
+
+def search_path(
+    layout: Layout,
+    run: RunFiles,
+    order: Dict[str, Any],
+    voice: Voice,
+    waited: Callable[[int], int],
+) -> str:
+    """The job's PATH; the environment it asks for is made first, if it is not there yet.
+
+    `waited(pid)` waits for a tool of the set-up and gives its exit code. Raises
+    environment.SetupFailed.
+    """
+    folder = order.get("path_first")
+    if order.get("requirements"):
+        folder = environment.prepare(
+            layout, order["requirements"], voice.log, run.tree, voice.say, waited
+        )
+    return environment.search_path(folder, layout, sys.executable)
+
+
+def variables(
+    run: RunFiles, order: Dict[str, Any], path: str, cards: Sequence[gpu.Gpu]
+) -> Dict[str, str]:
+    """The job's environment, the values of its secrets included."""
+    env = {key: value for key, value in session.plain_env().items() if key != "TERM"}
+    env.update(order.get("env") or {})
+    env.update(order.get("secrets") or {})
+    env.update(
+        PATH=path,
+        ORCH_RUN_ID=run.run_id,
+        ORCH_RUN_DIR=run.path,
+        ORCH_RESULTS_DIR=run.results,
+        ORCH_CONFIG=run.config,
+        ORCH_DATA=run.data,
+        ORCH_ATTEMPT=str(run.attempt),
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",
+        CUDA_VISIBLE_DEVICES=",".join(str(card.number) for card in cards),
+        PWD=run.tree,
+    )
+    return env
+
+
+def stages_left(run: RunFiles, stages: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """All stages; from the second attempt on those from the one that was begun last."""
+    begun = files.read_regular(run.stage, 1000) if run.attempt > 1 else None
+    names = [stage["name"].encode("utf-8") for stage in stages]
+    return stages[names.index(begun) :] if begun in names else stages
