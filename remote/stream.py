@@ -58,17 +58,22 @@ class Watch:
 class LogReader:
     """Reads one log from an offset; notices truncation and replacement."""
 
-    def __init__(self, run: RunFiles, offset: int, identity: Optional[List[int]]) -> None:
+    def __init__(
+        self, run: RunFiles, offset: int, identity: Optional[List[int]], follow: bool
+    ) -> None:
         self.run = run
         self.offset = offset
         self.identity = identity
+        self._follow = follow
+        self._end: Optional[int] = None  # how far to read; None: as far as it goes
         self._fd = -1
 
     def read(self, channel: Channel) -> bool:
         """Send what is new; True if there was something."""
         if not self._open(channel):
             return False
-        chunk = os.pread(self._fd, CHUNK, self.offset)
+        left = CHUNK if self._end is None else max(0, self._end - self.offset)
+        chunk = os.pread(self._fd, min(CHUNK, left), self.offset)
         if not chunk:
             return False
         channel.data(chunk)
@@ -89,6 +94,8 @@ class LogReader:
             self.close()
             self._fd = os.open(self.run.log, os.O_RDONLY | os.O_CLOEXEC)
             self.identity = identity
+            if not self._follow:  # a job that writes faster than the link would have no end
+                self._end = info.st_size
             channel.item({"file": identity, "offset": self.offset})
         return True
 
@@ -132,7 +139,8 @@ def last_lines(path: str, count: int) -> int:
 
 
 def stream(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
-    """Send the log from `offset` (or its last `lines`); with `follow` until the run has ended.
+    """Send the log from `offset` (or its last `lines`); with `follow` until the run has ended,
+    without it what is there at the beginning.
 
     Any word from the controller ends it too. The reply tells the offset reached and what is known
     of the run; only `phase: finished` in it means that the log is complete.
@@ -144,10 +152,10 @@ def stream(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     offset = int(request.get("offset") or 0)
     if request.get("lines") is not None:
         offset = last_lines(run.log, int(request["lines"]))
-    identity = request.get("file")
-    reader = LogReader(run, offset, identity if isinstance(identity, list) else None)
+    identity, follow = request.get("file"), bool(request.get("follow"))
+    reader = LogReader(run, offset, identity if isinstance(identity, list) else None, follow)
     try:
-        known = _follow(layout, channel, reader, bool(request.get("follow")))
+        known = _follow(layout, channel, reader, follow)
     finally:
         reader.close()
     return {**known, "offset": reader.offset}
@@ -166,7 +174,9 @@ def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -
             if reader.read(channel):
                 spoke = time.monotonic()
                 continue
-            if finished or watch is None:
+            if watch is None:
+                return known  # not of now: what was written since has not been sent
+            if finished:
                 return status.status(layout, run.run_id)
             if progress.send(channel):
                 spoke = time.monotonic()

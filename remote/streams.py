@@ -16,13 +16,14 @@ TURN = 4  # pieces of one log before the next log's turn
 class _Followed:
     """One run among many; `known` is None until it was looked at."""
 
-    def __init__(self, layout: Layout, request: Dict[str, Any]) -> None:
+    def __init__(self, layout: Layout, request: Dict[str, Any], follow: bool) -> None:
         self.run = layout.run(str(request["run_id"]))
         offset = int(request.get("offset") or 0)
         if request.get("lines") is not None:
             offset = stream.last_lines(self.run.log, int(request["lines"]))
         file = request.get("file")
-        self.reader = stream.LogReader(self.run, offset, file if isinstance(file, list) else None)
+        identity = file if isinstance(file, list) else None
+        self.reader = stream.LogReader(self.run, offset, identity, follow)
         self.known: Optional[Dict[str, Any]] = None
         self.is_through = False
 
@@ -37,11 +38,12 @@ def streams(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[s
     {"run": index} says whose the frames after it are, until the next such item. {"ended": status,
     "offset": reached} closes one run. Any word from the controller ends it all.
     """
-    followed = [_Followed(layout, each) for each in request["runs"]]
+    follow = bool(request.get("follow"))
+    followed = [_Followed(layout, each, follow) for each in request["runs"]]
     teller = _Teller(channel)
     watch = stream.Watch([each.run for each in followed], channel.input)
     try:
-        detached = _follow(layout, channel, followed, teller, watch, bool(request.get("follow")))
+        detached = _follow(layout, channel, followed, teller, watch, follow)
     finally:
         watch.close()
         for each in followed:
@@ -89,7 +91,7 @@ def _follow(
                 continue
             teller.whose = index
             # The state first: what a run wrote before it ended is then read before it is closed.
-            if each.known is None or late or os.path.exists(each.run.exit):
+            if each.known is None or (follow and (late or os.path.exists(each.run.exit))):
                 _look(layout, each, teller)
             read = 0
             while read < TURN and each.reader.read(teller):

@@ -93,10 +93,9 @@ def _command(pid: int) -> list[str]:
 def test_a_job_may_save_its_work_at_term(new_desk: MakeDesk) -> None:
     desk = new_desk({"polite": "exec python3 polite.py"}, files={"polite.py": POLITE})
     run_id = started(desk, "polite")
-    began = time.monotonic()
     desk.orch("cancel", run_id)
-    assert time.monotonic() - began < 8
-    assert desk.show()["verdict"] == "cancelled"
+    shown = desk.show()
+    assert (shown["verdict"], shown["exit_code"], shown["signal"]) == ("cancelled", 0, None)
     assert "saved" in desk.orch("tail", run_id, "--no-follow").stdout
     desk.orch("fetch-results", run_id)
     assert (desk.results("polite", run_id) / "checkpoint").read_text() == "saved"

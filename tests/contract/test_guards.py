@@ -264,9 +264,11 @@ def test_a_broken_notifier_changes_nothing_but_a_line_in_the_timeline(
         desk = new_desk({"ends": {"command": "echo '{}' > results/metrics.json", "notify": notify}})
         no_proxy(desk)
         run_id = desk.submit("ends")
-        desk.orch("wait", timeout=10)
+        desk.orch("wait")
         assert desk.show()["verdict"] == "succeeded"
-        path = desk.home / ".orch" / "runs" / run_id / "events.jsonl"
-        until(path.exists, 60)
+        place = desk.home / ".orch" / "runs" / run_id
+        path = place / "events.jsonl"
+        until(lambda: path.exists() and path.read_text().endswith("\n"), 60)
+    assert (place / "exit.json").stat().st_mtime_ns < path.stat().st_mtime_ns
     assert json.loads(path.read_text().splitlines()[0])["kind"] == "notify"
     assert os.path.basename(url) not in path.read_text()

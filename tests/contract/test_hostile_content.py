@@ -129,7 +129,7 @@ def test_f79_f81_results_that_lie_are_refused_and_nothing_wrong_is_kept(
     began = time.monotonic()
     with pytest.raises((TransferError, TransportError)):
         fetch.fetch(ctx, ledger, run, lambda _report: None)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert (ctx.cwd.parent / "beside").read_text() == "precious"
     assert not Path("/tmp/orch-evil").exists()
     folder = ctx.cwd / "results" / "train" / RUN_ID

@@ -236,14 +236,13 @@ def test_f12_a_tree_that_changes_all_the_time_is_refused_or_sent_as_it_was(
 
 
 def test_f77_the_end_of_a_huge_log_is_shown_at_once(new_desk: MakeDesk) -> None:
-    job = "python3 -c \"import os; os.truncate('../log', 10 << 30)\"; echo; echo the end"
+    job = "python3 -c \"import os; os.truncate('../log', 1 << 40)\"; echo; echo the end"
     desk = new_desk({"huge": job})
     desk.submit("huge")
     desk.orch("wait")
-    began = time.monotonic()
-    done = desk.orch("tail", "-n", "1")
+    # A terabyte, nearly all of it a hole: reading it takes many minutes.
+    done = desk.orch("tail", "-n", "1", timeout=60)
     assert done.stdout == "the end\n"
-    assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize("session", ["plain", pytest.param("tmux", marks=pytest.mark.sessions)])

@@ -54,7 +54,7 @@ def free_port() -> int:
 
 def answers(uri: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=10) as reply:
+        with urllib.request.urlopen(f"{uri}/health", timeout=60) as reply:
             return bool(reply.read() == b"OK")
     except (urllib.error.URLError, OSError):
         return False

@@ -80,9 +80,9 @@ def test_points_written_while_it_is_open_are_shown(new_desk: MakeDesk, tmp_path:
     port = free_port()
     shown = desk.start("tensorboard", "--port", str(port))
     try:
-        until(lambda: len(points(port, run)) == 3, seconds=120, every=1)
+        until(lambda: len(points(port, run)) == 3, seconds=240, every=1)
         (there / "go").touch()
-        until(lambda: len(points(port, run)) == 6, seconds=120, every=1)
+        until(lambda: len(points(port, run)) == 6, seconds=240, every=1)
     finally:
         shown.send_signal(signal.SIGINT)
         _, said = shown.communicate(timeout=60)
@@ -110,7 +110,7 @@ def event_files(writer: Any, folder: Path) -> dict[str, bytes]:
 def points(port: int, run: str) -> list[Any]:
     url = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?run={run}/.&tag=loss"
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return list(json.load(answer))
     except (OSError, ValueError):
         return []

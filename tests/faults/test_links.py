@@ -37,7 +37,7 @@ def test_f06_a_trickle_does_not_keep_a_call_alive() -> None:
         began = time.monotonic()
         with pytest.raises(CallTimeout):
             agent.call("status", {"run_ids": []}, deadline=1.0)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 def test_f06_a_large_answer_may_take_longer_than_the_deadline_of_silence() -> None:

@@ -96,7 +96,7 @@ class PrivateSshd:
             return
         self._old_sessions |= {pid: processes.start_time(pid) for pid in self._children()}
         self._listener.terminate()
-        self._listener.wait(timeout=10)
+        self._listener.wait(timeout=60)
         self._listener = None
 
     def restart(self) -> None:

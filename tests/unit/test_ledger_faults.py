@@ -157,7 +157,7 @@ def test_f54_a_lock_held_by_another_process_ends_in_an_error_and_nothing_half_do
             begun = time.monotonic()
             with pytest.raises(LedgerError, match="lock.*nothing was recorded"):
                 ledger.intend(a_run(an_id(9)))
-            assert 0.25 < time.monotonic() - begun < 5
+            assert 0.25 < time.monotonic() - begun < 30
             assert ledger.count() == 3  # readers go on
             holder.stdin.close()
             holder.wait(10)

@@ -133,7 +133,7 @@ def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
     threading.Timer(0.2, os.close, [held]).start()
     began = time.monotonic()
     os.close(files.lock(path))
-    assert 0.1 < time.monotonic() - began < 5
+    assert 0.1 < time.monotonic() - began < 30
 
 
 # --- layout ---------------------------------------------------------------------------------------

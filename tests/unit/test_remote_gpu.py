@@ -98,7 +98,7 @@ def test_f40_a_probe_that_hangs_is_given_up_in_time(smi: Path) -> None:
     began = time.monotonic()
     with pytest.raises(gpu.NoAnswer):
         gpu.probe()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_f40_no_second_probe_is_started_beside_one_that_cannot_be_killed(

@@ -179,7 +179,7 @@ def test_f40_a_tool_that_ignores_term_is_not_waited_for() -> None:
     sleeper = [PYTHON, "-c", "import signal, time; signal.signal(15, 1); time.sleep(30)"]
     assert procs.run_quiet(sleeper, dict(os.environ), 0.5) is None
     assert procs.capture(sleeper, 0.5) is None
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
     until(lambda: (reap(), set(processes.descendants(os.getpid())) <= before)[1])
 
 

