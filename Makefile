@@ -82,7 +82,7 @@ format: venv ## rewrite the code as ruff wants it
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-check: venv ## lint, format, types, unit tests: under 30 seconds
+check: venv ## lint, format, types, unit tests: 25 s of one core
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -34,7 +34,7 @@ def run_lanes(
     env |= {"ORCH_DATA": str(data)} if data is not None else {}
     argv = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
     argv += ["-c", os.devnull, "--rootdir", str(folder), str(folder), *options]
-    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180)
     return done.returncode, done.stdout
 
 
