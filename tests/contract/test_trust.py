@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, assert_clear
+from tests.contract.desk import Desk, assert_clear, until
 from tests.helpers.sshd import PrivateSshd
 
 pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("over")]
@@ -191,14 +193,34 @@ def test_a_host_that_is_not_there_is_unreachable(
     never_ran(desk)
 
 
-def test_f88_no_agent_socket_reaches_the_session(
-    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+def test_f88_no_agent_reaches_the_session_whatever_the_config_says(
+    new_desk: MakeDesk, make_sshd: MakeSshd, tmp_path: Path
 ) -> None:
+    sshd = make_sshd()
+    seen = sshd.home / "seen"
+    (sshd.home / ".bashrc").write_text(f"env >{seen}\n")  # bash reads it for sshd, too
     config = sshd.write_client_config(tmp_path / "client", extra="    ForwardAgent yes\n")
-    desk = new_desk({"env": "env"}, host=box(sshd), ssh_config=config)
-    desk.env["SSH_AUTH_SOCK"] = str(tmp_path / "agent.sock")
-    desk.submit("env")
-    desk.orch("wait")
-    log = desk.orch("tail").stdout
-    assert "ORCH_RUN_ID=" in log
-    assert "SSH_AUTH_SOCK" not in log
+    with running_agent(sshd.base / "agent") as socket:
+        argv = ["ssh", "-F", str(config), "-o", "BatchMode=yes", sshd.alias, "true"]
+        subprocess.run(argv, check=True, timeout=60, env={**os.environ, "SSH_AUTH_SOCK": socket})
+        assert "SSH_AUTH_SOCK=" in seen.read_text(), "ssh by hand would have forwarded it"
+        seen.unlink()
+        desk = new_desk({"env": "env"}, host=box(sshd), ssh_config=config)
+        desk.env["SSH_AUTH_SOCK"] = socket
+        desk.submit("env")
+        desk.orch("wait")
+        assert "SSH_AUTH_SOCK" not in desk.orch("tail").stdout
+    session = seen.read_text()
+    assert f"HOME={sshd.home}" in session
+    assert "SSH_AUTH_SOCK=" not in session
+
+
+@contextmanager
+def running_agent(path: Path) -> Iterator[str]:
+    """The socket of an ssh-agent without keys."""
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as agent:
+        try:
+            until(path.exists)
+            yield str(path)
+        finally:
+            agent.terminate()

@@ -309,6 +309,28 @@ def test_f26_a_cancel_and_a_normal_end_at_the_same_moment_agree_on_one_end(
 CLOCK = "import time; real = time.time; time.time = lambda: real() + {by}"
 
 
+def test_f16_what_a_run_wrote_before_its_host_was_restarted_can_be_fetched(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    python = Python(tmp_path / "python")
+    job = "echo half >results/part; echo up; sleep 600"
+    desk = new_desk({"part": job}, host=python.host)
+    run_id = desk.submit("part")
+    place = host_root(desk) / "runs" / run_id
+    until(lambda: "up" in (place / "log").read_text(), 60)
+    processes.end([supervisor_of(place)])  # first, or it would record the job's end
+    processes.end(of_run(run_id))
+    (tmp_path / "boot").write_text("another-boot")
+    boot = str(tmp_path / "boot")
+    python.preamble(f"import os\nos.environ['ORCH_BOOT_ID_FILE'] = {boot!r}")
+    desk.orch("wait", run_id, code=1)
+    desk.orch("fetch-results", run_id)
+    shown = desk.show(run_id)
+    assert (shown["verdict"], shown["cause"], shown["accuracy"]) == ("lost", "reboot", None)
+    assert (desk.results("part", run_id) / "part").read_text() == "half\n"
+    assert of_run(run_id) == []
+
+
 @pytest.mark.parametrize("by", [86400, -86400])
 def test_f31_a_host_a_day_off_runs_and_judges_as_any_other(
     by: int, new_desk: MakeDesk, tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -113,11 +114,13 @@ def test_f15_two_submits_of_one_tree_at_the_same_time_both_succeed(
     desk = new_desk({"sum": "sha256sum blob"}, files={"blob": blob})
     desk.orch("check", "sum")
     for number in range(2):
-        (desk.project / "blob").write_bytes(os.urandom(size))
+        blob = os.urandom(size)
+        (desk.project / "blob").write_bytes(blob)
         both = [desk.start("submit", "sum", "-f") for _ in range(3)]
         told = [each.communicate(timeout=90) for each in both]
         assert [each.returncode for each in both] == [0, 0, 0], (number, told)
-        assert len({out.split("\n")[1] for out, _ in told}) == 1
+        digest = hashlib.sha256(blob).hexdigest()
+        assert [out.split("\n")[1] for out, _ in told] == [f"{digest}  blob"] * 3
 
 
 @pytest.mark.ssh
