@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.usecases import submit as submitting
+from remote.adopt import Watcher
 from tests.faults.simulation.many import played, replayed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,3 +42,21 @@ def test_a_controller_that_gives_up_too_early_is_found_out(monkeypatch: pytest.M
     holds, replay = replayed(broken)
     assert not holds
     assert "I3" in replay
+
+
+def test_f23_jobs_that_lost_their_supervisor_are_adopted_and_their_ends_known() -> None:
+    broken, told, kinds = played(range(300))
+    assert broken is None, told
+    assert kinds["adopted"] >= 3
+
+
+def test_f23_a_watcher_that_calls_every_end_a_success_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = Watcher._watched
+    monkeypatch.setattr(
+        Watcher, "_watched", lambda self: real(self)._replace(verdict="succeeded", exit_code=0)
+    )
+    broken, told, _ = played(range(1000))
+    assert broken is not None
+    assert "I3" in told

@@ -63,6 +63,7 @@ class Host:
         self.reports: dict[int, bytearray] = {}
         self.reporters: dict[int, Any] = {}
         self.logs: list[int] = []
+        self.adopted: set[str] = set()  # runs whose job got a new watcher
         self.written: defaultdict[str, set[str]] = defaultdict(set)  # result file -> its contents
 
     def time(self) -> float:
@@ -102,6 +103,7 @@ class Host:
         """Every process of the host is gone; its files stay."""
         self.world.note("REBOOT")
         self.boot += 1
+        self.adopted.clear()
         for process in self.world.processes:
             if process.where != "controller":
                 self.world.kill(process)
@@ -161,6 +163,9 @@ class Host:
             "supervisor", lambda: adopt._watch(layout, layout.run(run_id), fd)
         )
         self.world.wait(lambda: bool(self.reports[fd]) or not watcher.alive, 10.0)
+        if self.reports[fd]:
+            self.world.note(f"ADOPTED {run_id}")
+            self.adopted.add(run_id)
         return bool(self.reports[fd])
 
     def tree(self, run_id: str, *_: Any) -> Any:

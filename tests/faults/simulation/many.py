@@ -37,6 +37,8 @@ def kinds_of(history: list[str]) -> list[str]:
             found.append("killed: " + line.split()[2])
         elif word in ("LINK", "REBOOT", "$"):
             found.append(" ".join(line.split()[1:3]))
+        elif word == "ADOPTED":
+            found.append("adopted")
         elif word == "JOB" and line.endswith("begins"):
             found.append("jobs")
     return found

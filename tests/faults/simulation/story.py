@@ -351,6 +351,12 @@ class Story:
         if run.verdict is not None and run.verdict.value == "succeeded":
             (job,) = [each for each in self.host.jobs if each.run.run_id == run.run_id]
             assert job.ended is not None and job.ended.code == 0, f"I3: {told}, {job.ended}"
+        if run.verdict is not None and run.run_id in self.host.adopted:
+            (job,) = [each for each in self.host.jobs if each.run.run_id == run.run_id]
+            assert job.ended is not None, f"I3: {told}, and its job lives"
+            if job.ended.signal is None:  # it ended by itself, or a cancel came too late
+                kept = run.exit_code == job.ended.code
+                assert kept or run.verdict.value == "cancelled", f"I3: adopted, {told}, {job.ended}"
         for path in (self.folder / "results" / run.job / run.run_id).glob("**/*"):
             if path.is_file() and not {JOURNAL, PARTS} & set(path.parts):
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
