@@ -11,6 +11,7 @@ from typing import Any
 Point = Mapping[str, Any]
 MDLM = ("mdlm-pretrained-fixed", "mdlm-conditional", "simple-diffusion")
 POINTS = 12  # of a curve, at most
+FLAT = 0.02  # nats a token: less than this is within what the few texts of dev show
 OTHERWISE = "class-likelihood"  # a phase that minimises something else than the bound
 
 
@@ -68,7 +69,7 @@ def section(results: Sequence[Result]) -> str:
             met = found.accuracy >= goal.share
             profile = "" if found.tag == goal.tag else f", profile `{found.tag.split('/')[1]}`"
             name = "" if len(goal.jobs) == 1 else f" (`{found.job}`)"
-            cells = f"{100 * found.accuracy:.1f} %{name}{profile} | {'met' if met else 'missed'} |"
+            cells = f"{100 * found.accuracy:.2f} %{name}{profile} | {'met' if met else 'missed'} |"
             if not met:
                 missed[id(found)] = found
         data, profile = goal.tag.split("/")
@@ -120,8 +121,10 @@ def turns(curve: Sequence[Point]) -> Iterator[str]:
             continue
         least = min(own, key=lambda point: point["val_nelbo"])
         rise = own[-1]["val_nelbo"] - least["val_nelbo"]
-        if rise <= 0:
+        if rise == 0:
             yield f"{phase}: the bound still fell at the last step; more steps may help."
+        elif rise < FLAT:
+            yield f"{phase}: the bound had come to a stand at the end."
         else:
             yield (
                 f"{phase}: the bound was lowest at step {least['phase_step']} and rose by "

@@ -21,9 +21,9 @@ def test_a_goal_is_met_missed_or_not_measured_and_the_hour_goes_before_the_minut
             Result("mdlm-pretrained-fixed", "sst2/cpu", 0.85, ()),
         ]
     )
-    assert "| `gpt2` | >= 84.0 % | 81.0 % | missed |" in text
-    assert "| `mdlm-pretrained-fixed` | >= 80.0 % | 85.0 %, profile `cpu` | met |" in text
-    assert "| 85.0 % (`mdlm-pretrained-fixed`), profile `cpu` | met |" in text
+    assert "| `gpt2` | >= 84.0 % | 81.00 % | missed |" in text
+    assert "| `mdlm-pretrained-fixed` | >= 80.0 % | 85.00 %, profile `cpu` | met |" in text
+    assert "| 85.00 % (`mdlm-pretrained-fixed`), profile `cpu` | met |" in text
     assert text.count("not measured") == sum(goal.tag == "imdb/gpu" for goal in GOALS)
     assert text.count("How `gpt2` learnt (sst2, profile `cpu-hour`)") == text.count("learnt") == 1
 
@@ -45,6 +45,11 @@ def test_a_curve_has_the_last_point_of_each_phase_and_says_where_it_turned() -> 
 def test_the_class_likelihood_is_not_said_to_overfit_the_bound_it_does_not_minimise() -> None:
     curve = [point("class-likelihood", step, float(step)) for step in (1, 2)]
     assert list(resultsgoals.turns(curve)) == []
+
+
+def test_a_rise_that_chance_explains_is_not_called_one() -> None:
+    curve = [point("train", step, nelbo) for step, nelbo in ((1, 6.0), (2, 5.0), (3, 5.005))]
+    assert list(resultsgoals.turns(curve)) == ["train: the bound had come to a stand at the end."]
 
 
 def test_a_row_is_the_mean_of_its_seeds_and_the_best_row_counts() -> None:
