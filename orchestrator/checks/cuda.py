@@ -69,12 +69,13 @@ def too_old(driver: str, cuda: str) -> bool:
 
 
 def check(
-    driver: str, torch: Torch | None, *, host: str, needs_gpu: bool, forward: bool
+    driver: str, torch: Torch | None, *, host: str, needs_gpu: bool, asked: bool, forward: bool
 ) -> list[Finding]:
     """A finding when torch would not see the host's GPUs.
 
-    It refuses a run that must have one (`needs_gpu`), unless a newer libcuda may stand in for the
-    driver's (`forward`).
+    It refuses a run that must have one (`needs_gpu`) and says itself what it imports (`asked`: by
+    its `setup.requirements`), unless a newer libcuda may stand in for the driver's (`forward`). A
+    torch that merely lies on the host may be of no use to the job.
     """
     if torch is None or torch.rocm:
         return []
@@ -87,7 +88,7 @@ def check(
         return []
     least = least_driver(torch.cuda)
     told = f"{torch} needs driver {least} or newer, {host} has {driver}: torch would find no GPU"
-    refuses = needs_gpu and not forward
+    refuses = needs_gpu and asked and not forward
     if forward:
         told += ", unless the libcuda under /usr/local/cuda*/compat is in use"
     severity = Severity.ERROR if refuses else Severity.WARNING

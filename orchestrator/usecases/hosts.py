@@ -185,7 +185,9 @@ def _driver(facts: Mapping[str, Any]) -> Iterator[Check]:
         return
     driver, forward = str(cards[0].get("driver")), bool(facts.get("forward"))
     for torch in filter(None, map(cuda.torch_of, facts.get("torch") or [])):
-        found = cuda.check(driver, torch, host="the host", needs_gpu=True, forward=forward)
+        found = cuda.check(
+            driver, torch, host="the host", needs_gpu=True, asked=False, forward=forward
+        )
         for finding in found:
             yield Check("warn", "driver", finding.message)
         if not found:

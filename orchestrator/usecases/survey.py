@@ -102,7 +102,8 @@ def _driver(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Fin
     if cards and spec.resources.gpus_max:
         yield from cuda.check(
             str(cards[0].get("driver")), cuda.torch_of(facts.get("torch")), host=host.name,
-            needs_gpu=spec.resources.gpus_min > 0, forward=bool(facts.get("forward")),
+            needs_gpu=spec.resources.gpus_min > 0, asked=spec.requirements is not None,
+            forward=bool(facts.get("forward")),
         )  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from remote import environment
+from remote.layout import Layout
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import TRAIN, Desk, assert_clear
 
@@ -61,14 +63,22 @@ def test_a_driver_older_than_torchs_cuda_refuses_check_and_submit(
     machine: Machine, new_desk: MakeDesk
 ) -> None:
     machine.has("470.57.02", "12.4")
-    desk = desk_on(machine, new_desk, resources={"gpus": 1})
+    setup = {"requirements": "requirements.txt"}
+    desk = desk_on(machine, new_desk, resources={"gpus": 1}, setup=setup)
+    (desk.project / "requirements.txt").write_text("torch==2.5.1\n")
+    layout = Layout(str(desk.home / ".orch"))
+    made = Path(environment.place_of(layout, b"torch==2.5.1\n"))  # as a run before this one did
+    made.mkdir(parents=True)
+    (made / "bin").symlink_to(machine.folder)
+    (made / environment.COMPLETE).touch()
     words = ["torch 2.5.1 (CUDA 12.4)", "needs driver 525.60.13 or newer, box has 470.57.02"]
     assert_clear(desk.orch("submit", "train", code=5), *words)
     assert desk.rows() == []
-    told = desk.orch("check", "train", "--host", "box", code=5).stdout
-    assert all(word in told for word in words)
-    ((level, text),) = driver_checks(desk)
-    assert level == "warn" and "needs driver 525.60.13" in text
+    shown = desk.orch("check", "train", "--host", "box", code=5).stdout
+    assert all(word in shown for word in words)
+    told = driver_checks(desk)  # of the host's python and of the environment
+    assert len(told) == 2
+    assert all(level == "warn" and "needs driver 525.60.13" in text for level, text in told)
 
 
 def test_a_driver_of_the_same_major_release_is_enough(machine: Machine, new_desk: MakeDesk) -> None:
@@ -79,11 +89,12 @@ def test_a_driver_of_the_same_major_release_is_enough(machine: Machine, new_desk
     assert level == "ok" and text.startswith("525.60.13 runs torch 2.5.1 (CUDA 12.8)")
 
 
-def test_a_run_that_may_do_without_a_gpu_is_warned_and_goes_on(
-    machine: Machine, new_desk: MakeDesk
+@pytest.mark.parametrize("gpus", [1, "0-1"])
+def test_a_run_that_may_do_without_this_torch_is_warned_and_goes_on(
+    machine: Machine, new_desk: MakeDesk, gpus: object
 ) -> None:
     machine.has("470.57.02", "13.0")
-    desk = desk_on(machine, new_desk, resources={"gpus": "0-1"})
+    desk = desk_on(machine, new_desk, resources={"gpus": gpus})
     run_id = desk.submit("train")
     desk.orch("wait")
     found = {each["rule"]: each["severity"] for each in desk.show(run_id)["findings"]}

@@ -177,8 +177,8 @@ def test_what_the_host_lacks_is_found_before_a_submit(new_desk: MakeDesk) -> Non
 
 
 GPU = """#!/bin/sh
-echo "0, GPU-1, A100, 20000, 24000, 99, 550.1"
-echo "1, GPU-2, A100, 100, 24000, 0, 550.1"
+echo "0, GPU-1, A100, 20000, 24000, 99, 999.1"
+echo "1, GPU-2, A100, 100, 24000, 0, 999.1"
 """
 
 

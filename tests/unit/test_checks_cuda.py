@@ -32,15 +32,18 @@ def test_of_what_is_not_known_nothing_is_concluded(driver: str, version: str) ->
     assert not cuda.too_old(driver, version)
 
 
-def found(torch: Torch | None, *, needs: bool = True, forward: bool = False) -> list[Severity]:
-    told = cuda.check("470.57.02", torch, host="box", needs_gpu=needs, forward=forward)
+def found(
+    torch: Torch | None, *, needs: bool = True, asked: bool = True, forward: bool = False
+) -> list[Severity]:
+    told = cuda.check("470.57.02", torch, host="box", needs_gpu=needs, asked=asked, forward=forward)
     return [each.severity for each in told]
 
 
-def test_only_a_run_that_must_have_a_gpu_is_refused() -> None:
+def test_only_a_run_that_must_have_a_gpu_and_asks_for_this_torch_is_refused() -> None:
     new = Torch("/usr/bin/python3", "2.5.1", "12.4")
     assert found(new) == [Severity.ERROR]
     assert found(new, needs=False) == [Severity.WARNING]
+    assert found(new, asked=False) == [Severity.WARNING]
     assert found(new, forward=True) == [Severity.WARNING]
     assert found(Torch("p", "1.13.1", "11.7")) == []
 
