@@ -24,13 +24,13 @@ def main() -> int:
         return not holds
     began = time.monotonic()
     workers = os.cpu_count() or 1
-    size = -(-chosen.seeds // (workers * 4))
+    size = -(-chosen.seeds // (workers * 25))
     parts = [
         range(at, min(at + size, chosen.first + chosen.seeds))
         for at in range(chosen.first, chosen.first + chosen.seeds, size)
     ]
     total: Counter[str] = Counter()
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=plain) as pool:
         for part in as_completed([pool.submit(played, each) for each in parts]):
             broken, told, kinds = part.result()
             total.update(kinds)
@@ -42,6 +42,12 @@ def main() -> int:
     print(f"{total.pop('histories')} histories in {time.monotonic() - began:.1f} s")
     print(", ".join(f"{count} {kind}" for kind, count in sorted(total.items())))
     return 0
+
+
+def plain() -> None:
+    """Few variables: the agent copies its environment for each session."""
+    for name in os.environ.keys() - {"PATH", "HOME", "LANG"}:
+        del os.environ[name]
 
 
 if __name__ == "__main__":

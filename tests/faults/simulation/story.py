@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -163,9 +162,6 @@ class Story:
         self.ledger = Ledger(Database(fixed.connection, folder / "ledger.db", readonly=False))
         self.desk = Desk(self.world, self.host, Observed(self.ledger, self.host), folder)
         self.bodies: list[dict[str, Any]] = []
-
-    def close(self) -> None:
-        shutil.rmtree(self.folder)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -368,11 +364,10 @@ class Story:
             assert str(run.accuracy) in str(job.metrics), f"I5: {told} {run.accuracy}"
 
 
-def play(seed: int, fixed: Fixed) -> list[str]:
-    """The history of `seed`; AssertionError (with `history` on it) when an invariant broke."""
-    shared = Path("/dev/shm")
-    place = tempfile.mkdtemp(prefix="orch-sim-", dir=shared if shared.is_dir() else None)
-    story = Story(seed, fixed, Path(place))
+def play(seed: int, fixed: Fixed, place: Path) -> list[str]:
+    """The history of `seed`, its files left in a folder of `place`; AssertionError (with `history`
+    on it) when an invariant broke."""
+    story = Story(seed, fixed, Path(tempfile.mkdtemp(dir=place)))
     try:
         with installed(story.host), story.installed():
             story.play()
@@ -380,6 +375,4 @@ def play(seed: int, fixed: Fixed) -> list[str]:
     except BaseException as exc:
         exc.history = story.world.log  # type: ignore[attr-defined]
         raise
-    finally:
-        story.close()
     return story.world.log
