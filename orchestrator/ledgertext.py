@@ -36,7 +36,7 @@ def verify_text(checks: Sequence[Check], style: Style = PLAIN) -> str:
     levels = [c.level for c in checks]
     counts = ", ".join(f"{levels.count(word)} {word}" for word in ("ok", "unproven", "differs"))
     runs = len({c.run_id for c in checks if c.run_id})
-    return f"{table}{runs} runs: {counts}\n"
+    return f"{table}{len(checks)} checks of {runs} runs: {counts}\n"
 
 
 def added_document(made: Added) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def _reference(run: Run) -> b.Section | None:
         blocks.append(b.Text("No key is missing and none differs.", "good"))
     extra = [each for each in keyed if each not in strong]
     if extra:
-        blocks.append(b.Details(f"{len(extra)} more keys", [_findings_table(extra)]))
+        word = "key" if len(extra) == 1 else "keys"
+        blocks.append(b.Details(f"{len(extra)} more {word}", [_findings_table(extra)]))
     if others:
         order = sorted(others, key=lambda each: _SEVERITIES.get(str(each.get("severity")), 9))
         blocks.append(b.Items([_finding_words(each) for each in order]))
