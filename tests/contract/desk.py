@@ -146,6 +146,13 @@ def of_run(run_id: str) -> list[int]:
     return processes.with_environment("ORCH_RUN_ID", run_id)
 
 
+def job_of(run_id: str) -> int:
+    """The first process of the run's job: the one that no other started. Pids may have wrapped."""
+    until(lambda: of_run(run_id))
+    every = of_run(run_id)
+    return next(pid for pid in every if processes.parent_of(pid) not in every)
+
+
 def supervisor_of(run_folder: Path) -> int:
     """The pid of a run's supervisor, from the file it wrote."""
     path = run_folder / "supervisor.json"

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, Desk, of_run, supervisor_of, until
+from tests.contract.desk import TRAIN, Desk, job_of, of_run, supervisor_of, until
 from tests.helpers import processes
 
 HELD = "echo up; until test -e ../go; do sleep 0.05; done; "
@@ -39,7 +39,7 @@ def test_f23_a_job_that_lost_its_supervisor_is_watched_again_and_ends_as_it_ends
     desk = new_desk({"train": {**TRAIN, "command": HELD + "python3 work.py"}})
     run_id, place = begun(desk, "train")
     killed = without_supervisor(place)
-    job = min(of_run(run_id))
+    job = job_of(run_id)
     shown = desk.show(run_id)
     assert (shown["state"], shown["verdict"]) == ("running", None)
     assert "unowned" in [event["kind"] for event in shown["events"]]

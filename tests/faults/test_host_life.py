@@ -18,7 +18,7 @@ import pytest
 from orchestrator.usecases import hosts
 from remote import files
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import TRAIN, assert_clear, is_root, of_run, supervisor_of, until
+from tests.contract.desk import TRAIN, assert_clear, is_root, job_of, of_run, supervisor_of, until
 from tests.contract.terminal import attached
 from tests.faults.hosts import Python
 from tests.faults.truth import MARK, assert_truthful, host_root
@@ -75,7 +75,7 @@ def test_f22_a_job_killed_for_memory_is_oom_and_one_killed_by_hand_is_not(
     assert shown["verdict"] == "oom"
     assert "memory" in " ".join(shown["outcome_reasons"])
     run_id = desk.submit("sleep")
-    os.kill(min(of_run(run_id)), signal.SIGKILL)
+    os.kill(job_of(run_id), signal.SIGKILL)
     desk.orch("wait", run_id, code=1)
     assert (desk.show(run_id)["verdict"], desk.show(run_id)["signal"]) == ("killed", 9)
 
@@ -88,7 +88,7 @@ def test_f25_a_process_that_cannot_die_keeps_its_run_from_being_called_cancelled
     desk = new_desk({"sleep": SLEEPER})
     run_id = desk.submit("sleep")
     until(lambda: len(of_run(run_id)) >= 2)
-    stuck = max(of_run(run_id))
+    stuck = next(pid for pid in of_run(run_id) if pid != job_of(run_id))
     (freezer / "cgroup.procs").write_text(str(stuck))
     (freezer / "freezer.state").write_text("FROZEN")
     cancel = desk.start("cancel", run_id)

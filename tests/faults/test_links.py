@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import time
@@ -17,7 +16,7 @@ from orchestrator.transport.base import Agent
 from remote import wire
 from tests.contract import liar
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, until
+from tests.contract.desk import Desk, job_of, until
 from tests.faults.truth import MARK, marks
 from tests.helpers import processes
 from tests.helpers.proxy import Direction, Proxy
@@ -66,9 +65,7 @@ def test_f07_a_restarted_sshd_is_reconnected_to_and_the_run_does_not_notice(
     tail = desk.start("tail")
     assert tail.stdout
     assert tail.stdout.readline() == "begun\n"
-    place = server.root_dir / "runs" / run_id / "job.json"
-    until(place.exists)
-    leader = json.loads(place.read_text())["pid"]
+    leader = job_of(run_id)
     server.stop_listener()
     server.kill_sessions()
     time.sleep(0.5)  # for a while nobody listens
