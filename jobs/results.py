@@ -1,10 +1,12 @@
 """docs/results.md from runs in the ledger, and the runs that it still lacks.
 
-    python -m jobs.results                                    render what the ledger has
+    python -m jobs.results                                    render what was measured
     python -m jobs.results --run --data sst2 --profile cpu    submit what is missing first
 
 Rows are runs with the tag results=DATA/PROFILE. Everything goes through the command `orch`: what
-stands on the page came out of the ledger, with its config hash, and out of the fetched metrics.
+stands on the page came out of a ledger, with its config hash, and out of the fetched metrics. What
+the page needs of each run is kept in docs/results/runs.json, so that ledgers of several machines
+add up; of a row and seed the newest run counts.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ from jobs import resultspage
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
-COST = ROOT / "results" / "bench-training.json"
 # What a submit or a fetch may end with and still have told us something: 1, 7 are verdicts.
 TOLD = (0, 1, 7)
 
@@ -56,42 +57,51 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--job", action="append", help="only these rows")
     parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args(argv)
+    folder = args.page.with_suffix("")
+    kept = folder / "runs.json"
     if args.run:
         for seed in args.seed or [1]:
             for row in ROWS:
                 if not args.job or row.job in args.job:
-                    submit(row, args.data, args.profile, seed, args.host)
-    cost = json.loads(COST.read_text(encoding="utf8")) if COST.is_file() else None
-    found = list(measured())
-    args.page.write_text(resultspage.page(found, cost), encoding="utf8")
-    print(f"{args.page}: {len(found)} runs", file=sys.stderr)
+                    submit(row, args.data, args.profile, seed, args.host, known(kept))
+    runs = known(kept)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n", encoding="utf8")
+    cost = _read(folder / "cost.json") if (folder / "cost.json").is_file() else None
+    args.page.write_text(resultspage.page(runs, cost), encoding="utf8")
+    print(f"{args.page}: {len(runs)} runs", file=sys.stderr)
     return 0
 
 
-def submit(row: Row, data: str, profile: str, seed: int, host: str) -> None:
-    """The row's run is in the ledger with its results here; nothing is run that already is."""
+def known(kept: Path) -> list[resultspage.Run]:
+    """Of each row and seed the newest run, of those kept and those in this ledger."""
+    before = json.loads(kept.read_text(encoding="utf8")) if kept.is_file() else []
+    return newest([*(resultspage.Run(**run) for run in before), *measured()])
+
+
+def newest(runs: Iterable[resultspage.Run]) -> list[resultspage.Run]:
+    """One run for each job, tag and seed; ids sort by time."""
+    found = {(run.job, run.tag, run.seed): run for run in sorted(runs, key=lambda r: r.run_id)}
+    return [found[key] for key in sorted(found)]
+
+
+def submit(
+    row: Row, data: str, profile: str, seed: int, host: str, runs: Sequence[resultspage.Run]
+) -> None:
+    """The row's run is in the ledger with its results here, unless `runs` has one of its config."""
     tag = f"{data}/{profile}"
-    for run in measured():
-        if (run.job, run.tag, run.seed) == (row.job, tag, seed):
-            print(f"{row.job} {tag} seed {seed}: there already, {run.run_id}", file=sys.stderr)
-            return
     settings = [f"data.name={data}", f"seed={seed}"]
     if row.table and profile != "cpu-hour":
         settings.append("eval.table=true")
-    argv = [
-        "submit",
-        row.job,
-        "--profile",
-        profile,
-        "--host",
-        host,
-        "-f",
-        "--tag",
-        f"results={tag}",
-    ]
+    argv = ["submit", row.job, "--profile", profile, "--host", host, "--tag", f"results={tag}"]
     argv += [part for setting in settings for part in ("--set", setting)]
-    run_id = orch(*argv, *(["--force"] if row.force else [])).split()[0]
-    orch("fetch-results", run_id)
+    argv += ["--force"] if row.force else []
+    wanted = json.loads(orch(*argv, "--dry-run", "--json"))["config_hash"]
+    for run in runs:
+        if (run.job, run.tag, run.seed, run.config_hash) == (row.job, tag, seed, wanted):
+            print(f"{row.job} {tag} seed {seed}: there already, {run.run_id}", file=sys.stderr)
+            return
+    orch("fetch-results", orch(*argv, "-f").split()[0])
 
 
 def measured() -> Iterator[resultspage.Run]:

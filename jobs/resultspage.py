@@ -43,10 +43,10 @@ MODELS = [
 TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu", "selfmade/cpu"]
 HEAD = """# Results
 
-Written by `make results` out of the ledger: every row is a run, named by its config hash, and
-no figure is typed in by hand. Intervals are Wilson's, 95 %, of the texts; they do not hold the
-spread between seeds. No setting was chosen on test. Minutes are wall time on a machine that other
-programs may have used as well.
+Written by `make results` out of the ledger: every row is a run, named by its config hash, and no
+figure is typed in by hand ([results/](results/) keeps what each run told). Intervals are Wilson's,
+95 %, of the texts; they do not hold the spread between seeds. No setting was chosen on test.
+Minutes are wall time on a machine that other programs may have used as well.
 """
 
 
@@ -183,7 +183,9 @@ def _line(what: str, runs: Sequence[Run], of: Callable[[Run], Mapping[str, Any]]
 
 def _cost(cost: Mapping[str, Any] | None) -> str:
     if cost is None:
-        return "Not measured yet: `python -m tests.bench.training --write`.\n"
+        return (
+            "Not measured yet: `python -m tests.bench.training --write docs/results/cost.json`.\n"
+        )
     train, judge = cost["training"], cost["evaluation"]
     lines = [
         f"Against the reference implementation's recipe, written as a baseline in `tests/bench` "

@@ -1,6 +1,6 @@
 """What training and evaluating cost, against the reference implementation's recipe.
 
-    python -m tests.bench.training [--write results/bench-training.json] [--only evaluation]
+    python -m tests.bench.training [--write docs/results/cost.json] [--only evaluation]
 
 The recipe, after the facts of the two reference repositories: scores of the whole vocabulary at
 every position, texts padded to the model's length and the padding attended, and for evaluation the

@@ -45,16 +45,16 @@ def test_a_tagged_run_becomes_its_row_its_ablation_and_its_goal(tmp_path: Path) 
     run = json.loads(orch("show", JOB, "--json"))
 
     page = tmp_path / "results.md"
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.results", "--page", str(page)],
-        cwd=ROOT,
-        env=orch_env(home, {"ORCH_PROJECT": str(project)}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    text = page.read_text()
+
+    def written(home: Path) -> str:
+        argv = [sys.executable, "-m", "jobs.results", "--page", str(page)]
+        env = orch_env(home, {"ORCH_PROJECT": str(project)})
+        done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return page.read_text()
+
+    text = written(home)
+    assert written(tmp_path / "another machine") == text
     accuracy, config = f"{100 * run['accuracy']:.1f} %", run["config_hash"][:11]
     exactly = f"{100 * run['metrics']['accuracy']:.2f} %"
     rows = text[text.index("## All models: imdb, profile `gpu`") : text.index("## Goals")]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs import resultspage
+from jobs import results, resultspage
 from jobs.resultspage import Run
 
 
@@ -86,6 +89,21 @@ def test_seeds_of_a_row_are_counted_and_variants_are_rows() -> None:
     )
     assert "Not measured yet: baselines" in text
     assert "mdlm-conditional: class_likelihood" in text
+
+
+def test_what_another_machine_measured_stays_until_the_same_row_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "runs.json"
+    monkeypatch.setattr(results, "measured", lambda: iter(()))
+    assert results.known(kept) == []
+    old = [run("gpt2", 0.7), run("baselines", 0.8), run("gpt2", 0.75, seed=2)]
+    kept.write_text(json.dumps([asdict(each) for each in old]))
+    again = replace(run("gpt2", 0.9), run_id="gpt2-1-later")
+    monkeypatch.setattr(results, "measured", lambda: iter([again]))
+    found = results.known(kept)
+    assert [each.run_id for each in found] == ["baselines-1", "gpt2-1-later", "gpt2-2"]
+    assert [each.metrics["accuracy"] for each in found] == [0.8, 0.9, 0.75]
 
 
 @pytest.mark.torch
