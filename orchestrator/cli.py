@@ -33,10 +33,7 @@ host_app = typer.Typer(help="Hosts: list them, pin their keys.", no_args_is_help
 ledger_app = typer.Typer(help="The ledger as a whole.", no_args_is_help=True)
 app.add_typer(host_app, name="host", rich_help_panel=None)
 app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
-account.register(app)
-listing.register(app)
-agreement.register(app, ledger_app)
-ledger.register(ledger_app)
+# In the order of a day's work, which is that of `orch --help`.
 for command in (
     project.init,
     project.jobs,
@@ -44,19 +41,30 @@ for command in (
     starting.submit,
     following.tail,
     following.wait,
+    listing.ls,
     runs.show,
+    now.top,
+    now.gpus,
+    runs.fetch_results,
+    account.compare,
+    account.report,
+    account.tensorboard,
     runs.cancel,
     starting.resume,
     starting.retry,
-    runs.fetch_results,
     following.attach,
+    listing.tag,
+    listing.note,
+    agreement.reconcile,
     hosts.doctor,
-    now.top,
-    now.gpus,
 ):
     app.command()(command)
 host_app.command("ls")(hosts.host_list)
 host_app.command("trust")(hosts.host_trust)
+ledger_app.command()(ledger.export)
+ledger_app.command()(ledger.verify)
+ledger_app.command("import")(ledger.take_in)
+ledger_app.command("rebuild")(agreement.ledger_rebuild)
 
 
 def main() -> None:

@@ -11,12 +11,6 @@ from orchestrator.commands.arguments import Json, RunArg, Text
 from orchestrator.console import context, fail_softly
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(compare)
-    app.command()(report)
-    app.command()(tensorboard)
-
-
 @fail_softly
 def compare(
     runs: Annotated[
@@ -28,7 +22,7 @@ def compare(
     all_: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,
     json: Json = False,
 ) -> None:
-    """What differs between runs: config, code, environment, data, results."""
+    """What differs between runs, from config to results."""
     from orchestrator import compare as pure
     from orchestrator import comparetext, output, render
     from orchestrator.usecases.compare import compare as run_compare
@@ -56,7 +50,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """A self-contained account of a run as HTML and as Markdown; prints the files' names."""
+    """Write a run's report as HTML and Markdown. Prints the files' names."""
     from orchestrator import output as out
     from orchestrator import render
     from orchestrator.usecases.report import report as run_report
@@ -80,7 +74,7 @@ def tensorboard(
         typer.Option("--port", min=1, max=65535, help="Default: TensorBoard's own."),
     ] = None,
 ) -> None:
-    """Fetch runs' event files and show them in TensorBoard; fetch on while a run goes on."""
+    """Show runs in TensorBoard. Fetches their event files, on and on while a run goes on."""
     from orchestrator.usecases.tensorboard import serve
 
     ctx = context()

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from orchestrator.usecases.hostwide import HostAccount
 
 
-def register(app: typer.Typer, ledger_app: typer.Typer) -> None:
-    app.command()(reconcile)
-    ledger_app.command("rebuild")(ledger_rebuild)
-
-
 @fail_softly
 def reconcile(
     runs: Annotated[
@@ -35,7 +30,7 @@ def reconcile(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Ask the hosts what really happened to open runs, and write it down."""
+    """Ask the hosts what became of open runs, and write it down."""
     from orchestrator.usecases.hostwide import reconcile as run_reconcile
 
     ctx = context()
@@ -56,7 +51,7 @@ def ledger_rebuild(
     ] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Make the ledger whole from the run directories on the hosts; a damaged one is kept aside."""
+    """Make the ledger anew from the hosts. A damaged one is kept aside."""
     from orchestrator.usecases.hosts import known_hosts
     from orchestrator.usecases.hostwide import reconcile as run_reconcile
     from orchestrator.usecases.rebuild import fresh_ledger

@@ -58,7 +58,7 @@ def tail(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The log's bytes as they are.")] = False,
 ) -> None:
-    """The log of a run from its start, then live; of several, line by line behind their names.
+    """The log of runs, from its start, then live. Of several, line by line behind their names.
 
     Ctrl-C leaves; the runs go on.
     """
@@ -127,7 +127,7 @@ def wait(
 
 @fail_softly
 def attach(run: RunArg = None) -> None:
-    """Enter the run's tmux or screen session; leaving it does not end the run."""
+    """Enter a run's tmux or screen session. Leaving it does not end the run."""
     import os
 
     from orchestrator.errors import OrchError

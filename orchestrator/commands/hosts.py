@@ -18,7 +18,7 @@ def doctor(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Test what will bite later: ssh, python, tmux, logout, disk, GPUs, clock."""
+    """Test a host for what bites later. ssh, python, tmux, logout, disk, GPUs, clock."""
     from orchestrator import output, render
     from orchestrator.usecases.hosts import doctor as run_doctor
 
@@ -35,7 +35,7 @@ def doctor(
 
 @fail_softly
 def host_list(json: Json = False) -> None:
-    """The hosts that can be named: `local`, orch.yaml's, the ssh config's aliases."""
+    """The hosts that can be named. `local`, orch.yaml's, the ssh config's aliases."""
     from orchestrator import output, render
     from orchestrator.usecases.hosts import known_hosts
 

@@ -13,12 +13,6 @@ from orchestrator.console import context, fail_softly
 Runs = Optional[list[str]]  # noqa: UP045
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(export)
-    app.command()(verify)
-    app.command("import")(take_in)
-
-
 @fail_softly
 def export(
     format_: Annotated[str, typer.Option("--format", help="csv, json or mlflow.")] = "csv",
@@ -29,7 +23,7 @@ def export(
     all_: Annotated[bool, typer.Option("--all", help="Runs of every project.")] = False,
     json: Json = False,
 ) -> None:
-    """Every run with its config, as CSV or JSON, or into an MLflow tracking store."""
+    """Every run as CSV or JSON, or into an MLflow store."""
     from orchestrator import render
     from orchestrator.usecases import export as usecase
 
@@ -57,7 +51,7 @@ def verify(
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hosts.")] = False,
     json: Json = False,
 ) -> None:
-    """Each row against its evidence: config hash, host's records, fetched files."""
+    """Hold each row against its evidence. Config hash, host's records, fetched files."""
     from orchestrator import ledgertext, output, render
     from orchestrator.usecases.verify import DIFFERS
     from orchestrator.usecases.verify import verify as run_verify
@@ -76,7 +70,7 @@ def take_in(
     file: Annotated[str, typer.Argument(help="Another ledger.db; it is not changed.")],
     json: Json = False,
 ) -> None:
-    """Add the runs of another ledger, with their timelines; runs known here stay."""
+    """Add the runs of another ledger. Runs known here stay."""
     from orchestrator import ledgertext, output, render
     from orchestrator.usecases.takein import take_in as run_take_in
 

@@ -13,14 +13,8 @@ from orchestrator.console import context, fail_softly
 Texts = Optional[list[str]]  # noqa: UP045
 
 
-def register(app: typer.Typer) -> None:
-    app.command("ls")(list_runs)
-    app.command()(tag)
-    app.command()(note)
-
-
 @fail_softly
-def list_runs(
+def ls(
     job: Annotated[Text, typer.Option("--job", help="Only this job's runs.")] = None,
     host: Annotated[
         Texts, typer.Option("--host", help="On this host.", autocompletion=complete.hosts)

@@ -28,7 +28,7 @@ def gpus(
     ] = None,
     json: Json = False,
 ) -> None:
-    """The hosts' GPUs, the run that leases each, and who else computes on it."""
+    """The hosts' GPUs, and who computes on each."""
     from orchestrator import boardtext, output, render
     from orchestrator.usecases.board import Board
 
@@ -56,7 +56,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print it once, and leave.")] = False,
     json: Json = False,
 ) -> None:
-    """A live screen: open runs, GPUs, what ended in the last 12 hours. q or Ctrl-C leaves.
+    """A live screen of open runs, GPUs and what ended lately. q or Ctrl-C leaves.
 
     Without a terminal it is printed once.
     """

@@ -51,7 +51,7 @@ def check(
     canary: Annotated[bool, typer.Option("--canary", help="Run the canary on the host.")] = False,
     json: Json = False,
 ) -> None:
-    """Preflight without starting: spec, config against reference, history, the canary if asked."""
+    """Everything a submit checks, without starting. With --canary, that too."""
     from orchestrator import output, render
     from orchestrator.usecases.check import check as run_check
 

@@ -43,7 +43,7 @@ def cancel(run: RunNeeded, json: Json = False) -> None:
 
 @fail_softly
 def fetch_results(runs: RunList = None, json: Json = False) -> None:
-    """Pull result folders, verified and resumable; record the accuracy."""
+    """Pull results, verified and resumable; record the accuracy."""
     from orchestrator import output, render, runtext
     from orchestrator.usecases.fetch import fetch
     from orchestrator.usecases.settle import exit_code_of

@@ -54,7 +54,7 @@ def submit(
         bool, typer.Option("--json", help="With --dry-run: one JSON document on stdout.")
     ] = False,
 ) -> None:
-    """Check, freeze the code, send it, start the run detached. Prints the run id."""
+    """Check, send the code, start a run detached. Prints the run id."""
     from orchestrator import names
     from orchestrator.errors import UsageError
     from orchestrator.usecases.submit import Request
@@ -130,7 +130,7 @@ def _submit(
 
 @fail_softly
 def resume(run: RunNeeded, follow: Follow = False) -> None:
-    """Go on with a run that ended badly, from the job's own checkpoint: its next attempt."""
+    """Go on with a run that ended badly, from its checkpoint. Its next attempt."""
     from orchestrator import output, render
     from orchestrator.usecases.resume import resume as run_resume
 
@@ -157,7 +157,7 @@ def retry(
     tag: Tags = None,
     note: Note = None,
 ) -> None:
-    """A new run of the same job, profile and overrides; it supersedes the old one."""
+    """Run a run's job again with the same settings. The new run supersedes the old one."""
     from orchestrator import names
     from orchestrator.usecases.retry import request_for
 
