@@ -109,20 +109,22 @@ fuzz: venv ## frames, requests, specs, metrics, manifests, results: 102 000 case
 	  -o faulthandler_timeout=7200 $(PYTEST_ARGS)
 
 # The programs the tests run besides python. As root with apt the missing ones are installed
-# (RUNLEVEL=1: without starting a service); otherwise their lanes are named and skipped.
+# (RUNLEVEL=1: without starting a service; --no-remove: whatever init there is stays); otherwise
+# their lanes are named and skipped.
 test-tools:
 	@missing=; lanes=; \
-	need() { PATH="$$PATH:/usr/sbin:/sbin" command -v "$$1" >/dev/null 2>&1 || { \
+	need() { PATH="$$PATH:/usr/sbin:/sbin" command -v "$$1" >/dev/null 2>&1 || test -e "$$1" || { \
 	  missing="$$missing $$2"; lanes="$$lanes $$3"; }; }; \
 	need sshd openssh-server ssh; need ssh openssh-client ssh; need rsync rsync ssh; need strace strace tracing; \
 	need tmux tmux sessions; need screen screen sessions; \
 	need fish fish shells; need tcsh tcsh shells; \
+	need /usr/lib/systemd/user/dbus.socket dbus-user-session logins; \
 	test -n "$$missing" || exit 0; \
 	if test "`id -u`" = 0 && command -v apt-get >/dev/null 2>&1; then \
 	  echo "installing$$missing"; \
 	  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
 	  { apt-get -qq update && \
-	    apt-get -qq install -y --no-install-recommends $$missing; } >/dev/null </dev/null && exit 0; \
+	    apt-get -qq install -y --no-install-recommends --no-remove $$missing; } >/dev/null </dev/null && exit 0; \
 	  echo "note: apt-get failed" >&2; \
 	fi; \
 	echo "note: not installed:$$missing; lanes that need them will be skipped:$$lanes" >&2

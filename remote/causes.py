@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import List, NamedTuple, Optional, Tuple
 
 from remote import logind
+
+LOGIND_LATE = 1.0  # seconds, see is_logout
 
 
 class End(NamedTuple):
@@ -112,8 +115,25 @@ def _full_disk(log: str) -> List[Tuple[str, str]]:
 
 def of_termination() -> End:
     """Who asked the supervisor to end: logind, at the end of its login, or somebody else."""
-    if logind.kills_at_logout(logind.user_name()) and logind.login_is_closing():
+    if is_logout():
         told = "logind ended it at logout (KillUserProcesses=yes); `orch doctor` tells more"
         return End("killed", "logout", reasons=(told,))
     told = "its supervisor was asked to end (a shutdown?)"
     return End("killed", "terminated", reasons=(told,))
+
+
+def is_logout() -> bool:
+    """Logind ends this process's login and all that runs in it.
+
+    It notes that down after it has asked for the signals, so they can be here first.
+    """
+    if not logind.kills_at_logout(logind.user_name()):
+        return False
+    end = time.monotonic() + LOGIND_LATE
+    while logind.login() is not None:
+        if logind.login_is_closing():
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.02)
+    return False

@@ -228,6 +228,8 @@ class Supervisor:
             self.aside.reap()
             ended = self.leader.ending(pid) if pid is not None else None
             if ended is not None:
+                if ended.code != 0 and causes.is_logout():
+                    raise Ended(self._asked_to_end())  # the job may go before us
                 return ended
             pause = 3600.0 if self.poll is None else self.poll
             for limit in (end, self.deadline, self.sentry.due if self.sentry else None):

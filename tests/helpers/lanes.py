@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.helpers import machine
 from tests.helpers.programs import find_program
 
 
@@ -96,5 +97,6 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "mlflow": _mlflow,
     "py38": _py38,
     "tracing": _tracing,
+    "logins": machine.why_not,
     "slow": lambda: None,
 }

@@ -298,15 +298,16 @@ class PrivateSshd:
             log_from = len(self.log())
             log = self.base / "sshd.log"
             argv = [require_program("sshd"), "-D", "-f", str(config), "-E", str(log)]
-            # What it says before it opens its log, a bad keyword for one, belongs there too.
-            with log.open("ab") as early:
-                self._listener = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=early, stderr=early
-                )
+            self._listener = self._execute(argv, log)
             if self._answers(log_from):
                 return
             self.stop_listener()
         raise RuntimeError(f"sshd did not start on port {self.port}:\n{self.log()}")
+
+    def _execute(self, argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+        # What it says before it opens its log, a bad keyword for one, belongs there too.
+        with log.open("ab") as early:
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=early, stderr=early)
 
     def _answers(self, log_from: int, deadline_s: float = 10.0) -> bool:
         until = time.monotonic() + deadline_s

@@ -74,6 +74,7 @@ def test_f21_who_ended_the_supervisor_is_told_by_logind_files(
     assert logind.kills_at_logout("ada") is True
     assert logind.kills_at_logout("root") is False
     monkeypatch.setattr(logind, "user_name", lambda: "ada")
+    monkeypatch.setattr(causes, "LOGIND_LATE", 0.1)
     assert causes.of_termination().cause == "terminated", "the login is still open"
     (host / "sessions" / "12").write_text("STATE=closing\n")
     assert causes.of_termination().cause == "logout"
