@@ -16,7 +16,7 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Two runs or more: ids, pieces of ids, job names.", autocompletion=complete.runs
+            help="Two runs or more, such as: train~1 train.", autocompletion=complete.runs
         ),
     ],
     all_: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,

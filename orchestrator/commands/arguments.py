@@ -12,14 +12,15 @@ Text = Optional[str]  # noqa: UP045 - typer resolves these at run time, also on 
 RunArg = Annotated[
     Text,
     typer.Argument(
-        help="A run id, a prefix or suffix of one, or a job name; nothing: the latest run.",
+        help="A run id, a piece of one, or a job name (job~1: the run before); default: latest.",
         autocompletion=complete.runs,
     ),
 ]
 RunNeeded = Annotated[
     str,
     typer.Argument(
-        help="A run id, a prefix or suffix of one, or a job name.", autocompletion=complete.runs
+        help="A run id, a piece of one, or a job name (job~1: the run before).",
+        autocompletion=complete.runs,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

@@ -14,8 +14,9 @@ _SHOWN = 10
 def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
     """The run that `selector` means; the latest of the project (or of all) for None.
 
-    In this order: a run id, the name of a job of the project (its latest run), the start of one id,
-    the end of one id. An id of the project comes before those of others.
+    In this order: a run id, the name of a job of the project (its latest run; `job~2`: the one two
+    runs before that), the start of one id, the end of one id. An id of the project comes before
+    those of others.
     NotFound when nothing matches, or more than one id does.
     """
     if selector is None:
@@ -26,6 +27,9 @@ def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
     by_job = ledger.latest(project, selector)
     if by_job is not None:
         return by_job
+    earlier = _earlier(ledger, selector, project)
+    if earlier is not None:
+        return earlier
     scopes = (project, None) if project is not None else (None,)
     for piece in _pieces(selector):
         for scope in scopes:
@@ -35,6 +39,21 @@ def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
             if ids:
                 raise _ambiguous(selector, ids)
     raise _nothing(ledger, selector, project)
+
+
+def _earlier(ledger: Reader, selector: str, project: str | None) -> Run | None:
+    """What `job~N` means; None when `selector` is not of that form, or no such job has a run."""
+    job, tilde, text = selector.partition("~")
+    back = int(text or "1") if text.isascii() and (text or "1").isdigit() and len(text) < 7 else -1
+    if not job or not tilde or back < 0:
+        return None
+    runs = ledger.runs(project=project, job=job, limit=back + 1)
+    if runs and len(runs) <= back:
+        raise NotFound(
+            f"{selector!a}: job {job} has only {len(runs)} run{'s' * (len(runs) > 1)}",
+            hint=f"`orch ls --job {job}` lists them",
+        )
+    return runs[back] if runs else None
 
 
 def _pieces(selector: str) -> Iterable[dict[str, str]]:

@@ -40,6 +40,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         (FOREIGN, FOREIGN),
         ("train", THIRD),
         ("other", SECOND),
+        ("train~0", THIRD),
+        ("train~1", FIRST),
+        ("train~", FIRST),
         ("20261123-091930", SECOND),
         ("20261125", FOREIGN),
         ("bbbbb", SECOND),
@@ -51,6 +54,26 @@ def test_a_run_is_meant_by_id_job_start_or_end(
     ledger: Ledger, selector: str | None, found: str
 ) -> None:
     assert resolve(ledger, selector, HERE).run_id == found
+
+
+@pytest.mark.parametrize(
+    ("selector", "told"),
+    [
+        ("train~2", "'train~2': job train has only 2 runs"),
+        ("train~99999", "has only 2 runs"),
+        ("train~x", "no run and no job's run is called 'train~x'"),
+        ("train~-1", "no run and no job's run is called"),
+        ("train~9999999999", "no run and no job's run is called"),
+        ("trian~1", "no run and no job's run is called"),
+        ("~1", "no run and no job's run is called '~1'"),
+    ],
+)
+def test_a_run_further_back_than_there_are_runs_is_not_found(
+    ledger: Ledger, selector: str, told: str
+) -> None:
+    with pytest.raises(NotFound) as raised:
+        resolve(ledger, selector, HERE)
+    assert told in raised.value.message
 
 
 def test_without_a_project_nothing_means_the_latest_of_all(ledger: Ledger) -> None:
