@@ -281,6 +281,8 @@ def _timeline(events: Sequence[Event], style: Style) -> str:
 
 
 def _brief(value: Any) -> str:
+    if isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
+        value = " ".join(value)
     told = value if isinstance(value, str) else json.dumps(value, default=str)
     return told if len(told) <= 60 else told[:59] + "…"
 
