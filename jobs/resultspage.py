@@ -40,6 +40,7 @@ MODELS = [
     ("mdlm-conditional", "calibrated", "the same, noise levels weighed on dev"),
     ("mdlm-conditional", "class_likelihood", "the same, trained on by class likelihood"),
 ]
+TOLD = {"gpt2": "`gpt2`: one causal model told the class, exact likelihood"}
 TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu", "selfmade/cpu"]
 HEAD = """# Results
 
@@ -143,6 +144,8 @@ def _models(runs: Sequence[Run]) -> str:
     for job, variant, what in MODELS:
         own = [run for run in runs if run.job == job and _row(run, variant) is not None]
         if own:
+            if own[-1].facts.get("classes", "separate") != "separate":
+                what = TOLD.get(job, what)
             lines.append(_line(what, own, lambda run, v=variant: _row(run, v) or {}))
         else:
             absent.append(f"{job}: {variant}" if variant else job)

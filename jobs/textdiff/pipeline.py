@@ -142,10 +142,10 @@ def prepare(
 ) -> Job:
     """Data read, vocabulary built, work planned, the resolved config dumped; nothing trained."""
     dataset = data.load(config.data, config.seed, around.data)
+    start, words = _start(config, dataset, around.data)
     more: tuple[str, ...] = ()
     if config.pretrain.texts is not None:
         more = data.more_texts(config.data, config.pretrain.texts, around.data, dataset)
-    start, words = _start(config, dataset, more, around.data)
     reporter = metrics.Reporter(
         results if around.world.first else None, clock=clock, show=console.show
     )
@@ -180,6 +180,7 @@ def about(job: Job) -> dict[str, Any]:
         "draws": config.eval.draws,
         "estimator": "exact" if config.model.architecture == "gpt2" else config.eval.estimator,
         "weights": config.eval.weights,
+        "classes": config.model.classes,
         "split": config.eval.split,
         "data": dataset.name,
         "train_texts": len(dataset.train),
@@ -220,11 +221,15 @@ def _pretrained_only(job: Job) -> dict[str, Any]:
 
 
 def _start(
-    config: Config, dataset: Dataset, more: tuple[str, ...], folder: Path | None
+    config: Config, dataset: Dataset, folder: Path | None
 ) -> tuple[pretrained.Found | None, Tokenizer]:
-    """The named checkpoint, if any, and the tokenizer: its own, or the one the config says."""
+    """The named checkpoint, if any, and the tokenizer: its own, or the one the config says.
+
+    Words of the texts without labels do not count: in a vocabulary of limited size they would take
+    the places of words that tell the classes apart.
+    """
     if config.pretrain.checkpoint is None:
-        texts = dataset.train.texts + more
+        texts = dataset.train.texts
         return None, tokenizer.make(config.data, texts, config.model.length, folder)
     found = pretrained.read(sources.locate(config.pretrain.checkpoint, folder))
     if found.tokenizer is not None:
