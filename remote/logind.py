@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import List, Optional
+from typing import Dict, List, Optional
 
-CONFIG = "/etc/systemd/logind.conf"
+# Where its configuration lies, what comes first over what comes later (logind.conf(5)).
+FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 SESSIONS = "/run/systemd/sessions"
 LINGER = "/var/lib/systemd/linger"
 CGROUP = "/proc/self/cgroup"
@@ -15,10 +16,11 @@ CGROUP = "/proc/self/cgroup"
 def kills_at_logout(user: str) -> Optional[bool]:
     """Whether what `user`'s logins leave running is killed: KillUserProcesses and its exceptions,
     as configured. None where there is no logind. Lingering does not change it."""
-    if not os.path.isdir(SESSIONS) and not os.path.exists(CONFIG):
+    paths = _config_files()
+    if not os.path.isdir(SESSIONS) and not paths:
         return None
     found = {"KillUserProcesses": "no", "KillExcludeUsers": "root", "KillOnlyUsers": ""}
-    for path in _config_files():
+    for path in paths:
         try:
             with open(path, "r") as file:
                 lines = file.read().splitlines()
@@ -42,14 +44,17 @@ def user_name() -> str:
 
 
 def _config_files() -> List[str]:
-    found = [CONFIG]
-    for folder in (CONFIG + ".d", "/run/systemd/logind.conf.d"):
+    """The first main file, then what is dropped in, by name; of one name, the first folder's."""
+    mains = [os.path.join(folder, "logind.conf") for folder in FOLDERS]
+    dropped: Dict[str, str] = {}
+    for main in reversed(mains):
         try:
-            names = sorted(name for name in os.listdir(folder) if name.endswith(".conf"))
+            names = os.listdir(main + ".d")
         except OSError:
             continue
-        found += [os.path.join(folder, name) for name in names]
-    return found
+        dropped.update((name, os.path.join(main + ".d", name)) for name in names)
+    parts = [dropped[name] for name in sorted(dropped) if name.endswith(".conf")]
+    return [main for main in mains if os.path.exists(main)][:1] + parts
 
 
 def lingers(user: str) -> Optional[bool]:

@@ -234,8 +234,9 @@ import os, sys
 if os.path.exists(sys.argv[1]):
     sys.path.insert(0, sys.argv[1])
     from remote import logind
-    for name in ("CONFIG", "SESSIONS", "LINGER", "CGROUP"):
+    for name in ("SESSIONS", "LINGER", "CGROUP"):
         setattr(logind, name, {folder!r} + "/" + name)
+    logind.FOLDERS = ({folder!r},)
     logind.user_name = lambda: "ada"
 """
 # What the user's manager does when it is asked for a scope, as far as a process can see it.
@@ -254,7 +255,7 @@ def test_f21_a_run_takes_a_scope_of_its_own_where_a_logout_would_end_it(
     (host / "LINGER").mkdir(parents=True)
     (host / "SESSIONS").mkdir()
     (host / "LINGER" / "ada").touch()
-    (host / "CONFIG").write_text("[Login]\nKillUserProcesses=yes\n")
+    (host / "logind.conf").write_text("[Login]\nKillUserProcesses=yes\n")
     (host / "CGROUP").write_text("0::/user.slice/user-1000.slice/session-12.scope\n")
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -58,8 +58,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "sessions" / "12").write_text("UID=1000\nSTATE=active\n")
     (tmp_path / "linger").mkdir()
     (tmp_path / "cgroup").write_text("0::/user.slice/user-1000.slice/session-12.scope\n")
-    for name, file in (("CONFIG", "logind.conf"), ("SESSIONS", "sessions"), ("LINGER", "linger")):
+    for name, file in (("SESSIONS", "sessions"), ("LINGER", "linger")):
         monkeypatch.setattr(logind, name, str(tmp_path / file))
+    monkeypatch.setattr(logind, "FOLDERS", (str(tmp_path), str(tmp_path / "vendor")))
     monkeypatch.setattr(logind, "CGROUP", str(tmp_path / "cgroup"))
     (tmp_path / "logind.conf").write_text("[Login]\n#KillUserProcesses=yes\n")
     return tmp_path
@@ -88,6 +89,22 @@ def test_f21_lingering_is_a_file_of_the_users_name(host: Path) -> None:
     assert logind.lingers("ada") is False
     (host / "linger" / "ada").touch()
     assert logind.lingers("ada") is True
+
+
+def test_f21_the_vendors_settings_hold_where_the_hosts_own_say_nothing_else(host: Path) -> None:
+    def written(place: str, value: str) -> bool | None:
+        path = host / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"[Login]\nKillUserProcesses={value}\n")
+        return logind.kills_at_logout("ada")
+
+    (host / "logind.conf").unlink()
+    assert written("vendor/logind.conf", "yes") is True
+    assert written("logind.conf", "no") is False, "one main file counts, the host's own"
+    assert written("vendor/logind.conf.d/50-kill.conf", "yes") is True, "after any main file"
+    assert written("logind.conf.d/10-keep.conf", "no") is True, "by name, wherever it lies"
+    assert written("logind.conf.d/50-kill.conf", "no") is False, "in place of the vendor's"
+    assert written("vendor/logind.conf.d/60-kill.txt", "yes") is False, "no .conf"
 
 
 @pytest.mark.parametrize(
