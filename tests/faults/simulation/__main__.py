@@ -24,7 +24,7 @@ def main() -> int:
         return not holds
     began = time.monotonic()
     workers = os.cpu_count() or 1
-    size = -(-chosen.seeds // (workers * 25))
+    size = -(-chosen.seeds // (workers * 50))
     parts = [
         range(at, min(at + size, chosen.first + chosen.seeds))
         for at in range(chosen.first, chosen.first + chosen.seeds, size)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests.faults.simulation.story import Fixed, play
 
+History = list[tuple[float, str]]
+
 
 def played(seeds: range) -> tuple[int | None, str, Counter[str]]:
     """(the first seed that broke an invariant, how, how often each kind of event took place)."""
@@ -25,8 +27,7 @@ def played(seeds: range) -> tuple[int | None, str, Counter[str]]:
             try:
                 kinds.update(kinds_of(play(seed, fixed, folder)))
             except BaseException as exc:
-                history = "\n".join(getattr(exc, "history", []))
-                return seed, f"{history}\n{traceback.format_exc()}", kinds
+                return seed, f"{told(getattr(exc, 'history', []))}\n{traceback.format_exc()}", kinds
             kinds["histories"] += 1
     return None, "", kinds
 
@@ -42,18 +43,20 @@ def place() -> Iterator[Path]:
         subprocess.run(["rm", "-rf", "--", folder], check=True)
 
 
-def kinds_of(history: list[str]) -> list[str]:
+def kinds_of(history: History) -> list[str]:
     """What a reader wants counted: kills, cuts, restarts, jobs, commands."""
     found = []
-    for line in history:
-        word = line.split()[1]
-        if word == "KILL":
-            found.append("killed: " + line.split()[2])
-        elif word in ("LINK", "REBOOT", "$"):
-            found.append(" ".join(line.split()[1:3]))
-        elif word == "ADOPTED":
+    for _, text in history:
+        if not (text.startswith("$") or text[0].isupper()):
+            continue
+        words = text.split()
+        if words[0] == "KILL":
+            found.append("killed: " + words[1])
+        elif words[0] in ("LINK", "REBOOT", "$"):
+            found.append(" ".join(words[:2]))
+        elif words[0] == "ADOPTED":
             found.append("adopted")
-        elif word == "JOB" and line.endswith("begins"):
+        elif words[0] == "JOB" and words[-1] == "begins":
             found.append("jobs")
     return found
 
@@ -62,7 +65,11 @@ def replayed(seed: int) -> tuple[bool, str]:
     """(whether the invariants hold, the history of this one seed and what broke)."""
     with place() as folder:
         try:
-            return True, "\n".join(play(seed, Fixed.make(folder / "project"), folder))
+            return True, told(play(seed, Fixed.make(folder / "project"), folder))
         except BaseException as exc:
-            history = "\n".join(getattr(exc, "history", []))
-            return False, f"{history}\n{traceback.format_exc()}"
+            return False, f"{told(getattr(exc, 'history', []))}\n{traceback.format_exc()}"
+
+
+def told(history: History) -> str:
+    """For a person to read."""
+    return "\n".join(f"{seconds:8.2f} {text}" for seconds, text in history)

@@ -364,7 +364,7 @@ class Story:
             assert str(run.accuracy) in str(job.metrics), f"I5: {told} {run.accuracy}"
 
 
-def play(seed: int, fixed: Fixed, place: Path) -> list[str]:
+def play(seed: int, fixed: Fixed, place: Path) -> list[tuple[float, str]]:
     """The history of `seed`, its files left in a folder of `place`; AssertionError (with `history`
     on it) when an invariant broke."""
     story = Story(seed, fixed, Path(tempfile.mkdtemp(dir=place)))

@@ -51,7 +51,7 @@ class Process:
 
 
 class World:
-    """Time, dice and processes. `log` is the history, for a person to read."""
+    """Time, dice and processes. `log` is the history: (seconds, what was done)."""
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
@@ -60,7 +60,7 @@ class World:
         self.processes: list[Process] = []
         self.current: Process | None = None
         self.main = getcurrent()
-        self.log: list[str] = []
+        self.log: list[tuple[float, str]] = []
         self.locks: dict[str, Process] = {}
         self.fds: dict[int, str] = {}
         self._pids = 1000
@@ -101,7 +101,7 @@ class World:
             del self.locks[path]
 
     def note(self, text: str) -> None:
-        self.log.append(f"{self.seconds:8.2f} {text}")
+        self.log.append((self.seconds, text))
 
     def point(self, what: str) -> None:
         """The running process is about to do, or has just done, what others can see."""
