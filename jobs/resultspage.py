@@ -33,6 +33,7 @@ MODELS = [
     ("baselines", "naive_bayes_bigram", "naive Bayes, words and pairs"),
     ("baselines", "naive_bayes_unigram", "naive Bayes, words"),
     ("gpt2", None, "`gpt2`: a causal model a class, exact likelihood"),
+    ("gpt2", "class_likelihood", "the same, trained on by class likelihood"),
     (INCIDENT, None, "`mdlm-pretrained`: the incident as it was"),
     (FIXED, None, "`mdlm-pretrained-fixed`: a diffusion model a class"),
     ("simple-diffusion", None, "`simple-diffusion`: one model told the class, from scratch"),

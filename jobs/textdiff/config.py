@@ -263,9 +263,8 @@ def _check_parts(config: Config) -> None:
         )
     if config.model.architecture == "gpt2" and config.model.classes == "adaln":
         raise ConfigError("config model.classes: gpt2 has no adaLN; use separate or added")
-    conditional = config.model.architecture == "mdlm" and config.model.classes != "separate"
-    if config.class_likelihood.steps and not conditional:
-        raise ConfigError("config class_likelihood.steps: needs mdlm with classes added or adaln")
+    if config.class_likelihood.steps and config.model.classes == "separate":
+        raise ConfigError("config class_likelihood.steps: needs model.classes added or adaln")
     if config.eval.calibrate and config.eval.stop_z:
         raise ConfigError(
             "config eval.stop_z: must be 0 with eval.calibrate, which needs all draws"

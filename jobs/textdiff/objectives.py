@@ -92,10 +92,11 @@ class NextToken(nn.Module):
 
 
 class ClassLikelihood(nn.Module):
-    """-log p(class | text) by Bayes' rule, bounds in the place of likelihoods, in nats per text,
-    and beside it `generative` x the bound per token.
+    """-log p(class | text) by Bayes' rule, in nats per text, and beside it `generative` x what the
+    text costs under its own class, per token.
 
-    All classes of a text see the same masks, so the noise of the bound cancels in the gradient.
+    A causal model has likelihoods to put into the rule. A diffusion model's bounds take their
+    place; all classes of a text see the same masks, so their noise cancels in the gradient.
     """
 
     def __init__(
@@ -108,36 +109,41 @@ class ClassLikelihood(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.labels, self.classes = model, labels, classes
-        self.mask_id, self.stratified = tokenizer.mask_id, config.training.antithetic_sampling
+        self.tokenizer, self.stratified = tokenizer, config.training.antithetic_sampling
+        self.exact = config.model.architecture == "gpt2"
         self.generative = config.class_likelihood.generative
 
     def prepare(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:
-        u_B = sample_t(len(batch.rows), 0.0, 1.0, stratified=self.stratified, generator=generator)
-        masked_BL, weight_B = diffusion.count_masks(batch.valid_BL, u_B, generator)
-        tokens_B = torch.full((len(batch.rows),), self.generative / batch.tokens)
-        mean_B = torch.full((len(batch.rows),), 1 / len(batch.rows))
-        classes_B = _classes(self.labels, batch)
-        return (
-            batch.tokens_BL, batch.valid_BL, masked_BL, weight_B, tokens_B, mean_B, classes_B,
-        )  # fmt: skip
+        count = len(batch.rows)
+        tokens_B = torch.full((count,), self.generative / batch.tokens)
+        mean_B = torch.full((count,), 1 / count)
+        known = (_classes(self.labels, batch), mean_B, tokens_B, batch.tokens_BL, batch.valid_BL)
+        if self.exact:
+            return known
+        u_B = sample_t(count, 0.0, 1.0, stratified=self.stratified, generator=generator)
+        return (*known, *diffusion.count_masks(batch.valid_BL, u_B, generator))
 
     def forward(
         self,
+        classes_B: Tensor,
+        mean_B: Tensor,
+        tokens_B: Tensor,
         clean_BL: Tensor,
         valid_BL: Tensor,
-        masked_BL: Tensor,
-        weight_B: Tensor,
-        tokens_B: Tensor,
-        mean_B: Tensor,
-        classes_B: Tensor,
+        masked_BL: Tensor | None = None,
+        weight_B: Tensor | float = 1.0,
     ) -> Tensor:
-        count = len(clean_BL)
-        every = torch.arange(self.classes, device=clean_BL.device).repeat_interleave(count)
-        clean, valid, masked = (x.repeat(self.classes, 1) for x in (clean_BL, valid_BL, masked_BL))
-        nll = diffusion.masked_nll(self.model, clean, masked, self.mask_id, _or_none(valid), every)
-        bound_BC = (nll.view(self.classes, count) * weight_B).T
-        own_B = bound_BC.gather(1, classes_B[:, None])[:, 0]
-        chosen_B = F.cross_entropy(-bound_BC, classes_B, reduction="none")
+        count, every = len(clean_BL), self.classes
+        labels = torch.arange(every, device=clean_BL.device).repeat_interleave(count)
+        clean, valid = clean_BL.repeat(every, 1), _or_none(valid_BL.repeat(every, 1))
+        if masked_BL is None:
+            nll = gpt2.nll(self.model, clean, valid, self.tokenizer.start_id, labels)
+        else:
+            masked, mask_id = masked_BL.repeat(every, 1), self.tokenizer.mask_id
+            nll = diffusion.masked_nll(self.model, clean, masked, mask_id, valid, labels)
+        cost_BC = (nll.view(every, count) * weight_B).T
+        own_B = cost_BC.gather(1, classes_B[:, None])[:, 0]
+        chosen_B = F.cross_entropy(-cost_BC, classes_B, reduction="none")
         return mean_B * chosen_B + tokens_B * own_B
 
 

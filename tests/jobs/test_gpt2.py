@@ -9,9 +9,10 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 
 import torch
 
-from jobs.textdiff import config, gpt2
+from jobs.textdiff import batches, config, gpt2, objectives
 from jobs.textdiff.errors import ConfigError
 from jobs.textdiff.model import Shape
+from jobs.textdiff.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.torch
 
@@ -88,3 +89,22 @@ def test_what_cannot_be_built_is_a_config_error(tree: dict[str, Any]) -> None:
         changed = {**tree, "model": {**tree["model"], **values}}
         with pytest.raises(ConfigError, match=key):
             gpt2.shape_of(config.from_tree(changed).model)
+
+
+def test_the_class_likelihood_is_bayes_rule_over_the_likelihoods(tree: dict[str, Any]) -> None:
+    told = model(classes=3)
+    tree["model"] |= {"architecture": "gpt2", "classes": "added"}
+    tree["class_likelihood"] |= {"generative": 0.5}
+    built, words = config.from_tree(tree), Tokenizer("words", "\n".join("abcdefghij"), 10, 8)
+    whole = objectives.ClassLikelihood(told, built, words, [2, 0], 3)
+    batch = batches.collate([[1, 2, 3, 4], [5, 6]], [0, 1])
+    rows = whole.prepare(batch, torch.Generator().manual_seed(1))
+    costs = torch.stack(
+        [
+            gpt2.nll(told, batch.tokens_BL, batch.valid_BL, START, torch.full((2,), label))
+            for label in (0, 1, 2)
+        ]
+    )
+    own = costs[[2, 0], [0, 1]]
+    expected = (own + (-costs).logsumexp(0)).mean() + 0.5 * own.sum() / 6
+    assert whole(*rows).sum().item() == pytest.approx(expected.item(), rel=1e-5)

@@ -249,14 +249,16 @@ def test_a_resume_whose_checkpoints_are_gone_is_an_error_not_a_start_from_step_0
         ("mdlm-conditional", ["calibrated", "class_likelihood"]),
         ("simple-diffusion", []),
         ("gpt2", []),
+        ("gpt2:added", ["class_likelihood"]),
     ],
 )
 def test_the_other_jobs_leave_a_result_with_their_rows(
     tmp_path: Path, name: str, variants: list[str]
 ) -> None:
+    name, _, classes = name.partition(":")
     tree = tiny(name, "cpu")
-    tree["model"] |= {"length": 48}
-    if name == "mdlm-conditional":
+    tree["model"] |= {"length": 48, **({"classes": classes} if classes else {})}
+    if "class_likelihood" in variants:
         tree["class_likelihood"] |= {"steps": 5}
     done = run(tmp_path, tree)
     assert done.returncode == 0, done.stderr
