@@ -145,7 +145,8 @@ def _models(runs: Sequence[Run]) -> str:
     for job, variant, what in MODELS:
         own = [run for run in runs if run.job == job and _row(run, variant) is not None]
         if own:
-            if own[-1].facts.get("classes", "separate") != "separate":
+            told = own[-1].facts.get("classes", "separate") != "separate"
+            if told and variant is None:
                 what = TOLD.get(job, what)
             lines.append(_line(what, own, lambda run, v=variant: _row(run, v) or {}))
         else:
