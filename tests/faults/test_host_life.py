@@ -215,8 +215,9 @@ def test_f21_a_login_that_ends_with_all_its_processes_does_not_end_the_run(
     run_id = tail.stdout.readline().strip()
     assert tail.stdout.readline() == "up\n"
     logins = sshd.session_pids()
-    sessions = {os.getsid(pid) for pid in logins}
-    agents = [p for p in processes.descendants(logins[0]) if os.getsid(p) not in sessions]
+    sessions = {None, *map(processes.session_of, logins)}
+    inside = processes.descendants(logins[0])
+    agents = [pid for pid in inside if processes.session_of(pid) not in sessions]
     processes.end([*logins, *(p for p in agents if "sleep" not in processes.name_of(p))])
     tail.kill()
     tail.communicate()

@@ -16,22 +16,30 @@ def all_pids() -> list[int]:
 
 def parent_of(pid: int) -> int | None:
     """The parent's pid, or None when the process is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    # The name is in parentheses and may hold spaces and parentheses itself.
-    return int(stat.rpartition(")")[2].split()[1])
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def session_of(pid: int) -> int | None:
+    """The id of the process's session, or None when the process is gone."""
+    fields = _stat(pid)
+    return int(fields[3]) if fields else None
 
 
 def start_time(pid: int) -> int | None:
     """Clock ticks from boot to the start of the process: with the pid, its identity."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] in "ZX" else int(fields[19])
+
+
+def _stat(pid: int) -> list[str]:
+    """What follows the name in /proc/PID/stat: state, parent, group, session, ...; empty: gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+        return []
+    # The name is in parentheses and may hold spaces and parentheses itself.
+    return stat.rpartition(")")[2].split()
 
 
 def is_alive(pid: int) -> bool:
