@@ -32,6 +32,7 @@ def new_desk(tmp_path: Path) -> Iterator[MakeDesk]:
 
     yield make
     for each in made:
+        each.end_started()
         end_all(each.home)
 
 

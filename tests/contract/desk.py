@@ -51,6 +51,7 @@ class Desk:
     def __init__(self, home: Path, project: Path, env: Mapping[str, str] | None = None) -> None:
         self.home, self.project = home, project
         self.env = dict(env or {})
+        self._started: list[subprocess.Popen[str]] = []
 
     def orch(
         self, *args: str, code: int | None = 0, timeout: float = 60, **env: str
@@ -64,7 +65,19 @@ class Desk:
 
     def start(self, *args: str, **streams: Any) -> subprocess.Popen[str]:
         """A running `orch ARGS`, in a process group of its own; `stdout`, `stderr`: else pipes."""
-        return start_orch(args, home=self.home, project=self.project, env=self.env, **streams)
+        running = start_orch(args, home=self.home, project=self.project, env=self.env, **streams)
+        self._started.append(running)
+        return running
+
+    def end_started(self) -> None:
+        """What a test that failed has left running, and its pipes."""
+        for running in self._started:
+            if running.poll() is None:
+                running.kill()
+                running.wait()
+            for stream in (running.stdout, running.stderr):
+                if stream is not None:
+                    stream.close()
 
     def submit(self, *args: str, code: int = 0) -> str:
         """The id of a new run: the only thing on stdout."""

@@ -83,7 +83,8 @@ def test_f02_a_followed_log_survives_twenty_cuts_without_a_gap_or_a_repeat(
     errors, reader = Reader(tail.stderr), Reader(tail.stdout)
     for number in range(20):
         seen = len(reader.text)
-        until(lambda: len(reader.text) > seen + 100)  # noqa: B023
+        # Pauses between attempts grow to 20 s on a host that is slow to let anybody in.
+        until(lambda: len(reader.text) > seen + 100, 60)  # noqa: B023
         assert proxy.cut_now(Ending.RST if number % 2 else Ending.FIN) >= 1
     place = sshd.root_dir / "runs" / run_id
     (place / "go").touch()
