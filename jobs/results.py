@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import resultspage
+from jobs.textdiff import metrics
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -65,8 +66,7 @@ def main(argv: Sequence[str]) -> int:
                 if not args.job or row.job in args.job:
                     submit(row, args.data, args.profile, seed, args.host, known(kept))
     runs = known(kept)
-    folder.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n", encoding="utf8")
+    metrics.write_json(kept, {"runs": [asdict(run) for run in runs]})
     cost = _read(folder / "cost.json") if (folder / "cost.json").is_file() else None
     args.page.write_text(resultspage.page(runs, cost), encoding="utf8")
     print(f"{args.page}: {len(runs)} runs", file=sys.stderr)
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
 def known(kept: Path) -> list[resultspage.Run]:
     """Of each row and seed the newest run, of those kept and those in this ledger."""
-    before = json.loads(kept.read_text(encoding="utf8")) if kept.is_file() else []
+    before = _read(kept)["runs"] if kept.is_file() else []
     return newest([*(resultspage.Run(**run) for run in before), *measured()])
 
 

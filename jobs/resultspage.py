@@ -54,7 +54,12 @@ Minutes are wall time on a machine that other programs may have used as well.
 
 def page(runs: Sequence[Run], cost: Mapping[str, Any] | None) -> str:
     """The whole page, with a line for whatever has not been measured."""
-    parts = [HEAD, "## What each part of the incident was worth\n", *_ablations(runs)]
+    parts = [
+        HEAD,
+        *_carried(runs),
+        "## What each part of the incident was worth\n",
+        *_ablations(runs),
+    ]
     for tag in TABLES:
         data, profile = tag.split("/")
         parts.append(f"## All models: {data}, profile `{profile}`\n")
@@ -62,6 +67,16 @@ def page(runs: Sequence[Run], cost: Mapping[str, Any] | None) -> str:
     parts += ["## Goals\n", resultsgoals.section(_results(runs))]
     parts += ["## Cost\n", _cost(cost), _utilisation(runs)]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _carried(runs: Sequence[Run]) -> Iterable[str]:
+    """Which runs are known only from an earlier page, as exactly as that was printed."""
+    ids = [run.run_id for run in runs if run.facts.get("from_page")]
+    if ids:
+        yield (
+            "Ledger and results of these runs are gone; what stands here of them was carried over "
+            f"from the page as it was printed, to a tenth of a percent: {', '.join(ids)}.\n"
+        )
 
 
 # -- the ablation ---------------------------------------------------------------------------------

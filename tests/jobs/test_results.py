@@ -98,12 +98,29 @@ def test_what_another_machine_measured_stays_until_the_same_row_is_measured_agai
     monkeypatch.setattr(results, "measured", lambda: iter(()))
     assert results.known(kept) == []
     old = [run("gpt2", 0.7), run("baselines", 0.8), run("gpt2", 0.75, seed=2)]
-    kept.write_text(json.dumps([asdict(each) for each in old]))
+    kept.write_text(json.dumps({"runs": [asdict(each) for each in old]}))
     again = replace(run("gpt2", 0.9), run_id="gpt2-1-later")
     monkeypatch.setattr(results, "measured", lambda: iter([again]))
     found = results.known(kept)
     assert [each.run_id for each in found] == ["baselines-1", "gpt2-1-later", "gpt2-2"]
     assert [each.metrics["accuracy"] for each in found] == [0.8, 0.9, 0.75]
+
+
+def test_a_model_that_is_told_the_class_is_called_so_and_its_variant_keeps_its_name() -> None:
+    variants = {"class_likelihood": {"accuracy": 0.9, "accuracy_interval": [0.8, 1.0], "n": 1821}}
+    told = replace(run("gpt2", 0.8, variants=variants), facts={"classes": "added"})
+    text = resultspage.page([told], None)
+    assert "| `gpt2`: one causal model told the class, exact likelihood | 80.0 % |" in text
+    assert "| the same, trained on by class likelihood | 90.0 % |" in text
+    apart = resultspage.page([replace(told, facts={"classes": "separate"})], None)
+    assert "| `gpt2`: a causal model a class, exact likelihood | 80.0 % |" in apart
+
+
+def test_runs_known_only_from_an_earlier_page_are_named() -> None:
+    gone = replace(run("gpt2", 0.8), facts={"from_page": "2026-11-25"})
+    assert "carried over" in resultspage.page([gone], None)
+    assert "gpt2-1." in resultspage.page([gone], None)
+    assert "carried over" not in resultspage.page([run("gpt2", 0.8)], None)
 
 
 @pytest.mark.torch
