@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, action="append", help="default 1; repeatable")
     parser.add_argument("--job", action="append", help="only these rows")
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("more", nargs="*", help="after --: more arguments for `orch submit`")
     args = parser.parse_args(argv)
     folder = args.page.with_suffix("")
     kept = folder / "runs.json"
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         for seed in args.seed or [1]:
             for row in ROWS:
                 if not args.job or row.job in args.job:
-                    submit(row, args.data, args.profile, seed, args.host, known(kept))
+                    submit(row, args.data, args.profile, seed, args.host, known(kept), args.more)
     runs = known(kept)
     metrics.write_json(kept, {"runs": [asdict(run) for run in runs]})
     cost = _read(folder / "cost.json") if (folder / "cost.json").is_file() else None
@@ -86,16 +87,22 @@ def newest(runs: Iterable[resultspage.Run]) -> list[resultspage.Run]:
 
 
 def submit(
-    row: Row, data: str, profile: str, seed: int, host: str, runs: Sequence[resultspage.Run]
+    row: Row,
+    data: str,
+    profile: str,
+    seed: int,
+    host: str,
+    runs: Sequence[resultspage.Run],
+    more: Sequence[str] = (),
 ) -> None:
     """The row's run is in the ledger with its results here, unless `runs` has one of its config."""
     tag = f"{data}/{profile}"
     settings = [f"data.name={data}", f"seed={seed}"]
-    if row.table and profile != "cpu-hour":
+    if row.table and profile == "cpu":
         settings.append("eval.table=true")
     argv = ["submit", row.job, "--profile", profile, "--host", host, "--tag", f"results={tag}"]
     argv += [part for setting in settings for part in ("--set", setting)]
-    argv += ["--force"] if row.force else []
+    argv += [*(["--force"] if row.force else []), *more]
     wanted = json.loads(orch(*argv, "--dry-run", "--json"))["config_hash"]
     for run in runs:
         if (run.job, run.tag, run.seed, run.config_hash) == (row.job, tag, seed, wanted):
@@ -121,9 +128,13 @@ def measured() -> Iterator[resultspage.Run]:
                 config_hash=run["config_hash"],
                 outcome=run["outcome"],
                 metrics=_read(metrics),
-                facts=_read(resolved)["facts"] if resolved.is_file() else {},
+                facts=(_read(resolved)["facts"] if resolved.is_file() else {}) | _note(run),
                 curve=_curve(folder / "metrics.jsonl"),
             )
+
+
+def _note(run: Mapping[str, Any]) -> Mapping[str, str]:
+    return {"note": run["note"]} if run["note"] else {}
 
 
 def orch(*arguments: str) -> str:

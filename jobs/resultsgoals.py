@@ -42,15 +42,17 @@ class Result:
     tag: str
     accuracy: float  # the best of its rows, each the mean of its seeds
     curve: Sequence[Point]  # of the last run: the lines of metrics.jsonl that have a validation
+    variant: str = ""  # which row that is; "": the job's own
 
 
-def best(runs: Sequence[Mapping[str, Any]]) -> float:
-    """The highest of the rows, a job's own and its variants', from the metrics of its seeds."""
+def best(runs: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
+    """The highest of the rows, a job's own ("") and its variants', from the metrics of its seeds;
+    and which it is."""
     rows: dict[str, list[float]] = {}
     for metrics in runs:
         for name, row in {"": metrics, **metrics.get("variants", {})}.items():
             rows.setdefault(name, []).append(row["accuracy"])
-    return max(statistics.fmean(accuracies) for accuracies in rows.values())
+    return max((statistics.fmean(accuracies), name) for name, accuracies in rows.items())
 
 
 def section(results: Sequence[Result]) -> str:
@@ -68,7 +70,9 @@ def section(results: Sequence[Result]) -> str:
         if found is not None:
             met = found.accuracy >= goal.share
             profile = "" if found.tag == goal.tag else f", profile `{found.tag.split('/')[1]}`"
-            name = "" if len(goal.jobs) == 1 else f" (`{found.job}`)"
+            names = [] if len(goal.jobs) == 1 else [f"`{found.job}`"]
+            names += [found.variant.replace("_", " ")] if found.variant else []
+            name = f" ({', '.join(names)})" if names else ""
             cells = f"{100 * found.accuracy:.2f} %{name}{profile} | {'met' if met else 'missed'} |"
             if not met:
                 missed[id(found)] = found

@@ -168,8 +168,15 @@ def _models(runs: Sequence[Run]) -> str:
             absent.append(f"{job}: {variant}" if variant else job)
     if len(lines) == 2:
         return "Not measured yet.\n"
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n" + "".join(_notes(runs))
     return text + (f"\nNot measured yet: {', '.join(absent)}.\n" if absent else "")
+
+
+def _notes(runs: Sequence[Run]) -> Iterable[str]:
+    """What whoever ran them said of single runs (`orch note`)."""
+    for run in runs:
+        if run.facts.get("note"):
+            yield f"\n`{run.job}`, {run.config_hash[:11]}, seed {run.seed}: {run.facts['note']}\n"
 
 
 def _row(run: Run, variant: str | None) -> Mapping[str, Any] | None:
@@ -253,8 +260,8 @@ def _results(runs: Sequence[Run]) -> list[Result]:
     found = []
     for job, tag in dict.fromkeys((run.job, run.tag) for run in runs):
         newest = {run.seed: run for run in runs if (run.job, run.tag) == (job, tag)}
-        accuracy = resultsgoals.best([run.metrics for run in newest.values()])
-        found.append(Result(job, tag, accuracy, list(newest.values())[-1].curve))
+        accuracy, variant = resultsgoals.best([run.metrics for run in newest.values()])
+        found.append(Result(job, tag, accuracy, list(newest.values())[-1].curve, variant))
     return found
 
 

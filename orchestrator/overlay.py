@@ -100,8 +100,13 @@ def parse_set(text: str) -> tuple[str, str]:
     return key, value
 
 
-def with_override(config: Mapping[str, Any], key: str, text: str) -> tuple[dict[str, Any], Any]:
-    """The config with one dotted key set from the command line, and the value as it was typed."""
+def with_override(
+    config: Mapping[str, Any], key: str, text: str, base: Mapping[str, Any]
+) -> tuple[dict[str, Any], Any]:
+    """The config with one dotted key set from the command line, and the value as it was typed.
+
+    null is taken where `base`, the config without its profile, has it too.
+    """
     try:
         given = strictyaml.scalar(text)
     except UsageError as error:
@@ -115,16 +120,18 @@ def with_override(config: Mapping[str, Any], key: str, text: str) -> tuple[dict[
             f"--set: the config has no key `{ascii(key)[1:-1]}`{did_you_mean(key, known)}",
             hint=hint or "a key must stand in the job's config before it can be set",
         )
-    return _set(config, key.split("."), given, key)
+    return _set(config, key.split("."), given, key, nullable=lookup(base, key) is None)
 
 
 def _set(
-    config: Mapping[str, Any], steps: list[str], given: Any, key: str
+    config: Mapping[str, Any], steps: list[str], given: Any, key: str, *, nullable: bool
 ) -> tuple[dict[str, Any], Any]:
     result = dict(config)
     first, rest = steps[0], steps[1:]
     if rest:
-        result[first], value = _set(config[first], rest, given, key)
+        result[first], value = _set(config[first], rest, given, key, nullable=nullable)
+    elif given is None and nullable:
+        value = result[first] = None
     else:
         value = result[first] = fit(config[first], given, key)
     return result, value

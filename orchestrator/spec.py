@@ -90,7 +90,7 @@ def _job(
             + did_you_mean(profile, profiles),
             hint="profiles: " + ", ".join(profiles) if profiles else "it has no profiles",
         )
-    config = specparts.config(root.table().get("config"))
+    base = config = specparts.config(root.table().get("config"))
     if profile is not None:
         section = profiles[profile].table().get("config")
         config = overlay.profile_config(config, section) if section else config
@@ -98,7 +98,7 @@ def _job(
         root = Field(root.doc.value, root.doc)
     typed: dict[str, Any] = {}
     for key, text in pairs:
-        config, typed[key] = overlay.with_override(config, key, text)
+        config, typed[key] = overlay.with_override(config, key, text, base)
     return _assembled(root, name, path, config, profile, tuple(profiles), typed)
 
 

@@ -65,7 +65,8 @@ class Classifier:
         return dict(zip(self.labels, found, strict=True))
 
     def costs(self, tokens: Sequence[list[int]], draws: Sequence[Sequence[nelbo.Draws]]) -> Tensor:
-        """[C, B, K] nats; `draws` has each class's draws for each text, [C][B]."""
+        """[C, B, K] nats, on the device, which may still be at work on them; `draws` has each
+        class's draws for each text, [C][B]."""
         with precision(self.config, self.device):
             if self.exact:
                 return self._exact(tokens)
@@ -88,9 +89,7 @@ class Classifier:
             model = self.models[0 if self.conditional else label]
             own_B = texts_BL.new_full((len(tokens),), label) if self.conditional else None
             with torch.inference_mode():
-                found.append(
-                    gpt2.nll(model, texts_BL, valid_BL, self.tokenizer.start_id, own_B).cpu()
-                )
+                found.append(gpt2.nll(model, texts_BL, valid_BL, self.tokenizer.start_id, own_B))
         return torch.stack(found)[:, :, None]
 
     def draws(self, length: int, row: int, first: int, last: int) -> list[nelbo.Draws]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from jobs.textdiff import selfmade, sources
 from jobs.textdiff.config import Data
 from jobs.textdiff.errors import DataError
 
-_NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
+_MARKS = bytes(code for code in range(128) if not chr(code).isalnum())
 SENTIMENT = {"0": "negative", "1": "positive"}  # how sst2 and imdb write them
 
 
@@ -232,7 +231,10 @@ def _without_leaks(dataset: Dataset) -> Dataset:
 
 
 def _essence(text: str) -> str:
-    return _NEITHER_LETTER_NOR_DIGIT.sub("", text.lower()) or text
+    lower = text.lower()
+    if lower.isascii():  # most texts, and five times faster
+        return lower.encode().translate(None, _MARKS).decode() or text
+    return "".join(filter(str.isalnum, lower)) or text
 
 
 def _shuffled(split: Split, rng: random.Random, count: int | None) -> Split:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
-NEVER = -1e6  # as a logit or a log-probability
+from jobs.textdiff import fused
+from jobs.textdiff.fused import NEVER
 
 
 class Denoises(Protocol):
@@ -81,12 +81,11 @@ def masked_nll(
 
     Equal to the sum of -`subs_log_probs` at the clean tokens, at the price of the masked ones only.
     """
+    rows_N, at_N = fused.places(masked_BL)  # first: a GPU is waited for here
     noisy_BL = torch.where(masked_BL, mask_id, clean_BL)
-    features_ND = model.features(noisy_BL, valid_BL, classes_B)[masked_BL]
-    logits_NV = model.logits(features_ND).float()
-    logits_NV[:, mask_id] = NEVER  # in place: a copy of all scores costs as much as the head
-    nll_N = F.cross_entropy(logits_NV, clean_BL[masked_BL], reduction="none")
-    rows_N = masked_BL.nonzero()[:, 0]
+    features_BLD = model.features(noisy_BL, valid_BL, classes_B)
+    logits_NV = model.logits(features_BLD.flatten(0, 1).index_select(0, at_N))
+    nll_N = fused.token_nll(logits_NV, clean_BL.flatten()[at_N], mask_id)
     return torch.zeros(len(clean_BL), device=nll_N.device).index_add(0, rows_N, nll_N)
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jobs.textdiff import fused
 from jobs.textdiff.config import Model as ModelConfig
 from jobs.textdiff.errors import ConfigError
 from jobs.textdiff.model import Shape, class_vectors, override
@@ -78,14 +79,16 @@ class GPT2(nn.Module):
 class Block(nn.Module):
     def __init__(self, shape: Shape, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         self.ln_1 = nn.LayerNorm(shape.hidden)
         self.attn = Attention(shape, dropout)
         self.ln_2 = nn.LayerNorm(shape.hidden)
-        self.mlp = Mlp(shape, dropout)
+        self.mlp = Mlp(shape)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        x_BLD = x_BLD + self.attn(self.ln_1(x_BLD))
-        return x_BLD + self.mlp(self.ln_2(x_BLD))
+        dropped = self.dropout, self.training
+        x_BLD = _joined(x_BLD, self.attn(_normed(x_BLD, self.ln_1)), *dropped)
+        return _joined(x_BLD, self.mlp(_normed(x_BLD, self.ln_2)), *dropped)
 
 
 class Attention(nn.Module):
@@ -103,20 +106,31 @@ class Attention(nn.Module):
         out_BHLE = F.scaled_dot_product_attention(
             q_BHLE, k_BHLE, v_BHLE, dropout_p=dropout, is_causal=True
         )
-        out_BLD = self.c_proj(out_BHLE.transpose(1, 2).reshape(batch, length, hidden))
-        return F.dropout(out_BLD, self.dropout, self.training)
+        return self.c_proj(out_BHLE.transpose(1, 2).reshape(batch, length, hidden))
 
 
 class Mlp(nn.Module):
-    def __init__(self, shape: Shape, dropout: float) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.dropout = dropout
         self.c_fc = nn.Linear(shape.hidden, 4 * shape.hidden)
         self.c_proj = nn.Linear(4 * shape.hidden, shape.hidden)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        wide = F.gelu(self.c_fc(x_BLD), approximate="tanh")
-        return F.dropout(self.c_proj(wide), self.dropout, self.training)
+        return self.c_proj(F.gelu(self.c_fc(x_BLD), approximate="tanh"))
+
+
+def _normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    return _layer_norm(x, norm.weight, norm.bias, norm.eps)
+
+
+@fused.on_gpu
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return fused.for_product(F.layer_norm(x, weight.shape, weight, bias, eps))
+
+
+@fused.on_gpu
+def _joined(x: Tensor, new: Tensor, dropout: float, training: bool) -> Tensor:
+    return x + fused.kept(new, dropout, training)
 
 
 def nll(
@@ -127,15 +141,14 @@ def nll(
     classes_B: Tensor | None = None,
 ) -> Tensor:
     """[B] -log p(text) in nats, exactly; the text's end is not predicted."""
+    real_BL = torch.ones_like(tokens_BL, dtype=torch.bool) if valid_BL is None else valid_BL
+    rows_N, at_N = fused.places(real_BL)  # first: a GPU is waited for here
     start_B1 = torch.full_like(tokens_BL[:, :1], start_id)
     features_BLD = model.features(
         torch.cat([start_B1, tokens_BL[:, :-1]], dim=1), valid_BL, classes_B
     )
-    if valid_BL is None:
-        valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
-    logits_NV = model.logits(features_BLD[valid_BL]).float()
-    nll_N = F.cross_entropy(logits_NV, tokens_BL[valid_BL], reduction="none")
-    rows_N = valid_BL.nonzero()[:, 0]
+    logits_NV = model.logits(features_BLD.flatten(0, 1).index_select(0, at_N))
+    nll_N = fused.token_nll(logits_NV, tokens_BL.flatten()[at_N])
     return torch.zeros(len(tokens_BL), device=nll_N.device).index_add(0, rows_N, nll_N)
 
 

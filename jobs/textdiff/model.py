@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jobs.textdiff import fused
 from jobs.textdiff.config import Model as ModelConfig
 from jobs.textdiff.errors import ConfigError
 
@@ -182,7 +183,7 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.float(), self.weight.shape, self.weight.float())
+        return _normed(x, self.weight)
 
 
 class Block(nn.Module):
@@ -206,21 +207,19 @@ class Block(nn.Module):
     ) -> Tensor:
         modulation = self.adaLN_modulation(condition_BC)[:, None]  # the same at every position
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        attended = self._attend(self.norm1(x_BLD) * (1 + scale1) + shift1, turn, seen)
-        x_BLD = x_BLD + gate1 * self._drop(attended)
-        return x_BLD + gate2 * self._drop(self.mlp(self.norm2(x_BLD) * (1 + scale2) + shift2))
+        dropped = self.dropout, self.training
+        attended = self._attend(_modulated(x_BLD, self.norm1.weight, scale1, shift1), turn, seen)
+        x_BLD, seen_BLD = _joined_and_modulated(
+            x_BLD, gate1, attended, *dropped, self.norm2.weight, scale2, shift2
+        )
+        return _joined(x_BLD, gate2, self.mlp(seen_BLD), *dropped)
 
     def _attend(self, x_BLD: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
         batch, length, hidden = x_BLD.shape
         qkv = self.attn_qkv(x_BLD).view(batch, length, 3, self.heads, hidden // self.heads)
-        q_BHLE, k_BHLE, v_BHLE = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out_BHLE = F.scaled_dot_product_attention(
-            _turned(q_BHLE, turn), _turned(k_BHLE, turn), v_BHLE, attn_mask=seen
-        )
+        q_BHLE, k_BHLE, v_BHLE = _turned(qkv, *turn)
+        out_BHLE = F.scaled_dot_product_attention(q_BHLE, k_BHLE, v_BHLE, attn_mask=seen)
         return self.attn_out(out_BHLE.transpose(1, 2).reshape(batch, length, hidden))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Output(nn.Module):
@@ -235,11 +234,48 @@ class Output(nn.Module):
         return self.linear(self.norm_final(x_ND) * (1 + scale) + shift)
 
 
-def _turned(x_BHLE: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    cos_LE, sin_LE = turn
+def _normed(x: Tensor, weight: Tensor) -> Tensor:
+    return F.layer_norm(x.float(), weight.shape, weight.float())
+
+
+def _scaled(x_BLD: Tensor, weight_D: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return fused.for_product(_normed(x_BLD, weight_D) * (1 + scale) + shift)
+
+
+def _added(x: Tensor, gate: Tensor, new: Tensor, dropout: float, training: bool) -> Tensor:
+    return x + gate * fused.kept(new, dropout, training)
+
+
+def _half_turn(x_BHLE: Tensor, cos_LE: Tensor, sin_LE: Tensor) -> Tensor:
     first, second = x_BHLE.chunk(2, dim=-1)
     turned = x_BHLE * cos_LE + torch.cat([-second, first], dim=-1) * sin_LE
     return turned.to(x_BHLE.dtype)  # under autocast the three of attention must agree
+
+
+_modulated, _joined = fused.on_gpu(_scaled), fused.on_gpu(_added)
+
+
+@fused.on_gpu
+def _joined_and_modulated(
+    x: Tensor,
+    gate: Tensor,
+    new: Tensor,
+    dropout: float,
+    training: bool,
+    weight_D: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+) -> tuple[Tensor, Tensor]:
+    joined = _added(x, gate, new, dropout, training)
+    return joined, _scaled(joined, weight_D, scale, shift)
+
+
+@fused.on_gpu
+def _turned(qkv: Tensor, cos_LE: Tensor, sin_LE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v [B, H, L, E] out of [B, L, 3, H, E], the first two turned by their position."""
+    q_BHLE, k_BHLE, v_BHLE = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    turn = cos_LE, sin_LE
+    return _half_turn(q_BHLE, *turn), _half_turn(k_BHLE, *turn), v_BHLE
 
 
 def class_vectors(classes: int, width: int) -> nn.Embedding:

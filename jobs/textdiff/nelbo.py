@@ -94,7 +94,8 @@ def class_estimates(
     device: torch.device,
     labels: Sequence[int | None],
 ) -> Tensor:
-    """[C, B, K] nats for the class labels of one model, in one forward pass of C x B x K rows.
+    """[C, B, K] nats for the class labels of one model, in one forward pass of C x B x K rows; on
+    the device, which may still be at work on it.
 
     `draws` has the texts' draws of each class. A label of None: the model has no classes.
     """
@@ -114,7 +115,7 @@ def class_estimates(
         nll_R = masked_nll(
             model, rows_RL.to(device), masked_RL.to(device), mask_id, seen_RL, classes_R
         )
-    return (weight_R * nll_R.cpu()).view(repeats, len(tokens), count)
+    return (weight_R.to(device) * nll_R).view(repeats, len(tokens), count)
 
 
 def _padded(masked_KL: Tensor, longest: int) -> Tensor:

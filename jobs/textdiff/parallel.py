@@ -74,9 +74,20 @@ def world(env: Mapping[str, str] = os.environ) -> World:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+        _without_cudnn_attention()
     if size > 1:
         dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
     return World(rank, size, device, utilisation.peak(device))
+
+
+def _without_cudnn_attention() -> None:
+    """Of torch's attention kernels, cuDNN's are left out.
+
+    They make a plan for every new length of a batch, which took longer than the step (0.2 s instead
+    of 0.07 s on an H200), and their backward pass gives NaN at some lengths with a mask: seen on
+    torch 2.11, github.com/pytorch/pytorch issue 196678.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def named(world: World) -> str:

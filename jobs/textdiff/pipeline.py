@@ -144,7 +144,7 @@ def prepare(
     dataset = data.load(config.data, config.seed, around.data)
     start, words = _start(config, dataset, around.data)
     more: tuple[str, ...] = ()
-    if config.pretrain.texts is not None:
+    if config.pretrain.texts is not None and start is None:
         more = data.more_texts(config.data, config.pretrain.texts, around.data, dataset)
     reporter = metrics.Reporter(
         results if around.world.first else None, clock=clock, show=console.show

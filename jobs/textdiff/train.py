@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from jobs.textdiff import utilisation
+from jobs.textdiff import fused, utilisation
 from jobs.textdiff.batches import Batches
 from jobs.textdiff.config import Config
 from jobs.textdiff.errors import TrainingError
@@ -81,13 +81,22 @@ class Ema:
     def update(self, model: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        shadows = list(self.shadow.values())  # in the order of the parameters
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                self.shadow[name].lerp_(parameter, 1 - decay)
+            torch._foreach_lerp_(shadows, list(model.parameters()), 1 - decay)
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """A whole state dict: the averages, and the model's buffers as they are."""
         return {name: self.shadow.get(name, value) for name, value in model.state_dict().items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """All that is random in a step, and its texts."""
+
+    seed: int  # dropout's
+    rows: tuple[Tensor, ...]  # of the whole batch, for the objective
+    tokens: int
 
 
 @dataclass(slots=True)
@@ -151,9 +160,19 @@ def fit(
         now.flops_per_token = _flops_per_token(net, objective, stream, config, world)
     for name in ("step", "save", "validate"):
         now.timers[name] = hooks.clock()
-    while now.step < schedule.steps:
-        report = _step(now, net, objective, stream, config, schedule, world, seed)
-        _beside(now, report, config, schedule, world, hooks)
+
+    def drawn(step: int) -> Drawn | None:
+        return _drawn(objective, stream, seed, step) if step <= schedule.steps else None
+
+    ahead = drawn(now.step + 1)
+    while ahead is not None:
+        loss, norm, tokens = _step(now, net, ahead, config, schedule, world)
+        ahead = drawn(now.step + 1)  # a GPU is still at work on the step
+        value, gradient = world.total(loss), float(norm)
+        if not (math.isfinite(value) and math.isfinite(gradient)):
+            what = f"gradient is {gradient}" if math.isfinite(value) else f"loss is {value}"
+            raise TrainingError(f"{seed}: {what} at step {now.step} of {schedule.steps}")
+        _beside(now, (value, gradient, tokens), config, schedule, world, hooks)
     return now.ema.weights(model), {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
@@ -174,55 +193,53 @@ def _flops_per_token(
     """Counted on the first batch, whose gradients the first step clears away unused."""
     batch = stream.at(1)
     rows = world.share(objective.prepare(batch, Generator().manual_seed(0)))
-    with precision(config, world.device):
+    with precision(config, world.device), fused.eager():
         own = utilisation.counted(lambda: net(*rows))
     return world.total(torch.tensor(float(own), device=world.device)) / batch.tokens
+
+
+def _drawn(objective: Objective, stream: Batches, seed: str, step: int) -> Drawn:
+    """What step 1, 2, ... of a phase is made of."""
+    drawn, batch = random.Random(f"{seed}:{step}").getrandbits(62), stream.at(step)
+    rows = objective.prepare(batch, Generator().manual_seed(drawn))
+    return Drawn(drawn, rows, batch.tokens)
 
 
 def _step(
     now: Training,
     net: Callable[..., Tensor],
-    objective: Objective,
-    stream: Batches,
+    drawn: Drawn,
     config: Config,
     schedule: Schedule,
     world: World,
-    seed: str,
-) -> tuple[float, float, float, int]:
-    """One optimizer step: (loss, rate, gradient norm, tokens)."""
-    step = now.step + 1
-    drawn = random.Random(f"{seed}:{step}").getrandbits(62)
-    torch.manual_seed(drawn + world.rank)  # dropout
-    batch, rate = stream.at(step), schedule.rate(step)
-    rows = objective.prepare(batch, Generator().manual_seed(drawn))
+) -> tuple[Tensor, Tensor, int]:
+    """One optimizer step: (this process's loss, gradient norm, tokens); the first two may still be
+    in the making on a GPU, and neither is known to be finite."""
+    now.step += 1
+    torch.manual_seed(drawn.seed + world.rank)  # dropout
     for group in now.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = schedule.rate(now.step)
     with precision(config, world.device):
-        loss = net(*world.share(rows)).sum()
-    value = world.total(loss.detach().clone())
-    if not math.isfinite(value):
-        raise TrainingError(f"{seed}: loss is {value} at step {step} of {schedule.steps}")
+        loss = net(*world.share(drawn.rows)).sum()
     now.optimizer.zero_grad(set_to_none=True)
     (loss * world.size).backward()  # the processes' gradients are averaged, the loss is a sum
-    norm = float(nn.utils.clip_grad_norm_(now.model.parameters(), config.trainer.gradient_clip_val))
-    if not math.isfinite(norm):
-        raise TrainingError(f"{seed}: gradient is {norm} at step {step} of {schedule.steps}")
+    norm = nn.utils.clip_grad_norm_(now.model.parameters(), config.trainer.gradient_clip_val)
     now.optimizer.step()
     now.ema.update(now.model)
-    now.step = step
-    return value, rate, norm, batch.tokens
+    return loss.detach().clone(), norm, drawn.tokens
 
 
 def _beside(
     now: Training,
-    found: tuple[float, float, float, int],
+    found: tuple[float, float, int],
     config: Config,
     schedule: Schedule,
     world: World,
     hooks: Hooks,
 ) -> None:
     """Validates, reports, saves, stops: each when it is time."""
-    loss, rate, norm, tokens = found
+    loss, norm, tokens = found
+    rate = schedule.rate(now.step)
     spent = hooks.clock() - now.timers["step"]
     now.timers["step"] += spent
     last = now.step == schedule.steps
@@ -269,4 +286,5 @@ def _optimizer(model: nn.Module, config: Config, schedule: Schedule) -> torch.op
         betas=(optim.beta1, optim.beta2),
         eps=optim.eps,
         weight_decay=optim.weight_decay,
+        fused=next(model.parameters()).is_cuda,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from jobs.textdiff import calibrate, data, evaluate, metrics, phases, selfmade, summary
@@ -11,6 +12,7 @@ from jobs.textdiff.checkpoint import Checkpoint
 from jobs.textdiff.classifier import Classifier
 from jobs.textdiff.evaluate import Scored
 from jobs.textdiff.phases import Job
+from jobs.textdiff.tokenizer import Tokenizer
 
 CALIBRATION_BINS = 8
 TABLE = [("independent", 1), ("shared", 1), ("shared", 8), ("shared", 32)]
@@ -78,7 +80,7 @@ def work(job: Job) -> list[metrics.Phase]:
 
     def once(split: data.Split) -> float:
         """Work of one draw for every class."""
-        return float(classes * sum(map(len, job.tokenizer.encode_all(split.texts))))
+        return float(classes * sum(map(len, _ids(job.tokenizer, split.texts))))
 
     draws = 1 if job.config.model.architecture == "gpt2" else settings.draws
     each = once(job.evaluated)
@@ -111,9 +113,15 @@ def _calibrated(
 
 def _scored(job: Job, judge: Classifier, split: data.Split, phase: str) -> list[Scored]:
     """Every text, each process scoring its share."""
-    ids = job.tokenizer.encode_all(split.texts)
+    ids = _ids(job.tokenizer, split.texts)
     report = job.reporter.phase(phase)
     rows = range(job.world.rank, len(ids), job.world.size)
     own = evaluate.score(judge, ids, rows=rows, report=report)
     merged = {row: text for part in job.world.gather(own) for row, text in part.items()}
     return [merged[row] for row in range(len(ids))]
+
+
+@cache
+def _ids(tokenizer: Tokenizer, texts: tuple[str, ...]) -> list[list[int]]:
+    """Kept: an evaluation looks at the same texts many times."""
+    return tokenizer.encode_all(texts)

@@ -54,6 +54,13 @@ def test_what_was_not_measured_is_said_and_nothing_is_made_up() -> None:
     assert re.findall(r"(?<!>= )(?<![\d.])[\d.]+ %", text) == ["95 %"]  # goals apart
 
 
+def test_what_was_noted_of_a_run_stands_below_its_table() -> None:
+    noted = replace(run("gpt2", 0.8), facts={"note": "on a busy host"})
+    text = resultspage.page([noted, run("simple-diffusion", 0.7)], None)
+    assert text.count("on a busy host") == 1
+    assert "`gpt2`, c1:00000001, seed 1: on a busy host" in text
+
+
 def test_the_ablation_says_what_each_suspect_was_worth() -> None:
     runs = [
         run("mdlm-pretrained", 0.5, table=table(0.0, 0.01, 0.1, 0.05)),

@@ -57,4 +57,4 @@ def test_a_row_is_the_mean_of_its_seeds_and_the_best_row_counts() -> None:
         {"accuracy": 0.9, "variants": {"calibrated": {"accuracy": 0.80}}},
         {"accuracy": 0.7, "variants": {"calibrated": {"accuracy": 0.84}}},
     ]
-    assert resultsgoals.best(seeds) == pytest.approx(0.82)
+    assert resultsgoals.best(seeds) == (pytest.approx(0.82), "calibrated")

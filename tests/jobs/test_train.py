@@ -262,6 +262,7 @@ def test_two_processes_that_share_each_batch_learn_what_one_does(
         torch.testing.assert_close(shared[name], value, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses what torch itself calls deprecated
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_training_on_a_gpu_in_bf16_learns_too(tree: dict[str, Any]) -> None:
     tree["trainer"] |= {"precision": "bf16"}

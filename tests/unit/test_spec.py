@@ -320,6 +320,14 @@ def test_override_comes_after_the_profile_and_the_last_one_holds(load: Load) -> 
     assert load(SMALL, overrides={"train": "{steps: 9}"}).config["train"]["steps"] == 9
 
 
+def test_null_can_be_set_again_where_a_profile_put_something_in_its_place(load: Load) -> None:
+    text = SMALL.replace("train: {steps: 10}", 'train: {steps: 10, resume: "a.pt"}')
+    job = load(text, profile="cpu", overrides=["train.resume=null"])
+    assert job.config["train"]["resume"] is None
+    with pytest.raises(UsageError, match="expects an integer"):
+        load(text, profile="cpu", overrides=["train.steps=null"])
+
+
 def test_f70_same_value_by_file_profile_or_override_is_the_same_hash(load: Load) -> None:
     in_file = load(SMALL.replace("dropout: 0.1", "dropout: 1.0"))
     by_set = load(SMALL, overrides=["model.dropout=1"])
