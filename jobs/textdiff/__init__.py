@@ -1,7 +1,7 @@
 """Text classification by language models: one bound or likelihood a class, the likeliest one wins.
 
 Read it in this order: `config` (`typed`) -> `data` (`sources`, `selfmade`) -> `tokenizer` ->
-`fused` -> `model`, `gpt2` -> `diffusion` -> `objectives` -> `train` (`batches`, `parallel`, `utilisation`) ->
-`checkpoint`, `pretrained` -> `nelbo` -> `classifier` -> `evaluate` (`calibrate`, `summary`) ->
-`phases` (`validation`), `verdict` -> `pipeline`. `baselines` stands beside it.
+`model`, `gpt2` (`fused`) -> `diffusion` -> `objectives` -> `train` (`batches`, `parallel`,
+`utilisation`) -> `checkpoint`, `pretrained` -> `nelbo` -> `classifier` -> `evaluate` (`calibrate`,
+`summary`) -> `phases` (`validation`), `verdict` -> `pipeline`. `baselines` stands beside it.
 """
