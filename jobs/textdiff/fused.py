@@ -31,7 +31,7 @@ def on_gpu(plain: Callable[..., Made]) -> Callable[..., Made]:
     @functools.cache  # not at import: the compiler takes seconds to import
     def compiled() -> Callable[..., Made]:
         torch._dynamo.config.suppress_errors = True
-        torch._dynamo.config.cache_size_limit = 64  # kinds of call, of which beyond 8 none is new
+        torch._dynamo.config.cache_size_limit = 64  # 8 are soon used up: each model, each precision
         return torch.compile(plain, dynamic=True)
 
     @functools.wraps(plain)
