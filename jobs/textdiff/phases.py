@@ -126,7 +126,8 @@ def pretrain(job: Job) -> Start:
     else:
         texts = job.dataset.train.texts + job.unlabelled
         schedule = Schedule(settings.steps, settings.lr, settings.num_warmup_steps)
-        done = trained(job, "pretrain", "pretrained", job.objective(network), texts, schedule)
+        ids = job.tokenizer.pieces(texts)
+        done = trained(job, "pretrain", "pretrained", job.objective(network), ids, schedule)
         weights, source = done.weights, "own"
     fitted = checkpoint.load_into(
         network, weights, waived=settings.waive_keys, strict=settings.strict
@@ -142,14 +143,15 @@ def fine_tune(job: Job, start: Start) -> list[Checkpoint]:
         split = job.dataset.train
         network = begun(job, start)
         objective = job.objective(network, split.labels)
-        return [trained(job, "train", "all-classes", objective, split.texts, job.schedule())]
+        ids = job.tokenizer.encode_all(split.texts)
+        return [trained(job, "train", "all-classes", objective, ids, job.schedule())]
     done: list[Checkpoint] = []
     for label, name in enumerate(labels):
-        texts = job.dataset.train.of_class(label)
+        ids = job.tokenizer.encode_all(job.dataset.train.of_class(label))
         objective = job.objective(begun(job, start))
         probe = of_class(job, label, start, done)
         done.append(
-            trained(job, f"train:{name}", f"class-{label}", objective, texts, job.schedule(), probe)
+            trained(job, f"train:{name}", f"class-{label}", objective, ids, job.schedule(), probe)
         )
     return done
 
@@ -163,7 +165,8 @@ def tell_classes_apart(job: Job, before: Checkpoint) -> Checkpoint:
         network, job.config, job.tokenizer, split.labels, len(job.dataset.labels)
     )
     schedule = Schedule(settings.steps, settings.lr, 0)
-    return trained(job, "class-likelihood", "class-likelihood", objective, split.texts, schedule)
+    ids = job.tokenizer.encode_all(split.texts)
+    return trained(job, "class-likelihood", "class-likelihood", objective, ids, schedule)
 
 
 def begun(job: Job, start: Start) -> nn.Module:
@@ -192,7 +195,7 @@ def trained(
     phase: str,
     name: str,
     objective: Objective,
-    texts: Sequence[str],
+    ids: Sequence[list[int]],
     schedule: Schedule,
     probe: Probe | None = None,
 ) -> Checkpoint:
@@ -233,7 +236,7 @@ def trained(
         validate=probe or of_one_model(job, phase),
         stopping=job.stopping,
     )
-    seed, ids = f"{job.config.seed}:{phase}", job.tokenizer.encode_all(texts)
+    seed = f"{job.config.seed}:{phase}"
     with job.deferred():
         averaged, last = fit(
             objective, ids, job.config, schedule, job.world, seed=seed, hooks=hooks, resume=state

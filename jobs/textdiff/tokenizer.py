@@ -60,6 +60,14 @@ class Tokenizer:
         """One id list a text, at least one and at most `length` ids long."""
         return [ids[: self.length] for ids in self._encoder()(texts)]
 
+    def pieces(self, texts: Iterable[str]) -> list[list[int]]:
+        """All of every text, a longer one in pieces of `length` ids and what is left."""
+        return [
+            ids[at : at + self.length]
+            for ids in self._encoder()(texts)
+            for at in range(0, len(ids), self.length)
+        ]
+
     def cut(self, texts: Iterable[str]) -> int:
         """How many of the texts are longer than `length`."""
         return sum(len(ids) > self.length for ids in self._encoder()(texts))

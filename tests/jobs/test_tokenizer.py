@@ -69,3 +69,9 @@ def test_a_missing_vocabulary_says_what_to_set(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{")
     with pytest.raises(DataError, match="not GPT-2's vocabulary"):
         tokenizer.gpt2(tmp_path, 5)
+
+
+def test_pieces_hold_all_of_a_text_where_encoding_cuts_it() -> None:
+    words = tokenizer.words(["a b c d"] * 2, vocab_size=9, min_count=1, length=3)
+    (whole,) = words.encode_all(["a b c d a"])
+    assert words.pieces(["a b c d a", "b"]) == [whole, words.encode_all(["d a"])[0], [2]]
