@@ -65,7 +65,7 @@ def page(runs: Sequence[Run], cost: Mapping[str, Any] | None) -> str:
         parts.append(f"## All models: {data}, profile `{profile}`\n")
         parts.append(_models([run for run in runs if run.tag == tag]))
     parts += ["## Goals\n", resultsgoals.section(_results(runs))]
-    parts += ["## Cost\n", _cost(cost), _utilisation(runs)]
+    parts += ["## Cost\n", _cost(cost), _on_gpu(cost), _utilisation(runs)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -213,17 +213,13 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
         return (
             "Not measured yet: `python -m tests.bench.training --write docs/results/cost.json`.\n"
         )
-    train, judge = cost["training"], cost["evaluation"]
+    judge = cost["evaluation"]
     lines = [
         f"Against the reference implementation's recipe, written as a baseline in `tests/bench` "
         f"({cost['recipe']}). {cost['conditions']}\n",
         "| work | ours | reference recipe | ratio | goal |",
         "|---|---|---|---|---|",
-        f"| training, tokens/s (padding not counted) | {train['ours']['tokens_per_s']:,.0f} | "
-        f"{train['reference']['tokens_per_s']:,.0f} | {train['ratio']:.2f} | >= 1.5 |",
-        f"| training, peak memory above the start, MiB | {train['ours']['memory_mb']:,.0f} | "
-        f"{train['reference']['memory_mb']:,.0f} | "
-        f"{train['ours']['memory_mb'] / max(1, train['reference']['memory_mb']):.2f} | |",
+        *_training(cost["training"]),
         f"| evaluation, network passes a text and class at equal accuracy | "
         f"{judge['ours']['passes']:.1f} | {judge['reference']['passes']} | "
         f">= {judge['ratio']:.1f} fewer | >= 10 |",
@@ -234,6 +230,39 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
         f"{judge['ours']['tokens_per_s'] / judge['reference']['tokens_per_s']:.2f} | |",
     ]
     return "\n".join([*lines, f"\n{judge['note']}\n"])
+
+
+def _training(found: Mapping[str, Any]) -> Sequence[str]:
+    ours, reference = found["ours"], found["reference"]
+    memory = ours["memory_mb"] / max(1, reference["memory_mb"])
+    return [
+        f"| training, tokens/s (padding not counted) | {ours['tokens_per_s']:,.0f} | "
+        f"{reference['tokens_per_s']:,.0f} | {found['ratio']:.2f} | >= 1.5 |",
+        f"| training, peak memory above the start, MiB | {ours['memory_mb']:,.0f} | "
+        f"{reference['memory_mb']:,.0f} | {memory:.2f} | |",
+    ]
+
+
+def _on_gpu(cost: Mapping[str, Any] | None) -> str:
+    """The same on a GPU, and the utilisation of steps that nothing interrupts."""
+    if cost is None or "gpu" not in cost:
+        command = "python -m tests.bench.training --only gpu --write docs/results/cost.json"
+        return f"On a GPU this has not been measured: `{command}`.\n"
+    found = cost["gpu"]
+    lines = [
+        f"On a GPU. {found['conditions']}\n",
+        "| work | ours | reference recipe | ratio | goal |",
+        "|---|---|---|---|---|",
+        *_training(found["training"]),
+        "\n| model | parameters | texts a step | tokens/s | peak memory, MiB | MFU |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['parameters']:,} | {row['texts_a_step']} | {row['tokens_per_s']:,.0f} | "
+        f"{row['memory_mb']:,.0f} | {_percent(row['mfu'])} |"
+        for name, row in found["utilisation"].items()
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _utilisation(runs: Sequence[Run]) -> str:

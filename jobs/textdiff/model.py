@@ -209,10 +209,10 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         dropped = self.dropout, self.training
         attended = self._attend(_modulated(x_BLD, self.norm1.weight, scale1, shift1), turn, seen)
-        x_BLD, seen_BLD = _joined_and_modulated(
+        x_BLD, normed_BLD = _joined_and_modulated(
             x_BLD, gate1, attended, *dropped, self.norm2.weight, scale2, shift2
         )
-        return _joined(x_BLD, gate2, self.mlp(seen_BLD), *dropped)
+        return _joined(x_BLD, gate2, self.mlp(normed_BLD), *dropped)
 
     def _attend(self, x_BLD: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
         batch, length, hidden = x_BLD.shape

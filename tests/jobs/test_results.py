@@ -153,6 +153,24 @@ def test_the_cost_bench_measures_both_ways_and_its_page_shows_them() -> None:
 
 
 @pytest.mark.torch
+def test_what_a_gpu_cost_stands_beside_it() -> None:
+    way = {"tokens_per_s": 1000.0, "memory_mb": 10.0}
+    judge = {"passes": 9.5, "accuracy": 0.9, "tokens_per_s": 5.0}
+    part = {"ours": {**way, "tokens_per_s": 2500.0}, "reference": way, "ratio": 2.5}
+    used = {"tokens_per_s": 1e6, "mfu": 0.41, "texts_a_step": 8, "memory_mb": 1.0, "parameters": 9}
+    cost = {
+        "recipe": "r",
+        "conditions": "c",
+        "training": part,
+        "evaluation": {"ours": judge, "reference": judge, "ratio": 10.0, "note": ""},
+    }
+    assert "On a GPU this has not been measured" in resultspage.page([], cost)
+    on_gpu = {"conditions": "one card", "training": part, "utilisation": {"size `small`": used}}
+    text = resultspage.page([], cost | {"gpu": on_gpu})
+    assert "On a GPU. one card" in text
+    assert "| size `small` | 9 | 8 | 1,000,000 | 1 | 41.0 % |" in text
+
+
 def test_the_reference_recipe_gives_the_cost_that_the_fast_one_gives() -> None:
     torch = pytest.importorskip("torch")
     from jobs.textdiff.diffusion import masked_nll
