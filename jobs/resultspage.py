@@ -84,8 +84,10 @@ def _carried(runs: Sequence[Run]) -> Iterable[str]:
 
 def _ablations(runs: Sequence[Run]) -> Iterable[str]:
     tables = [run for run in runs if run.metrics.get("table")]
-    for tag in dict.fromkeys(run.tag for run in tables):
+    for tag in dict.fromkeys([*TABLES, *(run.tag for run in tables)]):
         newest = {run.job: run for run in tables if run.tag == tag}
+        if not newest:
+            continue
         yield _ablation(tag, {name: newest[job] for job, name in CONFIGS if job in newest})
     if not tables:
         yield "Not measured yet: needs a run of both jobs with `eval.table`.\n"

@@ -54,6 +54,13 @@ def test_what_was_not_measured_is_said_and_nothing_is_made_up() -> None:
     assert re.findall(r"(?<!>= )(?<![\d.])[\d.]+ %", text) == ["95 %"]  # goals apart
 
 
+def test_ablations_come_in_the_order_of_the_tables_and_none_is_left_out() -> None:
+    tags = ["selfmade/cpu", "imdb/cpu", "sst2/cpu"]
+    runs = [run("mdlm-pretrained", 0.5, tag=tag, table=table(0.0, 0.01, 0.1, 0.05)) for tag in tags]
+    found = re.findall(r"^(\w+), profile `cpu`, one pair", resultspage.page(runs, None), re.M)
+    assert found == ["sst2", "selfmade", "imdb"]
+
+
 def test_what_was_noted_of_a_run_stands_below_its_table() -> None:
     noted = replace(run("gpt2", 0.8), facts={"note": "on a busy host"})
     text = resultspage.page([noted, run("simple-diffusion", 0.7)], None)
