@@ -84,8 +84,9 @@ def _without_cudnn_attention() -> None:
     """Of torch's attention kernels, cuDNN's are left out.
 
     They make a plan for every new length of a batch, which took longer than the step (0.2 s instead
-    of 0.07 s on an H200), and their backward pass gives NaN at some lengths with a mask: seen on
-    torch 2.11, github.com/pytorch/pytorch issue 196678.
+    of 0.07 s on an H200). And two runs whose batches had padding, and so a mask, ended in gradients
+    that were NaN (torch 2.11; github.com/pytorch/pytorch issue 196678 tells of the same), while one
+    without a mask did not.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
