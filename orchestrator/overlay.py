@@ -167,17 +167,25 @@ def fit(current: Any, given: Any, key: str) -> Any:
 
 
 def _mismatch(current: Any, given: Any, key: str) -> UsageError:
-    shown = ascii(given) if len(ascii(given)) <= 40 else ascii(given)[:37] + "..."
     hint = None
     if type(current) is int and isinstance(given, float) and given.is_integer():
         hint = f"write {int(given)}"
     elif isinstance(current, str):
-        hint = f"quote it inside: '\"{given}\"'"
+        typed = given if isinstance(given, str) else _shown(given)
+        hint = f"quote it inside: '\"{typed}\"'"
     return UsageError(
-        f"`{key}` expects {kind_of(current)} (it is {current!a}), got {shown}, "
-        f"which is {kind_of(given)}",
+        f"`{key}` expects {kind_of(current)} (it is {_shown(current)}), got {_shown(given)}"
+        + ("" if given is None else f", which is {kind_of(given)}"),
         hint=hint,
     )
+
+
+def _shown(value: Any) -> str:
+    """A value in at most 40 characters; null, true and false as they are typed."""
+    text = ascii(value)
+    if value is None or isinstance(value, bool):
+        text = "null" if value is None else text.lower()
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def leaves(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -289,7 +289,7 @@ def test_override_takes_the_type_of_the_key(
         ("train.steps=1.5", "`train.steps` expects an integer (it is 800), got 1.5"),
         ("train.steps=1e3", "expects an integer"),
         ("train.steps=many", "expects an integer (it is 800), got 'many', which is text"),
-        ("train.steps=true", "got True, which is true or false"),
+        ("train.steps=true", "got true, which is true or false"),
         ("train.lr=fast", "expects a number"),
         ("train.lr=010", "write 10"),
         ("train.lr=true", "expects a number"),
@@ -324,8 +324,11 @@ def test_null_can_be_set_again_where_a_profile_put_something_in_its_place(load: 
     text = SMALL.replace("train: {steps: 10}", 'train: {steps: 10, resume: "a.pt"}')
     job = load(text, profile="cpu", overrides=["train.resume=null"])
     assert job.config["train"]["resume"] is None
-    with pytest.raises(UsageError, match="expects an integer"):
+    with pytest.raises(UsageError, match=r"expects an integer \(it is 10\), got null$"):
         load(text, profile="cpu", overrides=["train.steps=null"])
+    with pytest.raises(UsageError) as caught:
+        load(text, profile="cpu", overrides=["model.size=null"])
+    assert caught.value.hint == "quote it inside: '\"null\"'"
 
 
 def test_f70_same_value_by_file_profile_or_override_is_the_same_hash(load: Load) -> None:
