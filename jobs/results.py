@@ -59,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("more", nargs="*", help="after --: more arguments for `orch submit`")
     args = parser.parse_args(argv)
+    if args.more and not args.run:
+        parser.error(f"{' '.join(args.more)}: only --run submits anything")
     folder = args.page.with_suffix("")
     kept = folder / "runs.json"
     if args.run:
@@ -152,9 +154,16 @@ def _curve(path: Path) -> list[Mapping[str, Any]]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise SystemExit(f"error: {path}: not JSON: {error}") from None
     return found
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:  # `orch submit -f` has said what goes on
+        print("stopped; the same command goes on with the rows that are missing", file=sys.stderr)
+        sys.exit(130)

@@ -54,6 +54,35 @@ def test_what_was_not_measured_is_said_and_nothing_is_made_up() -> None:
     assert re.findall(r"(?<!>= )(?<![\d.])[\d.]+ %", text) == ["95 %"]  # goals apart
 
 
+def test_what_stands_after_the_dashes_goes_to_submit_and_only_with_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def orch(*arguments: str) -> str:
+        asked.append(arguments)
+        if "--dry-run" in arguments:
+            return '{"config_hash": "c1:0"}'
+        return "[]" if arguments[0] == "ls" else "a-run"
+
+    monkeypatch.setattr(results, "orch", orch)
+    page = ["--page", str(tmp_path / "page.md")]
+    assert results.main(["--run", "--job", "gpt2", *page, "--", "--set", "a=1"]) == 0
+    submits = [arguments for arguments in asked if arguments[0] == "submit"]
+    assert len(submits) == 2  # what its config would be, and the run
+    assert all(("--set", "a=1") in itertools.pairwise(each) for each in submits)
+    with pytest.raises(SystemExit):
+        results.main([*page, "--", "--set", "a=1"])
+    assert "only --run submits anything" in capsys.readouterr().err
+
+
+def test_records_that_a_merge_has_torn_are_named(tmp_path: Path) -> None:
+    kept = tmp_path / "runs.json"
+    kept.write_text("<<<<<<< HEAD\n")
+    with pytest.raises(SystemExit, match="runs.json: not JSON"):
+        results.known(kept)
+
+
 def test_ablations_come_in_the_order_of_the_tables_and_none_is_left_out() -> None:
     tags = ["selfmade/cpu", "imdb/cpu", "sst2/cpu"]
     runs = [run("mdlm-pretrained", 0.5, tag=tag, table=table(0.0, 0.01, 0.1, 0.05)) for tag in tags]
