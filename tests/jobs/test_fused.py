@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jobs.textdiff import diffusion, fused, gpt2, model
+from jobs.textdiff import diffusion, fused, gpt2, model, parallel, utilisation
 
 VOCAB, MASK = 101, 100
 KINDS = ("mdlm", "gpt2")
@@ -85,3 +85,16 @@ def test_compiled_costs_and_gradients_are_what_they_were(
             assert other.grad is not None
             difference = (one.grad - other.grad).norm() / one.grad.norm().clamp(min=1e-6)
             assert float(difference) < 0.05
+
+
+def test_attention_on_a_gpu_is_never_cudnns(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(utilisation, "peak", lambda device: None)
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        parallel.world({})
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -25,7 +26,7 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 
 import torch
 
-from jobs.textdiff import baselines, pipeline
+from jobs.textdiff import baselines, phases, pipeline, tokenizer
 from orchestrator import spec
 from orchestrator.checks import binomial, outcome
 from orchestrator.domain import Outcome
@@ -302,7 +303,8 @@ def test_pretraining_alone_leaves_a_checkpoint_another_job_starts_from(
     start = first / "results" / "checkpoints"
     assert os.listdir(start) == ["pretrained.pt"]
     tree["model"] |= {"length": 64}
-    tree["pretrain"] |= {"checkpoint": "start/pretrained.pt"}
+    # With a start there is nothing to pretrain on, so the texts for it are not even looked for.
+    tree["pretrain"] |= {"checkpoint": "start/pretrained.pt", "texts": "nowhere.tsv"}
     (second / "data").mkdir()
     (second / "data" / "start").symlink_to(start)
     tuned = run(second, tree, "--canary", data=str(second / "data"))
@@ -315,6 +317,28 @@ def test_pretraining_alone_leaves_a_checkpoint_another_job_starts_from(
     assert refused.returncode == 4
     assert "nothing was loaded" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_pretraining_reads_all_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Seen(Exception):
+        pass
+
+    def trained(job: Any, phase: str, name: str, objective: Any, ids: Any, schedule: Any) -> None:
+        raise Seen(ids)
+
+    monkeypatch.setattr(phases, "trained", trained)
+    job = SimpleNamespace(
+        config=SimpleNamespace(pretrain=SimpleNamespace(steps=1, lr=0.1, num_warmup_steps=0)),
+        start=None,
+        fresh_model=lambda: None,
+        objective=lambda network: None,
+        dataset=SimpleNamespace(train=SimpleNamespace(texts=("a b c d",))),
+        unlabelled=("d a",),
+        tokenizer=tokenizer.words(["a b c d"], vocab_size=9, min_count=1, length=3),
+    )
+    with pytest.raises(Seen) as caught:
+        phases.pretrain(job)  # type: ignore[arg-type]
+    assert caught.value.args == ([[1, 2, 3], [4], [4, 1]],)
 
 
 def test_a_published_checkpoint_needs_gpt2s_vocabulary(

@@ -293,6 +293,16 @@ def test_an_epoch_holds_every_text_once_in_batches_of_one_length() -> None:
     assert [b.rows for b in epochs[0]] != [b.rows for b in epochs[1]]
 
 
+def test_a_batch_of_the_stream_holds_its_texts_as_a_batch_made_of_lists_does() -> None:
+    ids = [list(range(100 * row, 100 * row + 1 + row % 5)) for row in range(23)]
+    stream = Batches(ids, 4, "a")
+    for step in range(1, 13):
+        batch = stream.at(step)
+        expected = batches.collate(ids, batch.rows)
+        assert torch.equal(batch.tokens_BL, expected.tokens_BL)
+        assert torch.equal(batch.valid_BL, expected.valid_BL)
+
+
 def test_a_batch_follows_from_the_seed_and_the_step_alone() -> None:
     ids = [[1] * (1 + i % 5) for i in range(23)]
     stream = Batches(ids, 4, "a")
