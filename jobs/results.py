@@ -164,6 +164,10 @@ def _read(path: Path) -> Mapping[str, Any]:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:  # `orch submit -f` has said what goes on
-        print("stopped; the same command goes on with the rows that are missing", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(
+            "stopped; a run that was started goes on: once it has ended, `orch fetch-results` it, "
+            "and the same command takes its row and goes on from there",
+            file=sys.stderr,
+        )
         sys.exit(130)
