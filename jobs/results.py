@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     runs = known(kept)
     metrics.write_json(kept, {"runs": [asdict(run) for run in runs]})
     cost = _read(folder / "cost.json") if (folder / "cost.json").is_file() else None
-    args.page.write_text(resultspage.page(runs, cost), encoding="utf8")
+    metrics.write_text(args.page, resultspage.page(runs, cost))
     print(f"{args.page}: {len(runs)} runs", file=sys.stderr)
     return 0
 
@@ -164,6 +164,8 @@ def _read(path: Path) -> Mapping[str, Any]:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
+    except OSError as error:
+        sys.exit(f"error: {error}; what was there before is untouched")
     except KeyboardInterrupt:
         print(
             "stopped; a run that was started goes on: once it has ended, `orch fetch-results` it, "

@@ -142,15 +142,16 @@ class Reporter:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """`path` holds `value`, all of it: a crash or a reader never meets half a file."""
-    _write(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """`path` holds one JSON object a line; whole, as above."""
-    _write(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """`path` holds `text`; whole, as above."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf8") as file:
