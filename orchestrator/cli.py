@@ -1,71 +1,95 @@
 """The commands, put together. Each parses, calls one use case and renders; see `commands`.
 
-What is heavy is imported where it is used.
+A call that begins with a command's name has this one built and no other: to read all signatures
+takes longer than most commands do. What else is heavy is imported where it is used.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
 import typer
 
-from orchestrator.commands import (
-    account,
-    agreement,
-    following,
-    hosts,
-    ledger,
-    listing,
-    now,
-    project,
-    runs,
-    starting,
-)
 from orchestrator.console import run_main
 
-app = typer.Typer(
-    name="orch",
-    help="Runs training jobs on GPU hosts over SSH, and keeps account of what came of them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-host_app = typer.Typer(help="Hosts: list them, pin their keys.", no_args_is_help=True)
-ledger_app = typer.Typer(help="The ledger as a whole.", no_args_is_help=True)
-app.add_typer(host_app, name="host", rich_help_panel=None)
-app.add_typer(ledger_app, name="ledger", rich_help_panel=None)
-# In the order of a day's work, which is that of `orch --help`.
-for command in (
-    project.init,
-    project.jobs,
-    project.check,
-    starting.submit,
-    following.tail,
-    following.wait,
-    listing.ls,
-    runs.show,
-    now.top,
-    now.gpus,
-    runs.fetch_results,
-    account.compare,
-    account.report,
-    account.tensorboard,
-    runs.cancel,
-    starting.resume,
-    starting.retry,
-    following.attach,
-    listing.tag,
-    listing.note,
-    agreement.reconcile,
-    hosts.doctor,
-):
-    app.command()(command)
-host_app.command("ls")(hosts.host_list)
-host_app.command("trust")(hosts.host_trust)
-ledger_app.command()(ledger.export)
-ledger_app.command()(ledger.verify)
-ledger_app.command("import")(ledger.take_in)
-ledger_app.command("rebuild")(agreement.ledger_rebuild)
+# By the module of `commands`, in the order of a day's work, which is that of `orch --help`.
+COMMANDS = {
+    "init": "project",
+    "jobs": "project",
+    "check": "project",
+    "submit": "starting",
+    "tail": "following",
+    "wait": "following",
+    "ls": "listing",
+    "show": "runs",
+    "top": "now",
+    "gpus": "now",
+    "fetch-results": "runs",
+    "compare": "account",
+    "report": "account",
+    "tensorboard": "account",
+    "cancel": "runs",
+    "resume": "starting",
+    "retry": "starting",
+    "attach": "following",
+    "tag": "listing",
+    "note": "listing",
+    "reconcile": "agreement",
+    "doctor": "hosts",
+}
+GROUPS = {
+    "host": (
+        "Hosts: list them, pin their keys.",
+        {"ls": "hosts.host_list", "trust": "hosts.host_trust"},
+    ),
+    "ledger": (
+        "The ledger as a whole.",
+        {
+            "export": "ledger.export",
+            "verify": "ledger.verify",
+            "import": "ledger.take_in",
+            "rebuild": "agreement.ledger_rebuild",
+        },
+    ),
+}
+
+
+def built(only: str | None = None) -> typer.Typer:
+    """The whole command line, or what the command or group `only` needs of it."""
+    app = typer.Typer(
+        name="orch",
+        help="Runs training jobs on GPU hosts over SSH, and keeps account of what came of them.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_nothing)  # a group, also when it has one command alone
+    for name, module in COMMANDS.items():
+        if only in (None, name):
+            app.command(name)(_function(f"{module}.{name.replace('-', '_')}"))
+    for group, (about, places) in GROUPS.items():
+        if only in (None, group):
+            inner = typer.Typer(help=about, no_args_is_help=True)
+            app.add_typer(inner, name=group, rich_help_panel=None)
+            for name, place in places.items():
+                inner.command(name)(_function(place))
+    return app
+
+
+def _nothing() -> None:
+    pass
+
+
+def _function(place: str) -> Any:
+    module, name = place.split(".")
+    return getattr(import_module(f"orchestrator.commands.{module}"), name)
 
 
 def main() -> None:
-    run_main(app)
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    named = first in COMMANDS or first in GROUPS
+    run_main(built(first if named and "_ORCH_COMPLETE" not in os.environ else None))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 import os
 import re
 import stat
@@ -35,6 +34,9 @@ SECRETS = (
 )  # fmt: skip
 SECRET_EXAMPLES = (".env.example", ".env.sample", ".env.template")
 _SECRET = re.compile("|".join(fnmatch.translate(pattern) for pattern in SECRETS))
+_CACHED = re.compile(rb"(\d+ ){5}\d{3} [fl] \d+ [0-9a-f]{64} ")
+
+Found = tuple[bytes, os.stat_result]  # a path under the root; what lstat says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +123,21 @@ def scan_project(
     """The project's code. UsageError names a file over `max_file` bytes."""
     paths = listing.paths()
     never = tuple(name.strip("/").encode() + b"/" for name in results_dirs)
-    selected = _walk(root) if paths is None else _expand(root, paths)
-    chosen = _orchignore(root, (path for path in selected if not path.startswith(never)))
+    found = _walk(root) if paths is None else _expand(root, paths)
+    chosen = _orchignore(root, (item for item in found if not item[0].startswith(never)))
     return scan(root, chosen, cache, max_file=max_file, secrets=True)
 
 
 def scan_data(root: Path, cache: Path) -> Scan:
     """A dataset: every file under `root`, whatever its name or size; or one file."""
     if root.is_file():
-        return scan(root.parent, [os.fsencode(root.name)], cache, max_file=None, secrets=False)
+        only = (os.fsencode(root.name), root.lstat())
+        return scan(root.parent, [only], cache, max_file=None, secrets=False)
     return scan(root, _walk(root), cache, max_file=None, secrets=False)
 
 
-def _walk(root: Path, below: bytes = b"") -> Iterator[bytes]:
-    """Paths under `root`, links not followed."""
+def _walk(root: Path, below: bytes = b"") -> Iterator[Found]:
+    """What lies under `root`, links not followed."""
     stack = [below]
     base = os.fsencode(root)
     while stack:
@@ -146,87 +149,92 @@ def _walk(root: Path, below: bytes = b"") -> Iterator[bytes]:
             if item.is_dir(follow_symlinks=False):
                 if item.name not in NEVER_DIRS:
                     stack.append(path)
-            else:
-                yield path
+            elif (info := _stat(item.path)) is not None:
+                yield path, info
 
 
-def _expand(root: Path, paths: list[bytes]) -> Iterator[bytes]:
+def _expand(root: Path, paths: list[bytes]) -> Iterator[Found]:
     """git lists a submodule or a nested repository as one folder: its files travel too."""
-    base = os.fsencode(root)
+    base = os.fsencode(root) + b"/"
+    above, never = b"", False
     for path in paths:
-        parts = path.rstrip(b"/").split(b"/")
-        if not NEVER_DIRS.isdisjoint(parts[:-1]):
+        folder = path.rstrip(b"/").rpartition(b"/")[0]
+        if folder != above:
+            above, never = folder, not NEVER_DIRS.isdisjoint(folder.split(b"/"))
+        info = None if never else _stat(base + path)
+        if info is None:
             continue
-        full = os.path.join(base, path.rstrip(b"/"))
-        if path.endswith(b"/") or (os.path.isdir(full) and not os.path.islink(full)):
+        if stat.S_ISDIR(info.st_mode):
             yield from _walk(root, path.rstrip(b"/"))
         else:
-            yield path
+            yield path, info
 
 
-def _orchignore(root: Path, paths: Iterable[bytes]) -> Iterable[bytes]:
+def _stat(path: bytes) -> os.stat_result | None:
+    """None: it is not there (any more), as what git tracks and somebody deleted."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _orchignore(root: Path, found: Iterable[Found]) -> Iterable[Found]:
     file = root / ".orchignore"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return paths
+        return found
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"{file}: cannot be read: {exc}") from None
     if not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
-        return paths
+        return found
     import pathspec
 
     try:
         spec = pathspec.GitIgnoreSpec.from_lines(lines)
     except ValueError as exc:
         raise UsageError(f"{file}: {exc}") from None
-    return (path for path in paths if not spec.match_file(os.fsdecode(path)))
+    return (item for item in found if not spec.match_file(os.fsdecode(item[0])))
 
 
 def scan(
-    root: Path, paths: Iterable[bytes], cache: Path, *, max_file: int | None, secrets: bool
+    root: Path, found: Iterable[Found], cache: Path, *, max_file: int | None, secrets: bool
 ) -> Scan:
-    """Hash what changed since the cache was written; everything else costs one stat."""
+    """Hash what changed since the cache was written; everything else cost one stat."""
     known = _read_cache(cache)
-    fresh: dict[str, list[object]] = {}
+    fresh: dict[bytes, bytes] = {}
     lines: list[tuple[bytes, bytes]] = []
     sources: dict[str, bytes] = {}
     skipped: list[tuple[str, str]] = []
     size = 0
     base = os.fsencode(root) + b"/"
-    now = time.time_ns()
-    changed = False
-    for path in paths:
-        try:
-            info = os.lstat(base + path)
-        except FileNotFoundError:
-            continue  # tracked and deleted
+    # A file touched within the clock's grain of this scan may change again unseen: not cached.
+    settled = time.time_ns() - 2_000_000_000
+    for path, info in found:
         why = _refusal(path, info, max_file, secrets)
         if why is not None:
             skipped.append((os.fsdecode(path), why))
             continue
-        stamp = [info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, info.st_mode]
-        name = os.fsdecode(path)
-        entry = known.get(name)
-        if entry is not None and entry[:5] == stamp:
-            line = str(entry[5]).encode("ascii") + path
+        stamp = b"%d %d %d %d %d " % (
+            info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, info.st_mode
+        )  # fmt: skip
+        entry = known.get(path, b"")
+        if entry.startswith(stamp):
+            head = entry[len(stamp) :]
         else:
             made = _entry(base, path, info)
             if made is None:
-                skipped.append((name, "a link that leaves the tree"))
+                skipped.append((os.fsdecode(path), "a link that leaves the tree"))
                 continue
-            line = made.line()
-            changed = True
-        head = line[: len(line) - len(path)].decode("ascii")
-        # A file touched within the clock's grain of this scan may change again unseen: not cached.
-        if now - max(info.st_mtime_ns, info.st_ctime_ns) > 2_000_000_000:
-            fresh[name] = [*stamp, head]
-        sources[("l" if stat.S_ISLNK(info.st_mode) else "f") + head[-65:-1]] = path
+            head = made.line()[: -len(path)]
+        if info.st_mtime_ns < settled and info.st_ctime_ns < settled:
+            fresh[path] = stamp + head
+        sources[(head[4:5] + head[-65:-1]).decode("ascii")] = path  # "644 f 12 hash "
         size += info.st_size
-        lines.append((path, line))
+        lines.append((path, head))
     lines.sort()
-    manifest = b"".join(line + b"\0" for _, line in lines)
-    if changed or len(fresh) != len(known):
+    manifest = b"".join([part for path, head in lines for part in (head, path, b"\0")])
+    if fresh != known:
         _write_cache(cache, fresh)
     return Scan(root, manifest, wire.tree_hash(manifest), sources, size, tuple(skipped))
 
@@ -320,27 +328,22 @@ def read_object(scan: Scan, entry: wire.Entry, offset: int = 0) -> Iterator[byte
         os.close(fd)
 
 
-def _read_cache(path: Path) -> dict[str, list[object]]:
+def _read_cache(path: Path) -> dict[bytes, bytes]:
+    """By path: the numbers of a stat, and the head of its manifest line; damage is as if absent."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        items = path.read_bytes().split(b"\0")
+    except OSError:
         return {}
-    if not isinstance(value, dict):
-        return {}
-    return {name: entry for name, entry in value.items() if _is_cached(entry)}
+    known = dict(zip(items[::2], items[1::2], strict=False))
+    return known if items[-1] == b"" and all(map(_CACHED.fullmatch, known.values())) else {}
 
 
-def _is_cached(entry: object) -> bool:
-    """Five numbers of a stat and the head of a manifest line; anything else is as if absent."""
-    return isinstance(entry, list) and len(entry) == 6 and isinstance(entry[5], str)
-
-
-def _write_cache(path: Path, entries: Mapping[str, list[object]]) -> None:
+def _write_cache(path: Path, entries: Mapping[bytes, bytes]) -> None:
     """Best effort: a cache that cannot be written only costs time."""
     tmp = path.with_suffix(f".tmp{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tmp.write_text(json.dumps(entries, separators=(",", ":")), encoding="ascii")
+        tmp.write_bytes(b"".join([b"%b\0%b\0" % item for item in entries.items()]))
         os.replace(tmp, path)
     except OSError:
         tmp.unlink(missing_ok=True)

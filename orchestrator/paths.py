@@ -36,7 +36,7 @@ class LocalLayout:
         return self.home / "inflight" / run_id
 
     def hash_cache(self, tree: Path) -> Path:
-        return self.home / "cache" / ("hashes-" + _short(str(tree)) + ".json")
+        return self.home / "cache" / ("hashes-" + _short(str(tree)))
 
     def host_cache(self, host: str, project: Path) -> Path:
         """The manifest this project last had accepted on that host."""

@@ -37,7 +37,7 @@ def main() -> None:
     begun = time.perf_counter()
     listing = GitListing(project)
     connecting = Background(lambda: greeted(host))
-    scan = scan_project(project, listing, state / "hashes.json")
+    scan = scan_project(project, listing, state / "hashes")
     agent = connecting.result()
     sync.push(agent, scan, dataset=False, progress=lambda _sent, _total: None)
     print(time.perf_counter() - begun, flush=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from tests.helpers.project import commit_all, run_git
 
 
 def scanned(root: Path, **options: object) -> Scan:
-    cache = root.parent / "cache" / "hashes.json"
+    cache = root.parent / "cache" / "hashes"
     listing = GitListing(root)
     try:
         return scan_project(root, listing, cache, **options)  # type: ignore[arg-type]
@@ -179,13 +181,48 @@ def test_the_cache_never_hides_a_change(root: Path) -> None:
     assert old.st_size == (root / "a.py").stat().st_size
 
 
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written just now counts as settled, so that it is cached."""
+    now = time.time_ns
+    monkeypatch.setattr("orchestrator.manifest.time.time_ns", lambda: now() + 10**10)
+
+
+@pytest.mark.usefixtures("later")
+def test_what_did_not_change_is_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "link").symlink_to("a.py")
+    first = scanned(root)
+
+    def read(*_: object) -> None:
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr("orchestrator.manifest._entry", read)
+    again = scanned(root)
+    assert (again.manifest, again.sources) == (first.manifest, first.sources)
+    (root / "a.py").write_text("b\n")
+    with pytest.raises(AssertionError):
+        scanned(root)
+
+
+@pytest.mark.usefixtures("later")
 def test_a_torn_or_foreign_cache_only_costs_time(root: Path) -> None:
     first = scanned(root)
-    cache = root.parent / "cache" / "hashes.json"
-    for content in (b"", b"{", b"[]", b'{"a.py": 7}', b'{"a.py": [1]}', b"\xff"):
-        cache.parent.mkdir(exist_ok=True)
+    cache = root.parent / "cache" / "hashes"
+    sound = cache.read_bytes()
+    assert sound.startswith(b"a.py\0") and sound.endswith(b" \0")
+    damaged = (sound[:-1], sound[:-2], sound[5:], sound * 2 + b"x", sound.replace(b" f ", b" g "))
+    for content in (b"", b"\0", b"a.py\0", b'{"a.py": 7}', b"\xff", *damaged):
         cache.write_bytes(content)
-        assert scanned(root).tree == first.tree
+        assert scanned(root).tree == first.tree, content
+
+
+def test_a_tracked_file_whose_folder_became_a_file_is_left_out(root: Path) -> None:
+    (root / "sub").mkdir()
+    (root / "sub" / "b.py").write_text("x")
+    make_git(root)
+    shutil.rmtree(root / "sub")
+    (root / "sub").write_text("now a file")
+    assert paths(scanned(root)) == ["a.py", "sub"]
 
 
 def test_a_submodule_or_nested_repository_travels_with_its_files(root: Path) -> None:
