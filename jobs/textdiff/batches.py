@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -29,21 +30,19 @@ class Batches:
     """Every text once an epoch, in batches of `size`; the order is new in each epoch.
 
     Texts are sorted by length before they are cut into batches, so that on a large set next to no
-    position is padding; the batches then come in random order. A batch is a function of the seed
-    and its step alone, so that training can go on at any step. Batches of fewer than `at_least`
-    texts are left out.
+    position is padding; the batches then come in random order, and so do the texts of a batch: what
+    is stratified over a batch, as noise levels are, must not follow the length. All batches have
+    `size` texts or a few less, so that none counts as a step with a handful of texts. A batch is a
+    function of the seed and its step alone, so that training can go on at any step.
     """
 
-    def __init__(
-        self, ids: Sequence[Sequence[int]], size: int, seed: str, *, at_least: int = 1
-    ) -> None:
-        self._size, self._seed = size, seed
-        self._at_least = min(at_least, len(ids))
+    def __init__(self, ids: Sequence[Sequence[int]], size: int, seed: str) -> None:
+        self._seed = seed
         self._lengths = torch.tensor([len(own) for own in ids])
         self._starts = self._lengths.cumsum(0) - self._lengths
         self._tokens = torch.tensor(list(chain.from_iterable(ids)), dtype=torch.int32)
         self._epoch, self._groups = -1, [list[int]()]
-        self._per_epoch = len(self._cut(list(range(len(ids)))))
+        self._per_epoch = math.ceil(len(ids) / size)
 
     def at(self, step: int) -> Batch:
         """The batch of step 1, 2, ..."""
@@ -68,13 +67,12 @@ class Batches:
         rows = list(range(len(lengths)))
         rng.shuffle(rows)
         rows.sort(key=lengths.__getitem__)  # stable: a shuffle within one length
-        groups = self._cut(rows)
+        ends = [len(rows) * place // self._per_epoch for place in range(self._per_epoch + 1)]
+        groups = [rows[first:last] for first, last in pairwise(ends)]
+        for group in groups:
+            rng.shuffle(group)
         rng.shuffle(groups)
         return groups
-
-    def _cut(self, rows: list[int]) -> list[list[int]]:
-        groups = [rows[at : at + self._size] for at in range(0, len(rows), self._size)]
-        return [group for group in groups if len(group) >= self._at_least]
 
 
 def collate(ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Batch:

@@ -150,7 +150,7 @@ def fit(
     if not ids:
         raise TrainingError(f"{seed}: no training text")
     model = objective.model
-    stream = Batches(ids, config.loader.global_batch_size, seed, at_least=world.size)
+    stream = Batches(ids, config.loader.global_batch_size, seed)
     now = Training(model, _optimizer(model, config, schedule), Ema(model, config.training.ema))
     if resume is not None:
         now.resume(resume)
