@@ -89,7 +89,21 @@ def from_content(path: Path, found: Mapping[str, Any]) -> Checkpoint:
     if found.get("format") != FORMAT or not isinstance(tokenizer, dict):
         raise CheckpointError(f"checkpoint {path}: not one of this project's, format {FORMAT}")
     kind, words = str(tokenizer.get("kind")), str(tokenizer.get("content"))
-    return Checkpoint(found["state_dict"], found["raw"], (kind, words), found["config"])
+    weights, raw = (tensors(path, found.get(part)) for part in ("state_dict", "raw"))
+    return Checkpoint(weights, raw, (kind, words), str(found.get("config", "")))
+
+
+def tensors(path: Path, named: object) -> dict[str, Tensor]:
+    """`named` if it is what a model's weights can be: dense floating-point tensors by name."""
+    if not isinstance(named, dict):
+        raise CheckpointError(f"checkpoint {path}: its weights are missing")
+    for name, value in named.items():
+        dense = isinstance(value, Tensor) and value.layout is torch.strided
+        if not (isinstance(name, str) and dense and value.device.type == "cpu"):
+            raise CheckpointError(f"checkpoint {path}: {name!r} is no dense tensor")
+        if not value.is_floating_point():
+            raise CheckpointError(f"checkpoint {path}: {name} holds {value.dtype}")
+    return named
 
 
 def content(path: Path) -> Mapping[str, Any]:
@@ -106,7 +120,10 @@ def content(path: Path) -> Mapping[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """What an error says, without the advice that torch puts around it."""
+    _, advised, cause = str(error).rpartition("WeightsUnpickler error:")
+    lines = (cause if advised else str(error)).strip().splitlines()
+    return "".join(filter(str.isprintable, lines[0])) if lines else type(error).__name__
 
 
 def fit_of(model: nn.Module, weights: Mapping[str, Tensor]) -> Fit:

@@ -9,8 +9,9 @@ Read from facts, not from their code:
   gpt2       the safetensors of `gpt2`: matrices of attention and MLP transposed, names with or
              without `transformer.`, causal masks beside the weights, the head tied
   own        what `checkpoint` writes
-No code is unpickled. Classes that a Lightning file names beside its tensors (its config, its
-tokenizer) are replaced by empty ones; anything else that would run is refused.
+No code is unpickled. Classes that a Lightning file names beside its tensors (its config of
+omegaconf, its tokenizer) are replaced by one that takes anything and does nothing; a file that
+names anything else is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ BUFFERS = ("sampling_eps_min", "sampling_eps_max")  # of bd3lms's schedule, no w
 NOT_PARAMETERS = re.compile(r"(^|\.)(inv_freq|sampling_eps_min|sampling_eps_max)$")
 TRANSPOSED = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 CAUSAL_MASK = re.compile(r"\.attn\.(bias|masked_bias)$")
-PASSIVE = re.compile(r"^(omegaconf|transformers|typing|collections|pathlib|lightning)\.")
+PASSIVE = re.compile(
+    r"(omegaconf|transformers|tokenizers|typing|collections|pathlib|lightning|pytorch_lightning)\..+"
+    r"|builtins\.(dict|list|tuple|set|int|float|bool|str)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,34 @@ def read(path: Path) -> Found:
     return Found(_lightning(path, content), "lightning")
 
 
+class _Passive:
+    """In place of a class beside the tensors: however it is made and filled, it stays empty."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> _Passive:
+        return object.__new__(cls)
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> _Passive:
+        return self
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
 def _content(path: Path) -> Mapping[str, Any]:
-    """`checkpoint.content` with empty classes for what Lightning keeps beside the tensors."""
+    """`checkpoint.content`, with nothing in place of what Lightning keeps beside the tensors."""
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # no zip file, or none at all: the reading itself says what is wrong
         named = []
-    passive = [(type("Passive", (dict,), {}), name) for name in named if PASSIVE.match(name)]
+    code = sorted(name for name in named if not PASSIVE.fullmatch(name))
+    if code:
+        raise CheckpointError(
+            f"checkpoint {path}: cannot be read: it wants {code[0]}, and no code is run"
+        )
+    passive = [(_Passive, name) for name in named]
     with torch.serialization.safe_globals(passive):  # type: ignore[arg-type]
         return checkpoint.content(path)
 
@@ -73,7 +98,7 @@ def _content(path: Path) -> Mapping[str, Any]:
 def _lightning(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
     state = {
         name.replace(COMPILED, ""): value
-        for name, value in content["state_dict"].items()
+        for name, value in checkpoint.tensors(path, content["state_dict"]).items()
         if name.rpartition(".")[2] not in BUFFERS
     }
     ema = content.get("ema")
@@ -86,13 +111,14 @@ def _lightning(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
         raise CheckpointError(
             f"checkpoint {path}: ema.shadow_params has {count} entries for {len(names)} parameters"
         )
-    for name, average in zip(names, shadow, strict=True):
+    averages = checkpoint.tensors(path, dict(zip(names, shadow, strict=True)))
+    for name, average in averages.items():
         if average.shape != state[name].shape:
             raise CheckpointError(
                 f"checkpoint {path}: ema.shadow_params does not follow the parameters: {name} is "
                 f"{tuple(state[name].shape)}, its average {tuple(average.shape)}"
             )
-    return state | dict(zip(names, shadow, strict=True))
+    return state | averages
 
 
 def _safetensors(path: Path) -> Found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -129,25 +130,72 @@ def test_averages_that_do_not_follow_the_parameters_are_refused(tmp_path: Path) 
         pretrained.read(saved(tmp_path, content))
 
 
-def test_its_config_of_a_foreign_class_is_passed_over_without_running_it(
+def test_its_config_and_its_tokenizer_are_passed_over_without_running_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("omegaconf.dictconfig")
-    module.DictConfig = type("DictConfig", (), {"__module__": "omegaconf.dictconfig"})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "omegaconf", ModuleType("omegaconf"))
-    monkeypatch.setitem(sys.modules, "omegaconf.dictconfig", module)
-    made = module.DictConfig()
-    made.content = {"model": "small"}
-    path = saved(tmp_path, lightning(hyper_parameters={"config": made}))
-    monkeypatch.delitem(sys.modules, "omegaconf.dictconfig")
-    monkeypatch.delitem(sys.modules, "omegaconf")
-    assert pretrained.read(path).layout == "lightning"
+    omegaconf = pytest.importorskip("omegaconf")
+    tree = {"model": {"size": "small", "l": [1, 2.5, None]}, "same": "${model.size}"}
+    module = ModuleType("transformers.gpt2")
+    words = type("Words", (), {"__module__": "transformers.gpt2", "__reduce__": _refills})
+    module.Words, words.__qualname__ = words, "Words"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
+    monkeypatch.setitem(sys.modules, "transformers.gpt2", module)
+    beside = {"config": omegaconf.OmegaConf.create(tree), "tokenizer": words()}
+    path = saved(tmp_path, lightning(hyper_parameters=beside))
+    monkeypatch.delitem(sys.modules, "transformers.gpt2")
+    monkeypatch.delitem(sys.modules, "transformers")
+    found = pretrained.read(path)
+    assert found.layout == "lightning"
+    assert checkpoint.load_into(model(1), found.weights).share == 1.0
+
+
+def _refills(words: object) -> tuple[object, ...]:
+    """As a tokenizer is pickled: called with arguments, then filled."""
+    return type(words), ("a", 1), {"state": [1]}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: state.update({"extra": 3}),
+        lambda state: state.update({7: torch.zeros(2)}),
+        lambda state: state.update({"extra": torch.zeros(2, dtype=torch.int64)}),
+        lambda state: state.update({"extra": torch.zeros(2, dtype=torch.complex64)}),
+        lambda state: state.update({"extra": torch.eye(2).to_sparse()}),
+        lambda state: state.update({"extra": torch.zeros(2, device="meta")}),
+    ],
+)
+def test_what_can_be_no_weight_is_named(tmp_path: Path, spoil: Callable[[Any], None]) -> None:
+    content = lightning()
+    spoil(content["state_dict"])
+    with pytest.raises(CheckpointError, match="extra|7") as caught:
+        pretrained.read(saved(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_average_that_is_no_tensor_is_named(tmp_path: Path) -> None:
+    content = lightning()
+    content["ema"]["shadow_params"][2] = None
+    with pytest.raises(CheckpointError, match="is no dense tensor"):
+        pretrained.read(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("part", ["state_dict", "raw"])
+def test_one_of_our_own_without_its_weights_is_refused(tmp_path: Path, part: str) -> None:
+    weights = {"a": torch.zeros(2)}
+    made = checkpoint.Checkpoint(weights, weights, ("words", "a\nb"))
+    checkpoint.save(tmp_path / "own.pt", made)
+    content = dict(checkpoint.content(tmp_path / "own.pt"))
+    del content[part]
+    checkpoint.write(tmp_path / "own.pt", content)
+    with pytest.raises(CheckpointError, match="weights are missing"):
+        pretrained.read(tmp_path / "own.pt")
 
 
 def test_code_in_it_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = saved(tmp_path, lightning(hyper_parameters=Trap()))
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read: it wants .*, and no code is run"):
         pretrained.read(path)
     assert not Path("sprung").exists()
 
