@@ -72,9 +72,10 @@ def run(env: Mapping[str, str], *, canary: bool) -> dict[str, Any]:
     configs.check_data(config.data)
     if canary:
         results = results / "canary"
-        config = replace(config, data=replace(config.data, max_train=CANARY_TEXTS))
     folder = env.get("ORCH_DATA")
     dataset = data.load(config.data, config.seed, Path(folder) if folder else None)
+    if canary:
+        dataset = replace(dataset, train=_few(dataset.train))
     texts = data.sample(dataset.split(config.eval.split), config.eval.max_examples, config.seed)
     rows: dict[str, dict[str, Any]] = {}
     for name, predicted in _predictions(config, dataset, texts):
@@ -95,6 +96,12 @@ def run(env: Mapping[str, str], *, canary: bool) -> dict[str, Any]:
         row.pop("predictions")
     metrics.write_json(results / "metrics.json", final)
     return final
+
+
+def _few(train: data.Split) -> data.Split:
+    """Some texts, of every class at least one."""
+    first = {train.labels.index(label) for label in set(train.labels)}
+    return train.at(sorted({*first, *range(min(CANARY_TEXTS, len(train)))}))
 
 
 def _predictions(config: Config, dataset: Dataset, texts: data.Split) -> Any:

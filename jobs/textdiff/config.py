@@ -96,7 +96,7 @@ class Loader:
 class Pretrain:
     steps: int  # 0: no pretraining
     texts: str | None  # more texts without labels: a file or folder, relative paths: in $ORCH_DATA
-    checkpoint: str | None  # to start from instead; relative paths: from the code's root
+    checkpoint: str | None  # to start from instead; relative paths: in $ORCH_DATA
     strict: bool  # false: whatever fits of the checkpoint is loaded
     waive_keys: tuple[str, ...]  # with strict: what may be missing, unexpected or of another shape
     lr: float
@@ -119,7 +119,7 @@ class Eval:
     stop_z: float  # a text is done when its gap is beyond z standard errors; 0: never
     estimator: str  # shared | independent; gpt2's likelihood is exact, without draws
     weights: str  # ema | raw
-    calibrate: bool  # also weigh the noise levels as dev says; a row of its own
+    calibrate: bool  # also weigh the noise levels as dev says; a row of its own, not on dev itself
     table: bool  # also {raw, ema} x {independent, shared with 1, 8, 32 draws}, each a row
     split: str  # test | dev; choose settings on dev only
     max_examples: int | None  # at most so many, taken after a seeded shuffle
@@ -257,12 +257,18 @@ def check_data(data: Data) -> None:
 
 
 def _check_parts(config: Config) -> None:
+    exact = config.model.architecture == "gpt2"
     if config.eval.draws % config.eval.round:
         raise ConfigError(
             f"config eval.round: {config.eval.round} does not divide eval.draws {config.eval.draws}"
         )
-    if config.model.architecture == "gpt2" and config.model.classes == "adaln":
+    if exact and config.model.classes == "adaln":
         raise ConfigError("config model.classes: gpt2 has no adaLN; use separate or added")
+    for key in ("calibrate", "table"):
+        if exact and getattr(config.eval, key):
+            raise ConfigError(f"config eval.{key}: gpt2's likelihood is exact, without draws")
+    if config.eval.calibrate and config.eval.estimator != "shared":
+        raise ConfigError("config eval.calibrate: needs eval.estimator shared")
     if config.class_likelihood.steps and config.model.classes == "separate":
         raise ConfigError("config class_likelihood.steps: needs model.classes added or adaln")
     if config.eval.calibrate and config.eval.stop_z:

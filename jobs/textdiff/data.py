@@ -1,15 +1,16 @@
 """Labelled texts, read and split; what was left out is counted.
 
-A text is known by its letters and digits, lower-cased. One that also stands in dev or test is
-dropped from train, one of dev that stands in test from dev: SST-2 shares sentences between its
-splits, IMDb reviews. test is left as published. A dev or test split most of which lies in train is
-an error: the files are not what their names say.
+A text is known by its letters and their marks, digits and emoji, lower-cased. One that also stands
+in dev or test is dropped from train, one of dev that stands in test from dev: SST-2 shares
+sentences between its splits, IMDb reviews. test is left as published. A dev or test split most of
+which lies in train is an error: the files are not what their names say.
 """
 
 from __future__ import annotations
 
 import importlib
 import random
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,9 +74,15 @@ def load(data: Data, seed: int, folder: Path | None) -> Dataset:
     dataset = _without_leaks(read[data.name]())
     train = _shuffled(dataset.train, rng, data.max_train)
     present = set(train.labels)
-    if len(present) < len(dataset.labels) or len(present) < 2:
+    if len(dataset.labels) < 2 or not present:
         names = ", ".join(dataset.labels[label] for label in sorted(present)) or "no class"
         raise DataError(f"{dataset.name}: training needs texts of two classes or more, has {names}")
+    lacking = [name for place, name in enumerate(dataset.labels) if place not in present]
+    if lacking:
+        raise DataError(
+            f"{dataset.name}: no training text of class {', '.join(lacking)} is left beside dev, "
+            "test and data.max_train"
+        )
     return replace(dataset, train=train)
 
 
@@ -221,6 +228,8 @@ def _without_leaks(dataset: Dataset) -> Dataset:
             )
     kept = [i for i, essence in enumerate(train) if essence not in held_out]
     kept_dev = [i for i, essence in enumerate(dev) if essence not in tested]
+    if not kept_dev:
+        raise DataError(f"{dataset.name}: dev lies inside test: each of its {len(dev)} texts")
     return replace(
         dataset,
         train=dataset.train.at(kept),
@@ -234,7 +243,13 @@ def _essence(text: str) -> str:
     lower = text.lower()
     if lower.isascii():  # most texts, and five times faster
         return lower.encode().translate(None, _MARKS).decode() or text
-    return "".join(filter(str.isalnum, lower)) or text
+    return "".join(filter(_tells, unicodedata.normalize("NFC", lower))) or text
+
+
+def _tells(sign: str) -> bool:
+    """By Unicode's category: letter, mark, number or (as emoji are) other symbol."""
+    kind = unicodedata.category(sign)
+    return kind[0] in "LMN" or kind == "So"
 
 
 def _shuffled(split: Split, rng: random.Random, count: int | None) -> Split:

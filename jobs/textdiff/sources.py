@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import lzma
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jobs.textdiff.errors import DataError
 
 KINDS = (".tsv", ".csv", ".jsonl")
 PACKED = {".gz": gzip.open, ".xz": lzma.open}
+LONGEST_CELL = 1 << 30  # characters of a CSV cell
 
 
 def locate(name: str, folder: Path | None) -> Path:
@@ -49,7 +51,7 @@ def labelled(path: Path, text: str, label: str) -> Iterator[tuple[int, str, str]
             raise DataError(f"{path}: line {number}: the text is empty")
         if not name.strip():
             raise DataError(f"{path}: line {number}: the label is empty")
-        yield number, words, name
+        yield number, words, name.strip()
 
 
 def unlabelled(place: Path, text: str) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ def _content(path: Path) -> str:
         raise DataError(
             f"{path}: no such file; set ORCH_DATA to the folder with {path.parent.name}/{path.name}"
         ) from None
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
@@ -100,6 +102,7 @@ def _split(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _quoted(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(LONGEST_CELL)  # of the whole process; python's own is 131 072
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for cells in reader:
@@ -125,4 +128,15 @@ def _objects(text: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[in
         values = [row[column] for column in columns]
         if not all(isinstance(value, (str, int)) for value in values):
             raise DataError(f"{path}: line {number}: text and label must be text or whole numbers")
-        yield number, [str(value) for value in values]
+        cells = [str(value) for value in values]
+        if not all(map(_encodes, cells)):
+            raise DataError(f"{path}: line {number}: half a character (a lone surrogate)")
+        yield number, cells
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -85,7 +85,7 @@ def work(job: Job) -> list[metrics.Phase]:
     draws = 1 if job.config.model.architecture == "gpt2" else settings.draws
     each = once(job.evaluated)
     found = [metrics.Phase("eval", draws * each)]
-    if settings.calibrate:
+    if _calibrates(job):
         found.append(metrics.Phase("calibrate", draws * once(job.dataset.dev)))
     if job.config.class_likelihood.steps:
         found.append(metrics.Phase("eval:class-likelihood", draws * each))
@@ -101,7 +101,7 @@ def work(job: Job) -> list[metrics.Phase]:
 def _calibrated(
     job: Job, judge: Classifier, scored: Sequence[Scored], name: str
 ) -> dict[str, Mapping[str, Any]]:
-    if not job.config.eval.calibrate:
+    if not _calibrates(job):
         return {}
     dev = _scored(job, judge, job.dataset.dev, "calibrate")
     fitted = calibrate.fit(dev, job.dataset.dev.labels, bins=CALIBRATION_BINS)
@@ -109,6 +109,11 @@ def _calibrated(
     found = summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)
     about = {"level_weights": fitted.weight_B.tolist(), "fitted_on": len(dev)}
     return {name: found | about}
+
+
+def _calibrates(job: Job) -> bool:
+    """Not where dev itself is judged: the weights are fitted on its labels."""
+    return job.config.eval.calibrate and job.config.eval.split != "dev"
 
 
 def _scored(job: Job, judge: Classifier, split: data.Split, phase: str) -> list[Scored]:

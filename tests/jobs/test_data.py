@@ -208,7 +208,70 @@ def test_one_class_alone_is_an_error(tree: dict[str, Any], tmp_path: Path) -> No
         of_files(tree, tmp_path, train=train, test=test)
 
 
-@pytest.mark.parametrize("line", ['{"body": "x"', "[1]", '{"body": 1.5, "stars": "good"}', "{}"])
+def test_a_class_without_a_training_text_is_named(tree: dict[str, Any], tmp_path: Path) -> None:
+    rows = [*ROWS, ("rare", "odd")]
+    train, test = table(tmp_path / "train.csv", rows), table(tmp_path / "test.csv", OTHER)
+    dev = table(tmp_path / "dev.csv", [("rare", "odd"), ("new", "good")])
+    with pytest.raises(DataError, match="no training text of class odd is left"):
+        of_files(tree, tmp_path, train=train, dev=dev, test=test)
+
+
+def test_a_dev_split_inside_test_is_an_error(tree: dict[str, Any], tmp_path: Path) -> None:
+    train, test = table(tmp_path / "train.csv", ROWS), table(tmp_path / "test.csv", OTHER)
+    with pytest.raises(DataError, match=f"dev lies inside test: each of its {len(OTHER)} texts"):
+        of_files(tree, tmp_path, train=train, dev=test, test=test)
+
+
+def dev_of(folder: Path) -> str:
+    return table(folder / "dev.csv", [("new", "good")])
+
+
+def test_spaces_around_a_label_are_not_part_of_it(tree: dict[str, Any], tmp_path: Path) -> None:
+    rows = [(text, f" {label} ") for text, label in ROWS]
+    train, test = table(tmp_path / "train.csv", rows), table(tmp_path / "test.csv", OTHER)
+    loaded = of_files(tree, tmp_path, train=train, dev=dev_of(tmp_path), test=test)
+    assert sorted(loaded.labels) == sorted({label for _, label in ROWS})
+
+
+def test_a_cell_of_a_megabyte_is_a_text_like_others(tree: dict[str, Any], tmp_path: Path) -> None:
+    rows = [*ROWS, ("long " * 200_000, "good")]
+    train, test = table(tmp_path / "train.csv", rows), table(tmp_path / "test.csv", OTHER)
+    loaded = of_files(tree, tmp_path, train=train, dev=dev_of(tmp_path), test=test)
+    assert max(map(len, loaded.train.texts + loaded.dev.texts)) >= 10**6 - 1
+
+
+def test_a_packed_file_with_a_damaged_middle_is_one_line(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    many = [(f"{os.urandom(20).hex()} {i}", label) for i in range(50) for _, label in ROWS]
+    train, test = table(tmp_path / "train.csv.gz", many), table(tmp_path / "test.csv", OTHER)
+    content = bytearray((tmp_path / train).read_bytes())
+    content[len(content) // 2 :] = bytes(255 - byte for byte in content[len(content) // 2 :])
+    (tmp_path / train).write_bytes(content)
+    with pytest.raises(DataError, match="train.csv.gz: cannot be read"):
+        of_files(tree, tmp_path, train=train, dev=dev_of(tmp_path), test=test)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("It 's fine !", "it's fine", True),
+        ("caf\u00e9", "cafe\u0301", True),
+        ("\u0915\u093f", "\u0915\u0940", False),  # ki and kii: they differ in a vowel sign
+        ("so so \U0001f600", "so so \U0001f622", False),
+    ],
+)
+def test_when_two_texts_are_the_same(
+    tree: dict[str, Any], tmp_path: Path, one: str, other: str, same: bool
+) -> None:
+    train = table(tmp_path / "train.csv", [*ROWS, (one, "good")])
+    test = table(tmp_path / "test.csv", [*OTHER, (other, "good")])
+    loaded = of_files(tree, tmp_path, train=train, dev=dev_of(tmp_path), test=test)
+    assert loaded.dropped == int(same)
+
+
+@pytest.mark.parametrize("line", ['{"body": "x"', "[1]", '{"body": 1.5, "stars": "good"}', "{}",
+                                  '{"body": "\\ud83d", "stars": "good"}'])  # fmt: skip
 def test_a_line_that_is_no_row_of_json_is_named(
     tree: dict[str, Any], tmp_path: Path, line: str
 ) -> None:
