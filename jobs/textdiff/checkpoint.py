@@ -5,8 +5,10 @@ Our own files, and how any weights are laid over a model; the published layouts 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from jobs.textdiff.errors import CheckpointError
 
 FORMAT = 2
+PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,23 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """`path` holds `content`, tensors and plain values; whole, as above."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())  # else a crash after the rename may show a torn file
-    partial.replace(path)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a crash after the rename may show a torn file
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own where a disk is full
+        free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # empty: no checkpoint was ever written
+        raise CheckpointError(
+            f"checkpoint {path}: cannot be written, {free / 1e6:.1f} MB are free there: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def read(path: Path) -> Checkpoint:
@@ -150,9 +163,13 @@ def load_into(
     """The model's weights are the given ones; gives how well they fitted.
 
     CheckpointError, and nothing is loaded, when a name is missing, unexpected or of another shape
-    and not in `waived`. Not `strict`: what fits is loaded, whatever else there is.
+    and not in `waived`, or when `waived` has a name that neither side knows. Not `strict`: what
+    fits is loaded, whatever else there is.
     """
     fit = fit_of(model, weights)
+    for name in waived:
+        if name not in weights and name not in model.state_dict():
+            raise CheckpointError(f"checkpoint: no {name} in it or the model, but it is waived")
     against = {*fit.missing, *fit.unexpected, *fit.other_shape} - set(waived)
     if strict and against:
         raise CheckpointError(f"checkpoint {fit}; nothing was loaded")

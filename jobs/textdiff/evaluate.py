@@ -21,6 +21,8 @@ from jobs.textdiff import batches
 from jobs.textdiff.classifier import Classifier
 from jobs.textdiff.errors import TrainingError
 
+SETTLED_FROM = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -62,7 +64,12 @@ class Scored:
         return self.lead_se(best, second)
 
     def settled(self, z: float) -> bool:
-        """Whether the best class leads each other one by more than `z` standard errors."""
+        """Whether the best class leads each other one by more than `z` standard errors.
+
+        A standard error of fewer than SETTLED_FROM draws is too often far too small.
+        """
+        if self.draws < SETTLED_FROM:
+            return False
         scores = self.scores
         best = scores.index(min(scores))
         for other, score in enumerate(scores):

@@ -54,7 +54,8 @@ class Reporter:
     """Appends points to `results`/metrics.jsonl and shows lines, neither too often.
 
     The last point of a phase is always written, and each with a validation. `results` None:
-    nothing is written or shown.
+    nothing is written or shown. Of a run that was resumed, `seconds` and `earlier` hold what its
+    points say that the attempts before took.
     """
 
     def __init__(
@@ -66,12 +67,13 @@ class Reporter:
     ) -> None:
         self._path = None if results is None else results / "metrics.jsonl"
         self._file: IO[str] | None = None  # open from the first point on
-        self._step = 0 if self._path is None else _last_step(self._path)
+        self._step, self._before = (0, {}) if self._path is None else _told(self._path)
+        self.earlier = sum(self._before.values())  # seconds
         self._clock, self._show = clock, show
         self._began = clock()
         self._logged = self._pointed = -float("inf")
         self._first: float | None = None  # progress of the first point: what a resume begins with
-        self.seconds: dict[str, float] = {}
+        self.seconds = dict(self._before)  # by phase
         self._sums: dict[tuple[str, str], float] = {}  # by phase and what is summed
         self.plan([])
 
@@ -90,7 +92,7 @@ class Reporter:
 
         def report(done: float, **values: float | int) -> None:
             self._step += 1
-            self.seconds[name] = self._clock() - began
+            self.seconds[name] = self._before.get(name, 0.0) + self._clock() - began
             for what in SUMMED:
                 self._sums[name, what] = self._sums.get((name, what), 0) + values.get(what, 0)
             self._point(name, (before + done * work) / self._total, done >= 1.0, values)
@@ -98,11 +100,12 @@ class Reporter:
         return report
 
     def rates(self, what: str) -> dict[str, float]:
-        """`what` per second in each phase that has any: tokens, or flops."""
+        """`what` per second in each phase that had any since the job was last started."""
+        own = {name: spent - self._before.get(name, 0.0) for name, spent in self.seconds.items()}
         return {
-            name: total / self.seconds[name]
+            name: total / own[name]
             for (name, summed), total in self._sums.items()
-            if summed == what and total and self.seconds[name] > 0
+            if summed == what and total and own[name] > 0
         }
 
     def close(self) -> None:
@@ -166,17 +169,30 @@ def write_text(path: Path, text: str) -> None:
         os.close(folder)
 
 
-def _last_step(path: Path) -> int:
-    """The step of the last whole line, 0 without any; a line that a crash cut off is taken away."""
+def _told(path: Path) -> tuple[int, dict[str, float]]:
+    """What is in metrics.jsonl: the last point's step, 0 without any, and seconds by phase.
+
+    A line that a crash cut off is taken away; what is no point is passed over.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return 0
+        return 0, {}
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
-    lines = content[:whole].splitlines()
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+    step, seconds, before = 0, dict[str, float](), 0.0
+    for line in content[:whole].splitlines():
+        try:
+            point = json.loads(line)
+            step, phase = int(point["step"]), str(point["phase"])
+            elapsed = float(point["elapsed_s"])
+        except (ValueError, TypeError, KeyError):
+            continue
+        before = 0.0 if elapsed < before else before  # another attempt began
+        seconds[phase] = seconds.get(phase, 0.0) + elapsed - before
+        before = elapsed
+    return step, seconds
 
 
 def _short(value: float | int) -> str:

@@ -65,8 +65,14 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of the config: checkpoints of another one are not gone on from."""
-        return hashlib.sha256(repr(self.config).encode()).hexdigest()
+        """Of the config and the training texts: checkpoints of others are not gone on from."""
+        found = hashlib.sha256(repr(self.config).encode())
+        train = self.dataset.train
+        for part in (train.texts, map(str, train.labels), self.unlabelled):
+            for text in part:
+                found.update(text.encode("utf8", "surrogatepass") + b"\0")
+            found.update(b"\n")
+        return found.hexdigest()
 
     def fresh_model(self, *, classes: bool = False) -> nn.Module:
         """The same random start for the same seed; `classes`: with class vectors, if configured."""
@@ -156,11 +162,11 @@ def fine_tune(job: Job, start: Start) -> list[Checkpoint]:
     return done
 
 
-def tell_classes_apart(job: Job, before: Checkpoint) -> Checkpoint:
+def tell_classes_apart(job: Job, before: Checkpoint, *, raw: bool) -> Checkpoint:
     """The one model trained on by class likelihood; see `objectives.ClassLikelihood`."""
     settings, split = job.config.class_likelihood, job.dataset.train
     network = job.fresh_model(classes=True)
-    checkpoint.load_into(network, before.weights)
+    checkpoint.load_into(network, before.raw if raw else before.weights)
     objective = objectives.ClassLikelihood(
         network, job.config, job.tokenizer, split.labels, len(job.dataset.labels)
     )
@@ -204,15 +210,16 @@ def trained(
     Stopped: a signal came, and the folder has what is needed to go on.
     """
     path, kept = job.folder / f"{name}.pt", job.folder / f"{name}.state.pt"
+    digest = job.digest
     if job.resumes and path.exists():
         found = checkpoint.read(path)
-        _same_config(job, path, found.config)
+        _same_job(path, found.config, digest)
         job.say(f"{phase}: done before, read from {path.name}")
         return found
     state = None
     if job.resumes and kept.exists():
         state = checkpoint.content(kept)
-        _same_config(job, kept, state.get("config"))
+        _same_job(kept, state.get("config"), digest)
         job.say(f"{phase}: goes on after step {state['step']} of {schedule.steps}")
     report = job.reporter.phase(phase)
 
@@ -232,7 +239,7 @@ def trained(
 
     hooks = Hooks(
         report=on_step,
-        save=lambda now: checkpoint.write(kept, {**now, "config": job.digest}),
+        save=lambda now: checkpoint.write(kept, {**now, "config": digest}),
         validate=probe or of_one_model(job, phase),
         stopping=job.stopping,
     )
@@ -242,7 +249,7 @@ def trained(
             objective, ids, job.config, schedule, job.world, seed=seed, hooks=hooks, resume=state
         )
         tokenizer = (job.tokenizer.kind, job.tokenizer.content)
-        made = Checkpoint(averaged, last, tokenizer, job.digest)
+        made = Checkpoint(averaged, last, tokenizer, digest)
         if job.world.first:
             checkpoint.save(path, made)
             kept.unlink(missing_ok=True)
@@ -293,8 +300,9 @@ def _probed(job: Job, labels: Sequence[str], told: bool) -> tuple[Classifier, da
     return Classifier([network], labels, job.tokenizer, job.config), split
 
 
-def _same_config(job: Job, path: Path, digest: object) -> None:
-    if digest != job.digest:
+def _same_job(path: Path, found: object, digest: str) -> None:
+    if found != digest:
         raise TrainingError(
-            f"{path} was made with another config; give the run a results folder of its own"
+            f"{path} was made with another config or other training texts; give the run a results "
+            "folder of its own"
         )

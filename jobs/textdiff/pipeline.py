@@ -7,8 +7,9 @@
 
 Reads $ORCH_CONFIG and, for real data, $ORCH_DATA; writes config.resolved.json, metrics.jsonl,
 metrics.json, predictions.jsonl and checkpoints/ under $ORCH_RESULTS_DIR. Started again with the
-same results folder, it goes on from its newest checkpoint. SIGTERM: the state is saved, exit code
-143. Other exit codes: see `errors`. Under torchrun every process takes a share of each batch.
+same results folder, it goes on from its newest checkpoint. SIGTERM, Ctrl-C: the state is saved,
+exit code 143, 130. Other exit codes: see `errors`. Under torchrun every process takes a share of
+each batch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import sys
 import time
@@ -27,8 +29,18 @@ from typing import Any
 
 import torch
 
+from jobs.textdiff import (
+    checkpoint,
+    data,
+    metrics,
+    parallel,
+    phases,
+    pretrained,
+    sources,
+    tokenizer,
+    verdict,
+)
 from jobs.textdiff import config as configs
-from jobs.textdiff import data, metrics, parallel, phases, pretrained, sources, tokenizer, verdict
 from jobs.textdiff.config import Config
 from jobs.textdiff.data import Dataset
 from jobs.textdiff.errors import ConfigError, JobError, TrainingError
@@ -67,7 +79,8 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         parser.add_argument(f"--{name}", action="store_true")
     args = parser.parse_args(argv)
     signals = Signals()
-    signal.signal(signal.SIGTERM, signals.handle)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signals.handle)
     torch.set_num_threads(min(MAX_THREADS, torch.get_num_threads()))  # OMP_NUM_THREADS may say 1
     try:
         around = surroundings(env)
@@ -79,7 +92,10 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return error.exit_code
     except Stopped:
         print("stopped by a signal; what was learnt is in the checkpoints", flush=True)
-        return 128 + signal.SIGTERM
+        return 128 + signals.number
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr, flush=True)
+        return JobError.exit_code
     return 0
 
 
@@ -118,13 +134,15 @@ def run(
     with contextlib.closing(job.reporter):
         final = _pretrained_only(job) if mode.pretrain else _carried_out(job)
     final["seconds"] = {name: round(spent, 2) for name, spent in job.reporter.seconds.items()}
-    final["seconds"] |= {"total": round(clock() - began, 2)}
+    final["seconds"] |= {"total": round(job.reporter.earlier + clock() - began, 2)}
     final["tokens_per_s"] = {k: round(v, 1) for k, v in job.reporter.rates("tokens").items()}
     if around.world.peak is not None:
         whole = around.world.peak * around.world.size
         final["mfu"] = {k: round(v / whole, 4) for k, v in job.reporter.rates("flops").items()}
     final["memory_mb"] = round(memory_mb(around.world.device), 1)
     if around.world.first:
+        if mode.canary:  # they were written to see that they can be; they are of no use
+            shutil.rmtree(job.folder, ignore_errors=True)
         metrics.write_json(results / "metrics.json", final)
     _conclude(final, console.say)
     return final
@@ -142,7 +160,7 @@ def prepare(
 ) -> Job:
     """Data read, vocabulary built, work planned, the resolved config dumped; nothing trained."""
     dataset = data.load(config.data, config.seed, around.data)
-    start, words = _start(config, dataset, around.data)
+    start, words = _start(config, dataset, around.data, pretrains=mode.pretrain)
     more: tuple[str, ...] = ()
     if config.pretrain.texts is not None and start is None:
         more = data.more_texts(config.data, config.pretrain.texts, around.data, dataset)
@@ -158,7 +176,8 @@ def prepare(
         deferred=signals.deferred,
     )  # fmt: skip
     if around.attempt > 1 and not mode.canary and not list(job.folder.glob("*.pt")):
-        if job.folder.exists():  # made with the first checkpoint: what was in it is gone
+        # The folder is made with the first checkpoint; half a one says that there was none yet.
+        if job.folder.exists() and not list(job.folder.glob(f"*{checkpoint.PARTIAL}")):
             raise TrainingError(
                 f"a resume from step 0: no checkpoint in {job.folder}; start a new run instead"
             )
@@ -200,13 +219,13 @@ def about(job: Job) -> dict[str, Any]:
 def _carried_out(job: Job) -> dict[str, Any]:
     start = phases.pretrain(job)
     done = phases.fine_tune(job, start)
-    judge = phases.classifier(job, done, raw=job.config.eval.weights == "raw")
+    raw = job.config.eval.weights == "raw"
+    judge = phases.classifier(job, done, raw=raw)
     weights = judge.digests()
     final = verdict.main_row(job, judge)
     if job.config.class_likelihood.steps:
-        final["variants"] |= verdict.class_likelihood_row(
-            job, phases.tell_classes_apart(job, done[0])
-        )
+        apart = phases.tell_classes_apart(job, done[0], raw=raw)
+        final["variants"] |= verdict.class_likelihood_row(job, apart, raw=raw)
     if job.config.eval.table:
         final["table"] = verdict.table(job, done)
     return final | about(job) | {"weights_sha256": weights, "pretrained": start.about()}
@@ -221,7 +240,7 @@ def _pretrained_only(job: Job) -> dict[str, Any]:
 
 
 def _start(
-    config: Config, dataset: Dataset, folder: Path | None
+    config: Config, dataset: Dataset, folder: Path | None, *, pretrains: bool
 ) -> tuple[pretrained.Found | None, Tokenizer]:
     """The named checkpoint, if any, and the tokenizer: its own, or the one the config says.
 
@@ -229,11 +248,19 @@ def _start(
     the places of words that tell the classes apart.
     """
     if config.pretrain.checkpoint is None:
+        if pretrains and not config.pretrain.steps:
+            raise ConfigError("config pretrain.steps: must be at least 1 for pretraining alone")
         texts = dataset.train.texts
         return None, tokenizer.make(config.data, texts, config.model.length, folder)
     found = pretrained.read(sources.locate(config.pretrain.checkpoint, folder))
     if found.tokenizer is not None:
-        return found, tokenizer.restored(*found.tokenizer, config.model.length)
+        kind, content = found.tokenizer
+        if kind != config.data.tokenizer:
+            raise ConfigError(
+                f"config data.tokenizer: {config.data.tokenizer}, but {config.pretrain.checkpoint} "
+                f"was made with {kind}"
+            )
+        return found, tokenizer.restored(kind, content, config.model.length)
     if config.data.tokenizer != "gpt2":
         raise ConfigError(
             f"config data.tokenizer: a checkpoint in the layout {found.layout} needs gpt2, "

@@ -34,7 +34,7 @@ NOT_PARAMETERS = re.compile(r"(^|\.)(inv_freq|sampling_eps_min|sampling_eps_max)
 TRANSPOSED = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 CAUSAL_MASK = re.compile(r"\.attn\.(bias|masked_bias)$")
 PASSIVE = re.compile(
-    r"(omegaconf|transformers|tokenizers|typing|collections|pathlib|lightning|pytorch_lightning)\..+"
+    r"(omegaconf|transformers|tokenizers|typing|collections|pathlib|(pytorch_)?lightning)\..+"
     r"|builtins\.(dict|list|tuple|set|int|float|bool|str)"
 )
 

@@ -1,4 +1,4 @@
-"""What SIGTERM does: end at once, or, where something must be finished first, be remembered."""
+"""SIGTERM and Ctrl-C: they end the process, or are remembered where work must be finished first."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Signals:
     """A handler that ends the process, or, within `deferred`, only sets `asked`."""
 
     def __init__(self) -> None:
-        self.asked, self._deferred = False, False
+        self.asked, self.number, self._deferred = False, 0, False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked, self.number = True, number
         if not self._deferred:
             # os.write: the signal may have interrupted a print, which cannot be entered twice.
             os.write(1, b"stopped by a signal; what was learnt is in the checkpoints\n")

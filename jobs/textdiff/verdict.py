@@ -32,9 +32,9 @@ def main_row(job: Job, judge: Classifier) -> dict[str, Any]:
     return found | bayes(job.dataset.grammar, texts)
 
 
-def class_likelihood_row(job: Job, done: Checkpoint) -> dict[str, Any]:
+def class_likelihood_row(job: Job, done: Checkpoint, *, raw: bool) -> dict[str, Any]:
     """The same weights trained on to tell classes apart: no longer a purely generative model."""
-    judge = phases.classifier(job, [done])
+    judge = phases.classifier(job, [done], raw=raw)
     scored = _scored(job, judge, job.evaluated, "eval:class-likelihood")
     decisions = evaluate.decide(scored, job.config.seed)
     found = summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)

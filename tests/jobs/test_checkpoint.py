@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,3 +126,23 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, content: ob
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="not one of this project's|no mapping"):
         checkpoint.read(tmp_path / "x.pt")
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(content: object, file: Any) -> None:
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] unexpected pos 64\nmore")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="cannot be written, .* MB are free there") as caught:
+        checkpoint.write(tmp_path / "a" / "x.pt", {})
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_waived_name_that_nobody_has_is_an_error() -> None:
+    target = model(2)
+    with pytest.raises(CheckpointError, match="no backbone.typo in it or the model"):
+        checkpoint.load_into(target, model(1).state_dict(), waived=["backbone.typo"])

@@ -74,6 +74,21 @@ def test_a_key_that_the_reference_has_and_the_config_lacks_is_refused_by_both(
         (lambda t: t["data"].update(name="files"), "data.train: must be set for data.name files"),
         (lambda t: t["data"].update(name="hub"), "data.hub: must be set"),
         (lambda t: t["eval"].update(round=3), "eval.round: 3 does not divide eval.draws 4"),
+        (
+            lambda t: t["eval"].update(calibrate=True, stop_z=0.0, estimator="independent"),
+            "eval.calibrate: needs eval.estimator shared",
+        ),
+        (
+            lambda t: (
+                t["model"].update(architecture="gpt2"),
+                t["eval"].update(calibrate=True, stop_z=0.0),
+            ),
+            "eval.calibrate: gpt2's likelihood is exact",
+        ),
+        (
+            lambda t: (t["model"].update(architecture="gpt2"), t["eval"].update(table=True)),
+            "eval.table: gpt2's likelihood is exact",
+        ),
         (lambda t: t["eval"].update(calibrate=True), "eval.stop_z: must be 0 with eval.calibrate"),
         (lambda t: t["class_likelihood"].update(steps=1), "needs model.classes added or adaln"),
         (lambda t: t["model"].update(architecture="gpt2", classes="adaln"), "gpt2 has no adaLN"),

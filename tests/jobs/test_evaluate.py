@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,11 +117,13 @@ def test_a_text_whose_sign_is_certain_costs_no_more_draws(tree: dict[str, Any]) 
 
 
 def test_settled_means_ahead_of_every_other_class_beyond_the_noise() -> None:
-    close = Scored(((1.0, 2.0, 3.0), (1.5, 1.5, 3.5), (9.0, 9.5, 9.0)), tokens=2)
+    close = Scored(((1.0, 2.0, 3.0, 2.0), (1.5, 1.5, 3.5, 2.0), (9.0, 9.5, 9.0, 9.0)), tokens=2)
     assert not close.settled(2.0)
-    clear = Scored(((1.0, 2.0, 3.0), (5.0, 6.1, 7.0), (9.0, 9.5, 9.0)), tokens=2)
+    clear = Scored(((1.0, 2.0, 3.0, 2.0), (5.0, 6.1, 7.0, 6.0), (9.0, 9.5, 9.0, 9.0)), tokens=2)
     assert clear.settled(2.0)
-    assert not scored(1.0, 9.0).settled(2.0)  # one draw tells nothing of its noise
+    few = replace(clear, estimates=tuple(draws[:3] for draws in clear.estimates))
+    assert not few.settled(2.0)  # and one draw tells nothing of its noise
+    assert not scored(1.0, 9.0).settled(2.0)
 
 
 def test_one_model_told_the_class_judges_like_one_a_class(tree: dict[str, Any]) -> None:

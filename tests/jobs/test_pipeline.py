@@ -63,7 +63,7 @@ def run(
     env = command(folder, tree)["env"] | {"ORCH_ATTEMPT": str(attempt)}
     if data is not None:
         env["ORCH_DATA"] = data
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     out, err = io.StringIO(), io.StringIO()
     try:
         with (
@@ -73,7 +73,8 @@ def run(
         ):
             code = main(arguments, env)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
@@ -148,6 +149,7 @@ def test_a_canary_does_a_little_of_everything_and_leaves_the_results_alone(
     done = run(tmp_path, tree, "--canary")
     assert done.returncode == 0, done.stderr
     assert os.listdir(tmp_path / "results") == ["canary"]
+    assert not (tmp_path / "results" / "canary" / "checkpoints").exists()
     assert json.loads((tmp_path / "results" / "canary" / "metrics.json").read_text())["n"] == 16
 
 
@@ -220,10 +222,48 @@ def test_a_job_started_again_does_only_what_is_left_and_ends_with_the_same_weigh
     assert done.returncode == 0, done.stderr
     assert "train:negative: done before" in done.stdout
     finals = [json.loads((f / "results" / "metrics.json").read_text()) for f in (whole, cut)]
+    assert finals[1]["seconds"].keys() == finals[0]["seconds"].keys()
+    assert finals[1]["seconds"]["total"] > finals[0]["seconds"]["total"]
     assert finals[0]["weights_sha256"] == finals[1]["weights_sha256"]
     lines = (cut / "results" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps))
+
+
+def test_weights_of_other_texts_are_not_gone_on_from(tmp_path: Path, tree: dict[str, Any]) -> None:
+    rows = [("a fine day", "good"), ("a bad day", "bad"), ("fine", "good"), ("bad", "bad")]
+    (tmp_path / "data").mkdir()
+    for name, words in (("train", " x"), ("dev", " y"), ("test", " z")):
+        lines = [f"{label}\t{text}{words}" for text, label in rows]
+        (tmp_path / "data" / f"{name}.tsv").write_text("\n".join(["label\ttext", *lines]) + "\n")
+        tree["data"][name] = f"{name}.tsv"
+    tree["data"] |= {"name": "files", "min_count": 1}
+    assert run(tmp_path, tree, data=str(tmp_path / "data")).returncode == 0
+    with (tmp_path / "data" / "train.tsv").open("a") as file:
+        file.write("good\tmore\n")
+    again = run(tmp_path, tree, data=str(tmp_path / "data"))
+    assert (again.returncode, len(again.stderr.splitlines())) == (5, 1)
+    assert "other training texts" in again.stderr
+
+
+@pytest.mark.parametrize("left", ["class-0.state.pt.partial", None])
+def test_a_first_checkpoint_that_was_never_whole_is_none(
+    tmp_path: Path, tree: dict[str, Any], left: str | None
+) -> None:
+    (tmp_path / "results").mkdir()
+    if left is not None:
+        (tmp_path / "results" / "checkpoints").mkdir()
+        (tmp_path / "results" / "checkpoints" / left).write_bytes(b"half")
+    done = run(tmp_path, tree, "--pretrain", attempt=2)
+    assert done.returncode == 0, done.stderr
+    assert "begins again at step 0" in done.stdout
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, tree: dict[str, Any]) -> None:
+    (tmp_path / "results").write_text("a file")
+    done = run(tmp_path, tree)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith("error: ") and "results" in done.stderr
 
 
 def test_an_attempt_that_comes_before_any_checkpoint_begins_again_and_says_so(
