@@ -12,6 +12,8 @@ add up; of a row and seed the newest run counts.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import subprocess
 import sys
@@ -78,8 +80,13 @@ def main(argv: Sequence[str]) -> int:
 
 def known(kept: Path) -> list[resultspage.Run]:
     """Of each row and seed the newest run, of those kept and those in this ledger."""
-    before = _read(kept)["runs"] if kept.is_file() else []
-    return newest([*(resultspage.Run(**run) for run in before), *measured()])
+    before: list[resultspage.Run] = []
+    if kept.is_file():
+        try:
+            before = [resultspage.Run(**run) for run in _read(kept)["runs"]]
+        except (TypeError, KeyError):
+            raise SystemExit(f"error: {kept}: not the records that this command keeps") from None
+    return newest([*before, *measured()])
 
 
 def newest(runs: Iterable[resultspage.Run]) -> list[resultspage.Run]:
@@ -119,20 +126,36 @@ def measured() -> Iterator[resultspage.Run]:
         tag = run["tags"].get("results")
         if tag is None or run["verdict"] != "succeeded" or not run["results_path"]:
             continue
-        folder = Path(run["results_path"])
-        metrics, resolved = folder / "metrics.json", folder / "config.resolved.json"
-        if metrics.is_file():
-            yield resultspage.Run(
-                run_id=run["run_id"],
-                job=run["job"],
-                tag=tag,
-                seed=run["config"]["seed"],
-                config_hash=run["config_hash"],
-                outcome=run["outcome"],
-                metrics=_read(metrics),
-                facts=(_read(resolved)["facts"] if resolved.is_file() else {}) | _note(run),
-                curve=_curve(folder / "metrics.jsonl"),
-            )
+        folder, config = Path(run["results_path"]), dict(run["config"])
+        if not (folder / "metrics.json").is_file():
+            continue
+        found = _read(folder / "metrics.json")
+        if not isinstance(found.get("accuracy"), float) or "seed" not in config:
+            print(f"left out: {run['run_id']} has no accuracy, or no seed", file=sys.stderr)
+            continue
+        yield resultspage.Run(
+            run_id=run["run_id"],
+            job=run["job"],
+            tag=tag,
+            seed=config.pop("seed"),
+            config_hash=run["config_hash"],
+            outcome=run["outcome"],
+            metrics=found,
+            facts={**_facts(folder), "recipe": _recipe(config), **_note(run)},
+            curve=_curve(folder / "metrics.jsonl"),
+        )
+
+
+def _facts(folder: Path) -> Mapping[str, Any]:
+    """What the job told of itself before its first step; the baselines do not."""
+    path = folder / "config.resolved.json"
+    facts = _read(path).get("facts") if path.is_file() else None
+    return facts if isinstance(facts, dict) else {}
+
+
+def _recipe(config: Mapping[str, Any]) -> str:
+    """Of a config without its seed: runs that share it are one row."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _note(run: Mapping[str, Any]) -> Mapping[str, str]:
@@ -149,8 +172,13 @@ def orch(*arguments: str) -> str:
 
 
 def _curve(path: Path) -> list[Mapping[str, Any]]:
+    """The points with a validation; a torn line is none."""
     lines = path.read_text(encoding="utf8").splitlines() if path.is_file() else []
-    return [point for line in lines if "val_nelbo" in (point := json.loads(line))]
+    points = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            points.append(json.loads(line))
+    return [point for point in points if isinstance(point, dict) and "val_nelbo" in point]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -158,6 +186,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf8"))
     except ValueError as error:
         raise SystemExit(f"error: {path}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise SystemExit(f"error: {path}: not a JSON object")
     return found
 
 

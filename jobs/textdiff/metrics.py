@@ -185,8 +185,8 @@ def _told(path: Path) -> tuple[int, dict[str, float]]:
     for line in content[:whole].splitlines():
         try:
             point = json.loads(line)
-            step, phase = int(point["step"]), str(point["phase"])
-            elapsed = float(point["elapsed_s"])
+            step = int(point["step"])
+            phase, elapsed = str(point["phase"]), float(point["elapsed_s"])
         except (ValueError, TypeError, KeyError):
             continue
         before = 0.0 if elapsed < before else before  # another attempt began

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.textdiff.evaluate import Decision, Scored
+if TYPE_CHECKING:  # torch is not needed to count
+    from jobs.textdiff.evaluate import Decision, Scored
 
 
 def accuracy(

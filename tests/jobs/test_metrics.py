@@ -55,6 +55,25 @@ def test_a_reporter_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in lines] == [41, 42]
 
 
+def test_the_seconds_of_earlier_attempts_count_and_what_is_no_point_does_not(
+    tmp_path: Path,
+) -> None:
+    points = [("a", 10.0), ("a", 30.0), ("b", 35.0), ("b", 5.0), ("b", 25.0)]  # started twice
+    lines = [
+        json.dumps({"step": step, "phase": phase, "elapsed_s": elapsed})
+        for step, (phase, elapsed) in enumerate(points)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, "[1]", "{torn}"]) + "\n")
+    now = iter([0.0, 100.0, 107.0, 107.0])
+    reporter = Reporter(tmp_path, clock=lambda: next(now), show=lambda line: None)
+    reporter.plan([Phase("a", 1.0), Phase("b", 1.0)])
+    reporter.phase("b")(0.5, tokens=14)
+    reporter.close()
+    assert reporter.earlier == 60.0
+    assert reporter.seconds == {"a": 30.0, "b": 37.0}
+    assert reporter.rates("tokens") == {"b": 2.0}
+
+
 def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     metrics.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
     with pytest.raises(ValueError):

@@ -83,6 +83,40 @@ def test_records_that_a_merge_has_torn_are_named(tmp_path: Path) -> None:
         results.known(kept)
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"runs": [{"job": "x"}]}', '{"runs": 7}'])
+def test_records_of_another_shape_are_named(tmp_path: Path, content: str) -> None:
+    kept = tmp_path / "runs.json"
+    kept.write_text(content)
+    with pytest.raises(SystemExit, match=r"error: .*runs.json: not "):
+        results.known(kept)
+
+
+def test_a_run_with_damaged_results_is_left_out_or_loses_what_is_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for name, content in (
+        ("good", '{"accuracy": 0.5}'),
+        ("none", "{}"),
+        ("null", '{"accuracy": null}'),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(content)
+        told.append(
+            {"run_id": name, "job": "gpt2", "tags": {"results": "sst2/cpu"}, "note": None,
+             "verdict": "succeeded", "outcome": "ok", "config_hash": "c1:1", "config": {"seed": 3},
+             "results_path": str(tmp_path / name)}
+        )  # fmt: skip
+    (tmp_path / "good" / "metrics.jsonl").write_text('{"val_nelbo": 1.5}\n{"val\n[1]\n')
+    (tmp_path / "good" / "config.resolved.json").write_text("{}")
+    monkeypatch.setattr(results, "orch", lambda *_: json.dumps(told))
+    found = list(results.measured())
+    assert [(each.run_id, each.seed, each.curve) for each in found] == [
+        ("good", 3, [{"val_nelbo": 1.5}])
+    ]
+    assert capsys.readouterr().err.count("left out: ") == 2
+
+
 def test_ablations_come_in_the_order_of_the_tables_and_none_is_left_out() -> None:
     tags = ["selfmade/cpu", "imdb/cpu", "sst2/cpu"]
     runs = [run("mdlm-pretrained", 0.5, tag=tag, table=table(0.0, 0.01, 0.1, 0.05)) for tag in tags]
@@ -119,8 +153,9 @@ def test_the_ablation_says_what_each_suspect_was_worth() -> None:
 def test_seeds_of_a_row_are_counted_and_variants_are_rows() -> None:
     variants = {"calibrated": {"accuracy": 0.9, "accuracy_interval": [0.88, 0.92], "n": 1821}}
     runs = [
-        run("mdlm-conditional", 0.80, variants=variants),
-        run("mdlm-conditional", 0.84, seed=2, variants=variants),
+        replace(run("mdlm-conditional", 0.80, variants=variants), facts={"recipe": "a"}),
+        replace(run("mdlm-conditional", 0.84, seed=2, variants=variants), facts={"recipe": "a"}),
+        replace(run("mdlm-conditional", 0.1, seed=3), facts={"recipe": "b"}, run_id="a-before"),
         run("gpt2", 0.7, tag="sst2/cpu-hour"),
     ]
     text = resultspage.page(runs, None)
