@@ -58,7 +58,7 @@ def page(runs: Sequence[Run], cost: Mapping[str, Any] | None) -> str:
     """The whole page, with a line for whatever has not been measured."""
     parts = [
         HEAD,
-        *_carried(runs),
+        *_caveats(runs),
         "## What each part of the incident was worth\n",
         *_ablations(runs),
     ]
@@ -71,14 +71,11 @@ def page(runs: Sequence[Run], cost: Mapping[str, Any] | None) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _carried(runs: Sequence[Run]) -> Iterable[str]:
-    """Which runs are known only from an earlier page, as exactly as that was printed."""
-    ids = [run.run_id for run in runs if run.facts.get("from_page")]
-    if ids:
-        yield (
-            "Ledger and results of these runs are gone; what stands here of them was carried over "
-            f"from the page as it was printed, to a tenth of a percent: {', '.join(ids)}.\n"
-        )
+def _caveats(runs: Sequence[Run]) -> Iterable[str]:
+    """What a reader must know of some runs, and which these are; the next measurement ends it."""
+    for caveat in dict.fromkeys(c for run in runs for c in run.facts.get("caveats", ())):
+        ids = [run.run_id for run in runs if caveat in run.facts.get("caveats", ())]
+        yield f"{caveat}: {', '.join(ids)}.\n"
 
 
 # -- the ablation ---------------------------------------------------------------------------------

@@ -194,11 +194,12 @@ def test_a_model_that_is_told_the_class_is_called_so_and_its_variant_keeps_its_n
     assert "| `gpt2`: a causal model a class, exact likelihood | 80.0 % |" in apart
 
 
-def test_runs_known_only_from_an_earlier_page_are_named() -> None:
-    gone = replace(run("gpt2", 0.8), facts={"from_page": "2026-11-25"})
-    assert "carried over" in resultspage.page([gone], None)
-    assert "gpt2-1." in resultspage.page([gone], None)
-    assert "carried over" not in resultspage.page([run("gpt2", 0.8)], None)
+def test_what_a_reader_must_know_of_some_runs_names_them() -> None:
+    gone = replace(run("gpt2", 0.8), facts={"caveats": ["Carried over", "Short"]})
+    other = replace(run("gpt2", 0.8, seed=2), facts={"caveats": ["Short"]})
+    text = resultspage.page([gone, other, run("baselines", 0.8)], None)
+    assert "Carried over: gpt2-1.\n" in text
+    assert "Short: gpt2-1, gpt2-2.\n" in text
 
 
 @pytest.mark.torch
