@@ -90,7 +90,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     with ctx.ledger(readonly=True) as ledger:
         found = preflight(ctx, spec, ledger)
     found = found.more(survey.checkpoint_findings(ctx, spec, host))
-    found = found.more(survey.gpu_findings(ctx, spec, host))
+    found = found.more(survey.gpu_findings(ctx, spec, host, request.gpu_use))
     return Plan(
         project=project,
         host=host,
