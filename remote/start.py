@@ -105,7 +105,7 @@ def _lacking_data(layout: Layout, request: Dict[str, Any]) -> List[str]:
             lacking.append(item["name"])
         elif item.get("at") and not os.path.exists(os.path.expanduser(item["at"])):
             message = "data %r: %s does not exist on the host" % (item["name"], item["at"])
-            raise Refused("NotFound", message)
+            raise Refused("NoData", message)
     return lacking
 
 
@@ -114,8 +114,9 @@ def check_host(layout: Layout, order: Dict[str, Any], more: int) -> None:
     needed = more + int(order.get("disk") or 0) + HEADROOM
     free = files.free_bytes(layout.root)
     if free < needed:
-        text = "%d MB are free under %s on the host, the run needs %d MB"
-        raise Refused("HostDiskFull", text % (free >> 20, layout.root, needed >> 20))
+        text = "%s are free under %s on the host, the run needs %s"
+        has, wants = files.gigabytes(free), files.gigabytes(needed)
+        raise Refused("NoRoom", text % (has, layout.root, wants))
     if order.get("gpus_max"):
         least, seen = int(order.get("gpus_min") or 0), len(_cards(order))
         if seen < least:

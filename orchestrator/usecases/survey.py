@@ -13,6 +13,7 @@ from orchestrator.jobspec import JobSpec
 from orchestrator.spec import data_for
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import words
+from orchestrator.units import gigabytes
 from orchestrator.usecases import modellisting
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.modellisting import LOCAL
@@ -29,9 +30,8 @@ RULE = "host"
 def host_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
     """What speaks against this run on this host now. Asks the host once."""
     facts = _asked(ctx, spec, host)
-    return [*_secrets(ctx, spec), *_room(spec, host, facts), *_gpus(spec, host, facts),
-            *_taken(spec, facts), *_driver(spec, host, facts),
-            *_data(spec, host, facts)]  # fmt: skip
+    return [*_room(spec, host, facts), *_gpus(spec, host, facts), *_taken(spec, facts),
+            *_driver(spec, host, facts), *_data(spec, host, facts)]  # fmt: skip
 
 
 def gpu_findings(ctx: Context, spec: JobSpec, host: Host, gpu_use: str) -> list[Finding]:
@@ -62,17 +62,12 @@ def _finding(severity: Severity, key: str, message: str) -> Finding:
     return Finding(severity, RULE, message, key=key)
 
 
-def _secrets(ctx: Context, spec: JobSpec) -> Iterator[Finding]:
-    for name in spec.secrets:
-        if ctx.env.get(name) is None:
-            yield _finding(Severity.ERROR, "secrets", f"{name} is not set in this shell")
-
-
 def _room(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
     free, inodes = facts.get("disk_free"), facts.get("inodes_free")
     needed = (spec.resources.disk or 0) + HEADROOM
     if isinstance(free, int) and free < needed:
-        told = f"{free / 1e9:.1f} GB are free on {host.name}, the run needs {needed / 1e9:.1f} GB"
+        has, wants = gigabytes(free), gigabytes(needed)
+        told = f"{has} are free on {host.name}, the run needs {wants}"
         yield _finding(Severity.ERROR, "resources.disk", told)
     if isinstance(inodes, int) and inodes < LOW_INODES:
         told = f"only {inodes} inodes are free on {host.name}"
