@@ -112,6 +112,7 @@ def test_f39_a_run_that_may_do_without_goes_on_where_nvidia_smi_lists_no_card(
     cards.script("echo 'No devices were found'\nexit 6")
     desk = new_desk({"needs": NEEDS, "may": MAY})
     assert_clear(desk.orch("submit", "needs", code=5), "shows 0")
+    assert "nvidia-smi lists none" in desk.orch("doctor", "--json", code=None).stdout
     assert "gpu ." in desk.orch("submit", "may", "-f").stdout
 
 
