@@ -5,7 +5,7 @@
     │   └── SpecError       2   a YAML file is wrong; carries file and line
     ├── NotFound            3   no such job, run, host, folder
     ├── NotFinished         4   the run goes on past the time given
-    ├── PreflightRefused    5   a check said no; waive, mend or --force
+    ├── PreflightRefused    5   a check said no, or the host before a start; waive, mend or --force
     │   └── GpuBusy         5   no free GPU for what the spec asks
     ├── TransportError      6   the host was not reached; the run's state is unchanged
     │   ├── ConnectFailed   6   no connection could be made

@@ -128,6 +128,11 @@ def full_words(exc: OSError, path: str) -> str:
     return "the disk under %s on the host is full: %d kB free" % (path, free >> 10)
 
 
+def gigabytes(count: int) -> str:
+    """Bytes for eyes, with digits enough below 1 GB too."""
+    return ("%.1f GB" if count >= 1e9 else "%.3f GB") % (count / 1e9)
+
+
 def filesystem(path: str) -> str:
     """The file system's name if it is a network one, else "local". Linux only; else "local"."""
     try:

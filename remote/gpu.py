@@ -6,7 +6,7 @@ What does not parse is unknown, and unknown is never taken for free.
 from __future__ import annotations
 
 import os
-from typing import List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from remote import files, procs
 from remote.layout import Layout
@@ -15,6 +15,9 @@ DEADLINE = 5.0
 IDLE_BYTES = 600 * 1024 * 1024  # what an idle card may hold (driver, display)
 QUERY = "index,uuid,name,memory.used,memory.total,utilization.gpu,driver_version"
 USERS_QUERY = "gpu_uuid,pid,used_gpu_memory,process_name"
+LEASED = "leased by another run"
+NO_CARDS = "No devices were found"  # a driver without a card, whatever the exit code
+WORDS_MAX = 300  # of what a failing nvidia-smi says
 LOCK_PATIENCE = 0.1  # who looks whether a GPU is leased holds its lock for a moment
 
 
@@ -48,8 +51,12 @@ class Smi:
         self._stuck: List[int] = []
 
     def cards(self) -> List[Gpu]:
-        """The host's GPUs; empty without nvidia-smi."""
-        return parse(self._ask("--query-gpu=" + QUERY))
+        """The host's GPUs; empty without nvidia-smi, and where it says that there is none."""
+        text = self._ask("--query-gpu=" + QUERY)
+        found = parse(text)
+        if text.strip() and not found and NO_CARDS not in text:
+            raise NoAnswer("nvidia-smi did not list GPUs but said: %s" % _first_words(text))
+        return found
 
     def users(self) -> List[User]:
         """The processes that compute on them, as far as nvidia-smi sees."""
@@ -63,10 +70,18 @@ class Smi:
         if self._stuck:
             raise NoAnswer("nvidia-smi hangs and cannot be killed")
         argv = [tool, query, "--format=csv,noheader,nounits"]
-        text = procs.capture(argv, DEADLINE, stuck=self._stuck)
-        if text is None:
+        said = procs.ask(argv, DEADLINE, stuck=self._stuck)
+        text = said.text.decode("utf-8", "replace")
+        if said.code is None:
             raise NoAnswer("nvidia-smi gave no answer within %g s" % DEADLINE)
-        return text.decode("utf-8", "replace")
+        if said.code and NO_CARDS not in text:
+            told = (said.code, _first_words(text) or "it said nothing")
+            raise NoAnswer("nvidia-smi failed (exit code %d): %s" % told)
+        return text
+
+
+def _first_words(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:WORDS_MAX]
 
 
 def probe() -> List[Gpu]:
@@ -110,12 +125,30 @@ def why_not_free(card: Gpu, needed: Optional[int], shared: bool = False) -> Opti
     return None
 
 
+def must_have(order: Dict[str, Any], cards: int) -> int:
+    """How many GPUs a run must have on a host that has `cards`: one of `0-1` where there is one."""
+    wanted = int(order.get("gpus_min") or 0)
+    return wanted or min(int(order.get("gpus_max") or 0), cards, 1)
+
+
 def holder(layout: Layout, card: Gpu) -> Optional[str]:
     """The run that leases the card; "" when it is leased and its run cannot be told, else None."""
     path = layout.lock(lock_name(card))
     if not files.is_locked(path):
         return None
     return (files.read_regular(path, 100) or b"").decode("ascii", "replace")
+
+
+def why_not_now(layout: Layout, cards: List[Gpu], needed: Optional[int]) -> List[str]:
+    """Of each card that a run would not get at once why not."""
+    reasons = []
+    for card in cards:
+        reason = why_not_free(card, needed)
+        if reason is None and holder(layout, card) is not None:
+            reason = LEASED
+        if reason is not None:
+            reasons.append("GPU %d is %s" % (card.number, reason))
+    return reasons
 
 
 def why_not_to_be_had(layout: Layout, cards: List[Gpu], needed: Optional[int]) -> List[str]:
@@ -164,7 +197,7 @@ def lease(
         if reason is None:
             held = files.lock_within(layout.lock(lock_name(card)), LOCK_PATIENCE)
             if held is None:
-                reason = "leased by another run"
+                reason = LEASED
             else:
                 os.ftruncate(held, 0)
                 os.pwrite(held, run_id.encode("ascii"), 0)

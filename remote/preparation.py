@@ -24,17 +24,15 @@ def lease(
     most = int(order.get("gpus_max") or 0)
     if not most:
         return [], []
-    least = int(order.get("gpus_min") or 0)
+    least = gpu.must_have(order, 1)
     needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
     smi, told = gpu.Smi(), ""
     while True:
         try:
-            return gpu.lease(layout, smi.cards(), least, most, needed, run.run_id, shared)
-        except gpu.Busy as exc:
-            why = str(exc)
-        except gpu.NoAnswer as exc:
-            if not least:
-                return [], []
+            cards = smi.cards()
+            least = gpu.must_have(order, len(cards))
+            return gpu.lease(layout, cards, least, most, needed, run.run_id, shared)
+        except (gpu.Busy, gpu.NoAnswer) as exc:
             why = str(exc)
         if why != told:
             told = why

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from remote.errors import Damaged
 
@@ -264,16 +264,29 @@ def run_quiet(argv: Sequence[str], env: Dict[str, str], deadline: float) -> Opti
 def capture(
     argv: Sequence[str], deadline: float, limit: int = 1 << 20, stuck: Optional[List[int]] = None
 ) -> Optional[bytes]:
-    """What a small tool printed; None if it is absent, failed, or took longer than `deadline` s.
+    """What a small tool printed; None if it is absent, failed, or took longer than `deadline` s."""
+    said = ask(argv, deadline, limit, stuck)
+    return said.text if said.code == 0 else None
+
+
+class Said(NamedTuple):
+    code: Optional[int]  # None: it took too long; 127: it could not be run
+    text: bytes  # of stdout and stderr; of a tool that could not be run why
+
+
+def ask(
+    argv: Sequence[str], deadline: float, limit: int = 1 << 20, stuck: Optional[List[int]] = None
+) -> Said:
+    """How a small tool ended within `deadline` s, and what it printed.
 
     One that does not even end when it is killed is left to itself; its pid is added to `stuck`.
     """
     read_end, write_end = os.pipe()
     try:
         pid = spawn(argv, dict(os.environ), "/", write_end)
-    except OSError:
+    except OSError as exc:
         os.close(read_end)
-        return None
+        return Said(127, (exc.strerror or "").encode("utf-8"))
     finally:
         os.close(write_end)
     end = time.monotonic() + deadline
@@ -286,14 +299,14 @@ def capture(
                 break
             if chunk is None:
                 _abandon(pid, stuck)
-                return None
+                return Said(None, b"".join(parts))
             parts.append(chunk)
     finally:
         os.close(read_end)
     code = wait_for(pid, max(0.1, end - time.monotonic()))
     if code is None:
         _abandon(pid, stuck)
-    return b"".join(parts) if code == 0 else None
+    return Said(code, b"".join(parts))
 
 
 def _abandon(pid: int, stuck: Optional[List[int]]) -> None:

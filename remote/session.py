@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Optional, Tuple
 
-from remote import procs
+from remote import files, procs
 from remote.layout import RunFiles
 
 DEADLINE = 5.0
@@ -36,6 +36,13 @@ def open_view(kind: str, run: RunFiles, env: Dict[str, str]) -> bool:
     else:
         return True
     return procs.run_quiet(argv, env, DEADLINE) == 0
+
+
+def close(run: RunFiles) -> None:
+    """The session on record for the run does not stand any more."""
+    known = files.read_json(run.session)
+    if known:
+        close_view(str(known.get("kind")), run, plain_env())
 
 
 def close_view(kind: str, run: RunFiles, env: Dict[str, str]) -> None:

@@ -105,7 +105,7 @@ def _lacking_data(layout: Layout, request: Dict[str, Any]) -> List[str]:
             lacking.append(item["name"])
         elif item.get("at") and not os.path.exists(os.path.expanduser(item["at"])):
             message = "data %r: %s does not exist on the host" % (item["name"], item["at"])
-            raise Refused("NotFound", message)
+            raise Refused("NoData", message)
     return lacking
 
 
@@ -114,31 +114,39 @@ def check_host(layout: Layout, order: Dict[str, Any], more: int) -> None:
     needed = more + int(order.get("disk") or 0) + HEADROOM
     free = files.free_bytes(layout.root)
     if free < needed:
-        text = "%d MB are free under %s on the host, the run needs %d MB"
-        raise Refused("HostDiskFull", text % (free >> 20, layout.root, needed >> 20))
-    least = int(order.get("gpus_min") or 0)
-    if least:
-        try:
-            cards = gpu.probe()
-        except gpu.NoAnswer as exc:
-            raise Refused("GpuBusy", "%s: its GPUs cannot be judged free" % exc) from None
-        if len(cards) < least:
+        text = "%s are free under %s on the host, the run needs %s"
+        has, wants = files.gigabytes(free), files.gigabytes(needed)
+        raise Refused("NoRoom", text % (has, layout.root, wants))
+    if order.get("gpus_max"):
+        least, seen = int(order.get("gpus_min") or 0), len(_cards(order))
+        if seen < least:
             text = "the run needs %d GPU(s), nvidia-smi on the host shows %d"
-            raise Refused("GpuBusy", text % (least, len(cards)))
+            raise Refused("GpuBusy", text % (least, seen))
 
 
 def refuse_busy(layout: Layout, order: Dict[str, Any]) -> None:
     """Refused when others use so many GPUs that waiting for runs of ours would not do."""
-    least = int(order.get("gpus_min") or 0)
-    if not least or order.get("gpu_use") != "alone":
+    if not order.get("gpus_max") or order.get("gpu_use") != "alone":
         return
-    try:
-        cards = gpu.probe()
-    except gpu.NoAnswer as exc:
-        raise Refused("GpuBusy", "%s: its GPUs cannot be judged free" % exc) from None
+    cards = _cards(order)
+    least = gpu.must_have(order, len(cards))
     reasons = gpu.why_not_to_be_had(layout, cards, order.get("gpu_memory"))
     if len(cards) - len(reasons) < least:
-        raise Refused("GpuInUse", "the run needs %d GPU(s); %s" % (least, "; ".join(reasons)))
+        text = "the run needs %d GPU(s); %s%s"
+        raise Refused("GpuInUse", text % (least, "; ".join(reasons), _without(order)))
+
+
+def _cards(order: Dict[str, Any]) -> List[gpu.Gpu]:
+    try:
+        return gpu.probe()
+    except gpu.NoAnswer as exc:
+        text = "%s: its GPUs cannot be judged free%s"
+        raise Refused("GpuBusy", text % (exc, _without(order))) from None
+
+
+def _without(order: Dict[str, Any]) -> str:
+    """The way on for a run that may do without."""
+    return "" if order.get("gpus_min") else "; `resources.gpus: 0` runs it without a GPU"
 
 
 def _claim(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes) -> bool:

@@ -120,6 +120,8 @@ def _age(path: str) -> float:
 
 def _record_loss(run: RunFiles, same_boot: bool) -> None:
     metrics = metrics_of(run)
+    if same_boot:  # before the record: after it a next attempt may open a session of that name
+        session.close(run)
     write_exit(run, end_without_supervisor(run, same_boot), metrics)
 
 

@@ -15,8 +15,9 @@ def survey(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     """Room, GPUs as they are now, which of the paths `at` exist, and the tensors of `checkpoint`.
 
     `checkpoint`: {"path", "root"}; its reply {"tensors": {name: [shape, dtype]}} or {"error": why}.
-    With `gpus` also the torch that the job's python would import, where there are GPUs;
-    `requirements` is the text of the job's `setup.requirements`, if it has any.
+    With `gpus` also why a run that needs `gpu_memory` bytes on each could not have them now, and
+    why not when no other run holds them; and, where there are GPUs, the torch that the job's
+    python would import: `requirements` is the text of its `setup.requirements`, if it has any.
     """
     info = os.statvfs(layout.root)
     paths = [str(path) for path in request.get("at") or []]
@@ -29,7 +30,10 @@ def survey(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     }
     if request.get("gpus"):
         try:
-            facts["gpus"] = [card._asdict() for card in gpu.probe()]
+            cards, needed = gpu.probe(), request.get("gpu_memory")
+            facts["gpus"] = [card._asdict() for card in cards]
+            facts["gpus_busy"] = gpu.why_not_now(layout, cards, needed)
+            facts["gpus_of_others"] = gpu.why_not_to_be_had(layout, cards, needed)
         except gpu.NoAnswer as exc:
             facts["gpus_error"] = str(exc)
     if facts.get("gpus"):

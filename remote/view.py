@@ -38,6 +38,4 @@ class View:
         its own, is waited for first."""
         if self._opener is not None:
             self._aside.wait_for(self._opener)
-        known = files.read_json(self._run.session)
-        if known:
-            session.close_view(str(known["kind"]), self._run, session.plain_env())
+        session.close(self._run)

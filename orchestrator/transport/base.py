@@ -270,10 +270,11 @@ class End:
 REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "HostDiskFull": errors.HostDiskFull,
     "HostReadOnly": errors.HostDiskFull,
+    "NoRoom": errors.PreflightRefused,
+    "NoData": errors.PreflightRefused,
     "GpuBusy": errors.GpuBusy,
     "GpuInUse": errors.GpuBusy,
     "NotUnique": errors.PreflightRefused,
-    "NotFound": errors.NotFound,
     "UsageError": errors.UsageError,
     "FrameGarbled": errors.FrameGarbled,
     "AgentMismatch": errors.HostUnfit,
@@ -282,11 +283,12 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
 }
 HINTS: Mapping[str, str] = {
     "HostDiskFull": "free space there (`orch doctor` shows it) and run the command again",
+    "NoRoom": "free space there (`orch doctor` shows it), or ask for less in `resources.disk`",
+    "NoData": "put it there, or name another place in the job's file",
     "HostReadOnly": "nothing can be written there; look at its mounts and its kernel log",
     "GpuBusy": "`orch gpus` shows the hosts' GPUs",
     "GpuInUse": "`orch gpus` shows who uses them; `--queue` waits, `--share` runs beside them",
     "NotUnique": "`orch show` tells of it; without `--unique` a second run is made",
-    "NotFound": "put it there, or name another place in the job's file",
     "NotResumable": "`orch retry` makes a new run of the same job",
 }
 

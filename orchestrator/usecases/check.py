@@ -13,11 +13,15 @@ from orchestrator.errors import NotFound, PreflightRefused, UsageError
 from orchestrator.jobspec import Baseline, JobSpec
 from orchestrator.ledger.select import resolve
 from orchestrator.ledger.store import Ledger
+from orchestrator.manifest import MAX_FILE, GitListing
 from orchestrator.references import reference_tree
 from orchestrator.runtext import examples
 from orchestrator.spec import load_job
-from orchestrator.usecases import datasets, survey
+from orchestrator.usecases import datasets, ready, survey
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.listing import refreshed
+
+MET = 20  # of a job's open runs: in a sweep of many each submit would ask after all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +41,40 @@ class Preflight:
 def check(
     ctx: Context, job: str, profile: str | None, overrides: Sequence[str], host: str | None = None
 ) -> Preflight:
-    """What can be known of the job here; of the host too when one is named."""
+    """What can be known of the job here; of the host too when one is named.
+
+    Raises what a submit would for what the job's file names and this machine does not have.
+    """
     project = ctx.project()
+    listing = GitListing(project)
+    max_file = ctx.config().max_file_size or MAX_FILE
     spec = load_job(project, job, profile=profile, overrides=overrides)
-    with ctx.ledger(readonly=True) as ledger:
-        found = preflight(ctx, spec, ledger)
     on = ctx.host(host) if host is not None else None
+    ready.folders(ctx, spec)
+    found = preflight(ctx, spec)
+    ready.code(ctx, project, spec, listing, max_file)
+    found = found.more(ready.unset(ctx, spec))
     found = found.more(survey.checkpoint_findings(ctx, spec, on))
     return found.more(survey.host_findings(ctx, spec, on)) if on is not None else found
 
 
-def preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
+def preflight(ctx: Context, spec: JobSpec) -> Preflight:
+    """What the spec, its references and the ledger say of the job."""
+    _meet_open_runs(ctx, spec)
+    with ctx.ledger(readonly=True) as ledger:
+        return _preflight(ctx, spec, ledger)
+
+
+def _meet_open_runs(ctx: Context, spec: JobSpec) -> None:
+    """The ledger holds the latest word on the job's open runs that comes in time."""
+    with ctx.ledger(readonly=True) as ledger:
+        project = str(ctx.project())
+        runs = ledger.runs(project=project, job=spec.name, open_only=True, limit=MET)
+    if runs:
+        refreshed(ctx, runs, {})
+
+
+def _preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
     project = ctx.project()
     digest = config_hash(spec.config, spec.volatile)
     best = ledger.best(str(project), spec.name, spec.profile)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.clock import Clock, iso
 from orchestrator.domain import Host, Run
-from orchestrator.errors import UsageError
+from orchestrator.errors import PreflightRefused
 from orchestrator.ledger.select import resolve
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import LocalLayout
@@ -97,7 +97,7 @@ class Context:
     def secret(self, name: str) -> str:
         value = self.env.get(name)
         if value is None:
-            raise UsageError(
+            raise PreflightRefused(
                 f"the job needs the secret {name}, which is not set",
                 hint=f"export {name} in this shell; its value goes to the job only",
             )
@@ -105,7 +105,12 @@ class Context:
 
     def webhook(self, notify: Mapping[str, Any] | None) -> str | None:
         """The address `notify` names, its `$VARIABLE` taken from this shell."""
+        name = webhook_variable(notify)
         address: str | None = (notify or {}).get("webhook")
-        if address and address.startswith("$"):
-            return self.secret(address.strip("${}"))
-        return address
+        return address if name is None else self.secret(name)
+
+
+def webhook_variable(notify: Mapping[str, Any] | None) -> str | None:
+    """The variable that holds the address; None where the spec has the address itself, or none."""
+    address = str((notify or {}).get("webhook") or "")
+    return address.strip("${}") if address.startswith("$") else None

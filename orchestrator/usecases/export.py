@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.domain import Run
 from orchestrator.errors import UsageError
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.listing import met
 from orchestrator.usecases.report import curves_of
 
 
@@ -30,6 +31,8 @@ def export_to_mlflow(ctx: Context, to: str | None, *, everywhere: bool) -> tuple
 
 
 def _all_runs(ctx: Context, everywhere: bool) -> list[Run]:
+    """Open ones by their hosts' latest word, if there is one."""
     project = None if everywhere else ctx.project_or_none()
     with ctx.ledger(readonly=True) as ledger:
-        return ledger.runs(project=str(project) if project else None, newest_first=False)
+        runs = ledger.runs(project=str(project) if project else None, newest_first=False)
+    return met(ctx, runs)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestrator.domain import Host, Run, RunState
+from orchestrator.domain import Host, Run, RunState, Verdict
 from orchestrator.errors import FrameGarbled, NotFinished, NotFound, TransportError
 from orchestrator.ledger.store import Ledger
 from orchestrator.retry import RECONNECT_FOR, is_lost_link, reconnecting
@@ -119,8 +119,12 @@ def _once(
     for frame in agent.exchange("stream", body, deadline=STREAM_DEADLINE):
         if isinstance(frame, End):
             if frame.body.get("phase") == "absent":
-                return _absent(ctx, ledger, run, frame.body)
-            return settle(ledger, ledger.get(run.run_id), frame.body, ctx.now())
+                known = _absent(ctx, ledger, run, frame.body)
+            else:
+                known = settle(ledger, ledger.get(run.run_id), frame.body, ctx.now())
+            if cursor.file is None:
+                tell_gone(known, frame.body, sink.notice)
+            return known
         if frame.kind == wire.DATA:
             cursor.offset += len(frame.payload)
             cursor.moved = True
@@ -128,6 +132,14 @@ def _once(
         else:
             _item(ctx, ledger, run, frame.json(), sink, cursor)
     raise AssertionError("exchange ends with End or raises")
+
+
+def tell_gone(run: Run, status: dict[str, Any], notice: Callable[[str], None]) -> None:
+    """Of a run that has ended and showed no log: what became of it. One that never started had
+    none."""
+    if run.state is RunState.FINISHED and run.verdict is not Verdict.NEVER_STARTED:
+        what = "folder" if status.get("phase") == "absent" else "log"
+        notice(f"{run.run_id}: its {what} is gone from {run.host}, there is no log to show")
 
 
 def _absent(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run:

@@ -15,7 +15,7 @@ from orchestrator.retry import is_lost_link, reconnecting
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.follow import Cursor, settle_open
+from orchestrator.usecases.follow import Cursor, settle_open, tell_gone
 from orchestrator.usecases.reconcile import by_host, refresh_quietly
 from orchestrator.usecases.settle import settle
 from remote import wire
@@ -112,6 +112,8 @@ class _Follower:
         if isinstance(item.get("ended"), dict):
             self.ended.add(whose)
             self.tell("ended", whose, item["ended"])
+            if self.cursors[whose].file is None:
+                self.tell("no log", whose, item["ended"])
         return whose
 
 
@@ -170,6 +172,8 @@ def _take(
         sink.notice(value)
     elif what == "status":
         settle_open(ctx, ledger, met[whose], value)
+    elif what == "no log":
+        tell_gone(met[whose], value, sink.notice)
     elif what == "ended":
         met[whose] = settle(ledger, ledger.get(whose), value, ctx.now())
         if value.get("phase") == "absent" and met[whose].state is not RunState.FINISHED:

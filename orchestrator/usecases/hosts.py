@@ -167,7 +167,10 @@ def _gpus(facts: Mapping[str, Any]) -> Check:
     if isinstance(cards, dict):
         return Check("warn", "gpu", str(cards.get("error")))
     if not cards:
-        return Check("ok", "gpu", "none (no nvidia-smi)")
+        tools = facts.get("tools")
+        there = isinstance(tools, Mapping) and tools.get("nvidia-smi")
+        why = "nvidia-smi lists none" if there else "no nvidia-smi"
+        return Check("ok", "gpu", f"none ({why})")
     lines = []
     for card in cards:
         used, total = card.get("used"), card.get("total")

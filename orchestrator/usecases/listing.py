@@ -42,10 +42,7 @@ def listing(
         runs = ledger.runs(project=scope, job=job, limit=most)
         total = ledger.count(scope, job) if limit and len(runs) == limit else len(runs)
     told: dict[str, str] = {}
-    if any(run.state.is_open for run in runs):
-        runs = _refreshed(ctx, runs, told)
-        for host, why in told.items():
-            ctx.say(f"{host}: {why}; what was last known is shown")
+    runs = met(ctx, runs, told)
     silent = frozenset(host for host, why in told.items() if is_unreachable(why))
     if chosen is not None:
         found = chosen.apply(runs)
@@ -53,7 +50,19 @@ def listing(
     return Listing(runs, total, silent)
 
 
-def _refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]:
+def met(ctx: Context, runs: list[Run], told: dict[str, str] | None = None) -> list[Run]:
+    """The runs, open ones by their hosts' latest word; of a silent host is said that what was last
+    known is shown. `told`: silent hosts, and why each was."""
+    if not any(run.state.is_open for run in runs):
+        return runs
+    told = {} if told is None else told
+    known = refreshed(ctx, runs, told)
+    for host, why in told.items():
+        ctx.say(f"{host}: {why}; what was last known is shown")
+    return known
+
+
+def refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]:
     """The runs by their hosts' latest word; `told`: silent hosts, and why each was silent."""
     from orchestrator.usecases.reconcile import refresh_quietly
 
@@ -78,5 +87,5 @@ def one(ctx: Context, ledger: Ledger, selector: str | None) -> tuple[Run, str | 
     if not run.state.is_open:
         return run, None
     told: dict[str, str] = {}
-    (known,) = _refreshed(ctx, [run], told)
+    (known,) = refreshed(ctx, [run], told)
     return known, next((f"{host}: {why}" for host, why in told.items()), None)

@@ -25,16 +25,15 @@ from orchestrator.errors import (
     OrchError,
     OutcomeUnknown,
     TransportError,
-    UsageError,
 )
 from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_project
+from orchestrator.manifest import MAX_FILE, GitListing, Scan
 from orchestrator.spec import load_job, recorded, retry_order
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import unlawful, words
-from orchestrator.usecases import datasets, survey, sync
+from orchestrator.usecases import datasets, ready, survey, sync
 from orchestrator.usecases.check import Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
@@ -84,20 +83,20 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     config = ctx.config()
     spec = load_job(project, request.job, profile=request.profile, overrides=request.overrides)
     host = ctx.host(request.host)
-    if spec.requirements and not (project / spec.requirements).is_file():
-        raise UsageError(f"{spec.path.name}: setup.requirements: no file {spec.requirements}")
+    data = ready.folders(ctx, spec)
+    secrets = {name: ctx.secret(name) for name in spec.secrets}
+    webhook = ctx.webhook(spec.notify)
     check_name(host, ctx.env)
-    with ctx.ledger(readonly=True) as ledger:
-        found = preflight(ctx, spec, ledger)
+    found = preflight(ctx, spec)
     found = found.more(survey.checkpoint_findings(ctx, spec, host))
-    found = found.more(survey.gpu_findings(ctx, spec, host))
+    found = found.more(survey.gpu_findings(ctx, spec, host, request.gpu_use))
     return Plan(
         project=project,
         host=host,
         found=found,
-        data=datasets.folders(ctx, spec),
-        secrets={name: ctx.secret(name) for name in spec.secrets},
-        webhook=ctx.webhook(spec.notify),
+        data=data,
+        secrets=secrets,
+        webhook=webhook,
         max_file=config.max_file_size or MAX_FILE,
         listing=listing,
         gpu_use=request.gpu_use,
@@ -228,13 +227,7 @@ def _deliver(
     """Connect and read the tree at the same time; then content, then the start."""
     connecting = Background(lambda: ctx.connect(plan.host))
     try:
-        scan = scan_project(
-            plan.project,
-            plan.listing,
-            ctx.layout.hash_cache(plan.project),
-            results_dirs=("results", plan.spec.results_dir),
-            max_file=plan.max_file,
-        )
+        scan = ready.code(ctx, plan.project, plan.spec, plan.listing, plan.max_file)
         data = datasets.scans(ctx, plan.data)
     except BaseException:
         connecting.discard(lambda agent: agent.close())

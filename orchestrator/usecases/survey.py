@@ -12,6 +12,8 @@ from orchestrator.domain import Finding, Host, Severity
 from orchestrator.jobspec import JobSpec
 from orchestrator.spec import data_for
 from orchestrator.transport.base import Agent
+from orchestrator.transport.replies import words
+from orchestrator.units import gigabytes
 from orchestrator.usecases import modellisting
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.modellisting import LOCAL
@@ -28,11 +30,11 @@ RULE = "host"
 def host_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
     """What speaks against this run on this host now. Asks the host once."""
     facts = _asked(ctx, spec, host)
-    return [*_secrets(ctx, spec), *_room(spec, host, facts), *_gpus(spec, host, facts),
+    return [*_room(spec, host, facts), *_gpus(spec, host, facts), *_taken(spec, facts),
             *_driver(spec, host, facts), *_data(spec, host, facts)]  # fmt: skip
 
 
-def gpu_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
+def gpu_findings(ctx: Context, spec: JobSpec, host: Host, gpu_use: str) -> list[Finding]:
     """What a start does not look at itself: whether the host's GPUs are large enough, and whether
     the job's torch would see them. A job that wants none costs nothing."""
     if not spec.resources.gpus_max:
@@ -40,13 +42,15 @@ def gpu_findings(ctx: Context, spec: JobSpec, host: Host) -> list[Finding]:
     facts = _asked(ctx, spec, host)
     if not facts.get("gpus"):
         return []  # the start refuses a run that must have one, in words of its own
-    return [*_gpus(spec, host, facts), *_driver(spec, host, facts)]
+    taken = _taken(spec, facts, gpu_use, Severity.WARNING)
+    return [*_gpus(spec, host, facts), *taken, *_driver(spec, host, facts)]
 
 
 def _asked(ctx: Context, spec: JobSpec, host: Host) -> Mapping[str, Any]:
     body: dict[str, Any] = {
         "at": [source.at for source in data_for(spec) if source.at is not None],
         "gpus": True,
+        "gpu_memory": spec.resources.gpu_memory,
     }
     if spec.requirements:
         body["requirements"] = modellisting.requirements(ctx, spec)
@@ -58,17 +62,12 @@ def _finding(severity: Severity, key: str, message: str) -> Finding:
     return Finding(severity, RULE, message, key=key)
 
 
-def _secrets(ctx: Context, spec: JobSpec) -> Iterator[Finding]:
-    for name in spec.secrets:
-        if ctx.env.get(name) is None:
-            yield _finding(Severity.ERROR, "secrets", f"{name} is not set in this shell")
-
-
 def _room(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
     free, inodes = facts.get("disk_free"), facts.get("inodes_free")
     needed = (spec.resources.disk or 0) + HEADROOM
     if isinstance(free, int) and free < needed:
-        told = f"{free / 1e9:.1f} GB are free on {host.name}, the run needs {needed / 1e9:.1f} GB"
+        has, wants = gigabytes(free), gigabytes(needed)
+        told = f"{has} are free on {host.name}, the run needs {wants}"
         yield _finding(Severity.ERROR, "resources.disk", told)
     if isinstance(inodes, int) and inodes < LOW_INODES:
         told = f"only {inodes} inodes are free on {host.name}"
@@ -76,42 +75,73 @@ def _room(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Findi
 
 
 def _gpus(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the host has GPUs for the run at all."""
     needs = spec.resources
-    if not needs.gpus_min:
-        return
-    if facts.get("gpus_error"):
-        yield _finding(Severity.ERROR, "resources.gpus", f"{host.name}: {facts['gpus_error']}")
-        return
-    cards = [card for card in facts.get("gpus") or [] if isinstance(card, Mapping)]
-    large = [card for card in cards if _memory(card, "total") >= (needs.gpu_memory or 0)]
-    free = [card for card in large if _memory(card, "free") >= (needs.gpu_memory or 1 << 30)]
-    wanted = f"{needs.gpus_min} GPU(s)"
-    if needs.gpu_memory:
-        wanted += f" of {needs.gpu_memory >> 20} MiB"
-    if len(large) < needs.gpus_min:
-        told = f"the run needs {wanted}, {host.name} has {len(large)}"
+    if needs.gpus_max and facts.get("gpus_error"):
+        told = f"{host.name}: {facts['gpus_error']}{_without(spec)}"
         yield _finding(Severity.ERROR, "resources.gpus", told)
-    elif len(free) < needs.gpus_min:
-        now = ", ".join(f"{c.get('number')}: {_memory(c, 'free') >> 20} MiB free" for c in large)
-        told = f"the run would wait for {wanted}: {now}"
+        return
+    large = _large(spec, facts)
+    if large < _least(spec, facts):
+        told = f"the run needs {_wanted(spec, facts)}, {host.name} has {large}{_without(spec)}"
+        yield _finding(Severity.ERROR, "resources.gpus", told)
+
+
+def _taken(
+    spec: JobSpec,
+    facts: Mapping[str, Any],
+    gpu_use: str = "alone",
+    refusal: Severity = Severity.ERROR,
+) -> Iterator[Finding]:
+    """Whether they are free now: a start is refused for what others use, and waits for runs."""
+    cards, least = len(_cards(facts)), _least(spec, facts)
+    if gpu_use == "share" or _large(spec, facts) < least:
+        return
+    others, busy = (words(facts.get(key) or []) for key in ("gpus_of_others", "gpus_busy"))
+    wanted = _wanted(spec, facts)
+    if gpu_use == "alone" and cards - len(others) < least:
+        told = f"the run needs {wanted}; {'; '.join(others)}{_without(spec)}"
+        yield _finding(refusal, "resources.gpus", told)
+    elif cards - len(busy) < least:
+        told = f"the run would wait for {wanted}: {'; '.join(busy)}"
         yield _finding(Severity.WARNING, "resources.gpus", told)
 
 
+def _cards(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [card for card in facts.get("gpus") or [] if isinstance(card, Mapping)]
+
+
+def _least(spec: JobSpec, facts: Mapping[str, Any]) -> int:
+    """`0-1` is one where the host has one."""
+    needs = spec.resources
+    return needs.gpus_min or min(needs.gpus_max, len(_cards(facts)), 1)
+
+
+def _wanted(spec: JobSpec, facts: Mapping[str, Any]) -> str:
+    memory = spec.resources.gpu_memory
+    return f"{_least(spec, facts)} GPU(s)" + (f" of {memory >> 20} MiB" if memory else "")
+
+
+def _without(spec: JobSpec) -> str:
+    """The way on for a run that may do without."""
+    return "" if spec.resources.gpus_min else "; `resources.gpus: 0` runs it without a GPU"
+
+
+def _large(spec: JobSpec, facts: Mapping[str, Any]) -> int:
+    """How many GPUs are large enough; what is unknown is not."""
+    totals = [card.get("total") for card in _cards(facts) if isinstance(card.get("used"), int)]
+    needed = spec.resources.gpu_memory or 0
+    return sum(isinstance(total, int) and total >= needed for total in totals)
+
+
 def _driver(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:
-    cards = [card for card in facts.get("gpus") or [] if isinstance(card, Mapping)]
+    cards = _cards(facts)
     if cards and spec.resources.gpus_max:
         yield from cuda.check(
             str(cards[0].get("driver")), cuda.torch_of(facts.get("torch")), host=host.name,
             needs_gpu=spec.resources.gpus_min > 0, asked=spec.requirements is not None,
             forward=bool(facts.get("forward")),
         )  # fmt: skip
-
-
-def _memory(card: Mapping[str, Any], what: str) -> int:
-    used, total = card.get("used"), card.get("total")
-    if not isinstance(total, int) or not isinstance(used, int):
-        return 0
-    return total if what == "total" else total - used
 
 
 def _data(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.domain import Host
-from orchestrator.errors import CallTimeout, NotFound, OrchError, UsageError
+from orchestrator.errors import CallTimeout, OrchError, PreflightRefused, UsageError
 from orchestrator.manifest import Scan, scan_data
 from orchestrator.paths import ssh_config
 from orchestrator.transport.base import Agent
@@ -164,7 +164,7 @@ def test_data_the_host_lacks_is_asked_for_by_name(place: Box, tree: Scan) -> Non
     request["data"] = [{"name": "sst2", "tree": "s1:" + "0" * 64}]
     assert start(place, request) == {"ok": True, "need": "data", "names": ["sst2"]}
     request["data"] = [{"name": "there", "at": "/no/such/place"}]
-    with pytest.raises(NotFound, match="/no/such/place"):
+    with pytest.raises(PreflightRefused, match="/no/such/place"):
         start(place, request)
     assert os.listdir(place.runs) == []
 

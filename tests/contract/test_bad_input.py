@@ -198,7 +198,7 @@ def test_a_default_host_that_is_not_described_is_said(desk: Desk) -> None:
 
 def test_a_secret_that_is_not_set_is_named_before_anything_happens(new_desk: MakeDesk) -> None:
     desk = new_desk({"secretive": {"command": "true", "secrets": ["HF_TOKEN"]}})
-    done = desk.orch("submit", "secretive", code=2)
+    done = desk.orch("submit", "secretive", code=5)
     assert_clear(done, "HF_TOKEN")
     assert desk.rows() == []
     desk.orch("submit", "secretive", "-f", HF_TOKEN="s3cr3t-canary")
@@ -214,7 +214,7 @@ def test_data_that_does_not_lie_there_is_named(new_desk: MakeDesk) -> None:
     assert_clear(done, "sst2", f"{desk.home}/absent")
     spec["data"] = {"imdb": {"at": "/no/such/place"}}
     desk.spec("reader", spec)
-    done = desk.orch("submit", "reader", code=3)
+    done = desk.orch("submit", "reader", code=5)
     assert "/no/such/place" in done.stderr
     assert [row[1:] for row in desk.rows()] == [("finished", "never_started")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -45,6 +46,23 @@ def test_the_last_lines_alone_or_none(counted: Desk) -> None:
     assert counted.orch("tail", "-n", "0", "--no-follow").stdout == ""
     assert len(counted.orch("tail", "-n", "9999", "--raw").stdout.splitlines()) == 400
     assert counted.orch("tail", "-n", "-1", code=2).stdout == ""
+
+
+def test_a_log_that_is_gone_from_the_host_is_said(counted: Desk) -> None:
+    ((first, _, _),) = counted.rows()
+    second = counted.submit("count")
+    counted.orch("wait")
+    runs = counted.home / ".orch" / "runs"
+    (runs / first / "log").unlink()
+    shutil.rmtree(runs / second)
+    said = {first: f"{first}: its log is gone from box", second: f"{second}: its folder is gone"}
+    for run_id, words in said.items():
+        for more in ([], ["--no-follow"]):
+            done = counted.orch("tail", run_id, *more)
+            assert done.stdout == ""
+            assert words in done.stderr
+    done = counted.orch("tail", first, second)
+    assert all(words in done.stderr for words in said.values())
 
 
 def test_f53_a_closed_stdout_ends_it_quietly(counted: Desk) -> None:

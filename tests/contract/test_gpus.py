@@ -92,6 +92,41 @@ def test_f37_a_card_that_others_use_refuses_the_start_and_names_the_ways_on(
     desk.orch("submit", "held", "--share", "--queue", code=2)
 
 
+MAY: dict[str, Any] = {**HELD, "resources": {"gpus": "0-1"}}
+
+
+def test_f37_a_run_that_may_do_without_takes_a_card_where_there_is_one(
+    desk: Desk, cards: Cards
+) -> None:
+    desk.spec("may", MAY)
+    cards.say(BUSY)
+    without = "`resources.gpus: 0` runs it without a GPU"
+    assert_clear(desk.orch("submit", "may", code=5), "GPU 0 is in use by others", without)
+    told = desk.orch("check", "may", "--host", "box", code=5).stdout
+    assert f"the run needs 1 GPU(s); GPU 0 is in use by others; {without}" in told
+    shared = desk.submit("may", "--share")
+    until(lambda: "card 0" in log(desk, shared))
+    second = desk.submit("may")
+    assert desk.show(second)["state"] == "queued"
+    told = desk.orch("check", "may", "--host", "box").stdout
+    assert "the run would wait for 1 GPU(s): GPU 0 is in use by others" in told
+    cards.say(IDLE)
+    told = desk.orch("check", "may", "--host", "box").stdout
+    assert "the run would wait for 1 GPU(s): GPU 0 is leased by another run" in told
+    (folder(desk, shared) / "go").touch()
+    until(lambda: "card 0" in log(desk, second), 30)
+    (folder(desk, second) / "go").touch()
+    desk.orch("wait", second)
+
+
+def test_f37_check_refuses_what_a_submit_would(desk: Desk, cards: Cards) -> None:
+    desk.spec("two", {**HELD, "resources": {"gpus": 2}})
+    cards.say(IDLE + "\n" + BUSY.replace("0, GPU-a", "1, GPU-b"))
+    told = "the run needs 2 GPU(s); GPU 1 is in use by others"
+    assert told in desk.orch("check", "two", "--host", "box", code=5).stdout
+    assert told in desk.orch("submit", "two", code=5).stderr
+
+
 def test_f37_with_share_a_run_computes_beside_others_if_its_memory_fits(
     desk: Desk, cards: Cards
 ) -> None:

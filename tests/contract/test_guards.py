@@ -212,7 +212,7 @@ def test_a_resumed_run_tells_the_webhook_that_the_resuming_shell_names(
         desk.orch("submit", "fails", "-f", code=1, HOOK=url)
         until(lambda: len(sent) == 1)
         run_id = desk.show()["run_id"]
-        assert "HOOK" in desk.orch("resume", run_id, code=2).stderr
+        assert "HOOK" in desk.orch("resume", run_id, code=5).stderr
         assert desk.show(run_id)["attempt"] == 1
         desk.orch("resume", run_id, "-f", code=1, HOOK=url + "/2")
         until(lambda: len(sent) == 2)
@@ -236,7 +236,7 @@ def test_the_controller_tells_where_the_host_reaches_nobody(new_desk: MakeDesk) 
     assert json.loads((desk.project / "told").read_text())["run_id"] == run_id
     assert b"/secret" not in (desk.home / "state" / "orch" / "ledger.db").read_bytes()
     del desk.env["HOOK"]
-    assert "HOOK" in desk.orch("submit", "ends", code=2).stderr
+    assert "HOOK" in desk.orch("submit", "ends", code=5).stderr
 
 
 def test_ntfy_gets_plain_text(new_desk: MakeDesk) -> None:

@@ -126,7 +126,7 @@ def test_no_nvidia_smi_is_said_and_one_that_fails_is_not_taken_for_no_gpu(
     (empty / "nvidia-smi").chmod(0o755)
     told = gpus(desk, "box")["box"]
     assert told["gpus"] is None
-    assert "no answer" in told["error"]
+    assert "failed (exit code 9)" in told["error"]
 
 
 def test_top_without_a_terminal_prints_runs_gpus_and_what_ended_once(desk: Desk) -> None:

@@ -66,7 +66,7 @@ def test_a_start_that_the_host_refuses_names_the_run_and_the_next_step(
     new_desk: MakeDesk,
 ) -> None:
     desk = new_desk({"far": {**TRAIN, "data": {"x": {"at": "/no/such/data"}}}})
-    done = desk.orch("submit", "far", code=3)
+    done = desk.orch("submit", "far", code=5)
     ((run_id, state, verdict),) = desk.rows()
     assert (state, verdict) == ("finished", "never_started")
     assert_clear(done, "/no/such/data", f"{run_id} was not started")
@@ -74,7 +74,7 @@ def test_a_start_that_the_host_refuses_names_the_run_and_the_next_step(
 
 def test_a_run_that_never_started_is_no_history_of_its_config(new_desk: MakeDesk) -> None:
     desk = new_desk({"train": {**TRAIN, "data": {"x": {"at": "/no/such/data"}}}})
-    desk.orch("submit", "train", code=3)
+    desk.orch("submit", "train", code=5)
     found = json.loads(desk.orch("check", "train", "--json").stdout)["findings"]
     assert "history" not in {finding["rule"] for finding in found}
 

@@ -166,14 +166,59 @@ def test_what_the_host_lacks_is_found_before_a_submit(new_desk: MakeDesk) -> Non
         "resources": {"disk": "900TiB", "gpus": 99},
     }  # fmt: skip
     desk = new_desk({"needs": spec})
-    desk.orch("check", "needs")
     report = json.loads(desk.orch("check", "needs", "--host", "box", "--json", code=5).stdout)
-    found = {each["key"]: each["message"] for each in report["findings"] if each["rule"] == "host"}
+    asked = [each for each in report["findings"] if each["rule"] in ("host", "shell")]
+    found = {each["key"]: each["message"] for each in asked}
     assert set(found) == {"secrets", "data.d", "resources.disk", "resources.gpus"}
     assert "HF_TOKEN is not set" in found["secrets"]
     assert "/no/such/folder does not exist on box" in found["data.d"]
     desk.spec("needs", TRAIN)
     desk.orch("check", "needs", "--host", "box")
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "words"),
+    [
+        ({"data": {"a": {"from": "/no/such/folder"}}}, 3, "data `a`: /no/such/folder does not"),
+        ({"data": {"a": {"from": "$ORCH_DATA/x"}}}, 2, "ORCH_DATA is not set"),
+        ({"setup": {"requirements": "absent.txt"}}, 2, "no file absent.txt"),
+        ({"secrets": ["HF_TOKEN"]}, 5, "HF_TOKEN"),
+        ({"notify": {"webhook": "$HOOK"}}, 5, "HOOK"),
+    ],
+)
+def test_what_is_not_here_ends_a_check_as_it_ends_a_submit(
+    part: dict[str, Any], code: int, words: str, new_desk: MakeDesk
+) -> None:
+    desk = new_desk({"needs": {**TRAIN, **part}})
+    desk.env["ORCH_DATA"] = ""
+    for command in (["check"], ["check", "--host", "box"], ["submit"], ["submit", "--force"]):
+        done = desk.orch(*command, "needs", code=code)
+        assert words in done.stderr + done.stdout
+    assert desk.rows() == []
+
+
+def test_a_file_too_large_for_code_ends_a_check_as_it_ends_a_submit(new_desk: MakeDesk) -> None:
+    desk = new_desk(files={"weights.bin": b"x" * 3_000_000})
+    settings = desk.project / "orch.yaml"
+    settings.write_text(settings.read_text() + "max_file_size: 1MB\n")
+    for command in ("check", "submit"):
+        assert_clear(desk.orch(command, "train", code=2), "weights.bin", "too large for code")
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"data": {"d": {"at": "/no/such/folder"}}}, "/no/such/folder does not exist on"),
+        ({"resources": {"disk": "900TiB"}}, "the run needs 989560.5 GB"),
+        ({"resources": {"gpus": 99}}, "the run needs 99 GPU(s)"),
+    ],
+)
+def test_what_the_host_lacks_ends_a_submit_as_it_ends_a_check(
+    part: dict[str, Any], words: str, new_desk: MakeDesk
+) -> None:
+    desk = new_desk({"needs": {**TRAIN, **part}})
+    assert words in desk.orch("check", "needs", "--host", "box", code=5).stdout
+    assert_clear(desk.orch("submit", "needs", code=5), words, "was not started")
 
 
 GPU = """#!/bin/sh
@@ -190,7 +235,7 @@ def test_gpu_memory_is_judged_as_it_is_now(new_desk: MakeDesk, tmp_path: Path) -
     desk.env["PATH"] = f"{tmp_path / 'bin'}:/usr/local/bin:/usr/bin:/bin"
     for gpus, memory, code, word in (
         (1, "16GiB", 0, ""),
-        (2, "16GiB", 0, "would wait for 2 GPU(s) of 16384 MiB: 0: 4000 MiB free"),
+        (2, "16GiB", 5, "the run needs 2 GPU(s) of 16384 MiB; GPU 0 is in use by others"),
         (1, "40GiB", 5, "needs 1 GPU(s) of 40960 MiB, box has 0"),
     ):
         desk.spec("train", {**TRAIN, "resources": {"gpus": gpus, "gpu_memory": memory}})

@@ -229,3 +229,34 @@ def test_nothing_open_asks_nobody(desk: Desk) -> None:
     assert desk.orch("reconcile").stdout == "no run is open\n"
     assert json.loads(desk.orch("reconcile", "--json").stdout) == []
     assert "nosuch" in desk.orch("reconcile", "nosuch", code=3).stderr
+
+
+def test_check_submit_jobs_and_export_meet_open_runs_first(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    run_id = desk.submit("train")
+    until((folder(desk, run_id) / "exit.json").exists)
+    assert desk.rows()[0][1] == "running"
+    assert f"already ran: {run_id}, 90.0 %, ok" in desk.orch("check", "train").stdout
+    assert desk.rows() == [(run_id, "finished", "succeeded")]
+    for command in (
+        ("jobs", "--json"), ("ledger", "export", "--format", "json"),
+        ("submit", "train", "--dry-run", "--json"),
+    ):  # fmt: skip
+        rewritten(desk, run_id, state="running", verdict=None, outcome=None, accuracy=None)
+        assert '"running"' not in desk.orch(*command).stdout
+        assert desk.rows() == [(run_id, "finished", "succeeded")]
+
+
+def test_a_silent_host_of_an_open_run_hinders_no_check(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    run_id = desk.submit("train")
+    settings = desk.project / "orch.yaml"
+    here = settings.read_text()
+    settings.write_text("hosts: {box: {transport: openssh, ssh: '127.0.0.1:1'}}\n")
+    done = desk.orch("check", "train")
+    assert f"has an open run: {run_id} on box, running" in done.stdout
+    assert done.stderr == ""
+    assert "what was last known is shown" in desk.orch("jobs").stderr
+    assert "what was last known is shown" in desk.orch("ledger", "export").stderr
+    settings.write_text(here)
+    desk.orch("wait")

@@ -115,7 +115,7 @@ def test_a_resume_asks_for_the_secrets_again_and_starts_nothing_without(
     desk = new_desk({"secret": job})
     desk.orch("submit", "secret", "-f", code=1, TOKEN="old")
     ((run_id, _, _),) = desk.rows()
-    assert "TOKEN" in desk.orch("resume", run_id, code=2).stderr
+    assert "TOKEN" in desk.orch("resume", run_id, code=5).stderr
     assert desk.show(run_id)["attempt"] == 1
     desk.orch("resume", run_id, "-f", TOKEN="new")
     assert desk.show(run_id)["verdict"] == "succeeded"

@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import TRAIN, Desk, job_of, of_run, supervisor_of, until
 from tests.helpers import processes
@@ -83,6 +85,26 @@ def test_f23_without_supervisor_and_keeper_the_job_still_counts_as_running(
     shown = desk.show(run_id)
     assert shown["verdict"] == "lost", "nobody knows its exit code"
     assert shown["cause"] == "supervisor_lost"
+
+
+@pytest.mark.sessions
+@pytest.mark.parametrize("kind", ["tmux", "screen"])
+def test_a_run_that_is_found_lost_leaves_no_session(kind: str, new_desk: MakeDesk) -> None:
+    desk = new_desk({"held": HELD}, host={"transport": "local", "session": kind})
+    run_id, place = begun(desk, "held")
+    until(lambda: viewers(place))
+    keeper = json.loads((place / "job.json").read_text())["pid"]
+    without_supervisor(place)
+    assert processes.end([keeper, *of_run(run_id)]) == []
+    assert viewers(place)
+    assert desk.show(run_id)["verdict"] == "lost"
+    until(lambda: not viewers(place))
+
+
+def viewers(place: Path) -> list[int]:
+    """Who shows the run's log."""
+    words = ["tail", "-n", "+1", "-F", str(place / "log")]
+    return [pid for pid in processes.all_pids() if processes.argv_of(pid) == words]
 
 
 def test_f23_a_job_watched_again_keeps_its_time_limit_and_can_be_cancelled(

@@ -89,9 +89,31 @@ def test_f40_an_nvidia_smi_that_hangs_delays_nobody_for_long(
     cards.script("trap '' TERM\nexec sleep 600")
     desk = new_desk({"needs": NEEDS, "may": MAY})
     assert_clear(desk.orch("submit", "needs", code=5, timeout=40), "no answer", "box")
-    assert "gpu ." in desk.orch("submit", "may", "-f", timeout=40).stdout
+    done = desk.orch("submit", "may", code=5, timeout=40)
+    assert_clear(done, "no answer", "`resources.gpus: 0` runs it without a GPU")
     report = desk.orch("doctor", "--json", code=None, timeout=40)
     assert "no answer" in report.stdout
+
+
+def test_f40_one_that_fails_is_told_in_its_own_words(cards: Cards, new_desk: MakeDesk) -> None:
+    cards.script("echo 'NVIDIA-SMI has failed: no driver' >&2\nexit 9")
+    desk = new_desk({"needs": NEEDS, "may": MAY})
+    told = "nvidia-smi failed (exit code 9): NVIDIA-SMI has failed: no driver"
+    for job in ("needs", "may"):
+        assert_clear(desk.orch("submit", job, code=5), told, "was not started")
+        assert told in desk.orch("check", job, "--host", "box", code=5).stdout
+    assert told in desk.orch("doctor", "--json", code=None, timeout=40).stdout
+    assert told in desk.orch("gpus", "--json", code=None, timeout=40).stdout
+
+
+def test_f39_a_run_that_may_do_without_goes_on_where_nvidia_smi_lists_no_card(
+    cards: Cards, new_desk: MakeDesk
+) -> None:
+    cards.script("echo 'No devices were found'\nexit 6")
+    desk = new_desk({"needs": NEEDS, "may": MAY})
+    assert_clear(desk.orch("submit", "needs", code=5), "shows 0")
+    assert "nvidia-smi lists none" in desk.orch("doctor", "--json", code=None).stdout
+    assert "gpu ." in desk.orch("submit", "may", "-f").stdout
 
 
 GARBAGE = [

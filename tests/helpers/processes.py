@@ -71,6 +71,14 @@ def name_of(pid: int) -> str:
         return ""
 
 
+def argv_of(pid: int) -> list[str]:
+    """The words the process was started with, empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
 def owned_by(uid: int) -> list[int]:
     """Living processes whose real uid is `uid`."""
     return [pid for pid in all_pids() if is_alive(pid) and _real_uid(pid) == uid]

@@ -101,6 +101,33 @@ def test_f40_a_probe_that_hangs_is_given_up_in_time(smi: Path) -> None:
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("echo; echo Failed to initialize NVML >&2; exit 9", r"\(exit code 9\): Failed to init"),
+        ("exit 3", r"\(exit code 3\): it said nothing"),
+        ("echo 'Driver/library version mismatch'", "but said: Driver/library version"),
+        ("exec sleep 60", "no answer within"),
+    ],
+)
+def test_f40_why_a_probe_told_nothing_is_told(smi: Path, text: str, told: str) -> None:
+    written(smi, text)
+    with pytest.raises(gpu.NoAnswer, match=told):
+        gpu.probe()
+
+
+def test_f39_a_driver_without_a_card_is_no_failure(smi: Path) -> None:
+    written(smi, "echo 'No devices were found'; exit 6")
+    assert gpu.probe() == []
+
+
+def test_a_run_must_have_one_of_0_to_n_where_the_host_has_one() -> None:
+    for least, most, cards, must in [
+        (0, 1, 0, 0), (0, 1, 1, 1), (0, 4, 8, 1), (0, 0, 8, 0), (2, 2, 0, 2), (1, 2, 8, 1),
+    ]:  # fmt: skip
+        assert gpu.must_have({"gpus_min": least, "gpus_max": most}, cards) == must
+
+
 def test_f40_no_second_probe_is_started_beside_one_that_cannot_be_killed(
     smi: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,8 @@ def test_capture_gives_output_of_what_succeeded_and_nothing_of_what_failed() -> 
     assert procs.capture(["/bin/sh", "-c", "echo hi"], 5) == b"hi\n"
     assert procs.capture(["/bin/sh", "-c", "echo hi; exit 3"], 5) is None
     assert procs.capture(["/no/such/tool"], 5) is None
+    assert procs.ask(["/bin/sh", "-c", "echo hi >&2; exit 3"], 5) == (3, b"hi\n")
+    assert procs.ask(["/no/such/tool"], 5) == (127, b"No such file or directory")
 
 
 def test_which_ignores_folders_and_files_that_cannot_be_run(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ def running(request: dict[str, Any], nonce: bytes) -> bytes:
     return end({"ok": True, **status, "session": session})(request, nonce)
 
 
+def asked(request: dict[str, Any], nonce: bytes) -> bytes:
+    runs = [{"run_id": run_id, "phase": "running"} for run_id in request["run_ids"]]
+    return end({"ok": True, "runs": runs})(request, nonce)
+
+
 class Host:
     """A scripted host: answers by verb, each used once and the last one for ever."""
 
@@ -225,13 +230,13 @@ def test_f52_ctrl_c_before_the_start_is_never_started_and_after_it_is_unknown(
 def test_the_second_submit_sends_the_change_only_and_supersedes(
     ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = Host(sync=[SYNCED], start=[running])
+    host = Host(sync=[SYNCED], start=[running], status=[asked])
     liar.lie(monkeypatch, host)
     first = submit(ctx)
     (ctx.cwd / "new.py").write_text("x = 1\n")
     second = submit(ctx)
     assert second.supersedes == first.run_id
-    assert host.verbs == ["sync", "start", "start"]
+    assert host.verbs == ["sync", "start", "status", "start"]
     last = host.asked[-1]
     assert last["base"] == first.snapshot
     assert last["tree"] == second.snapshot != first.snapshot
@@ -242,7 +247,7 @@ def test_the_second_submit_sends_the_change_only_and_supersedes(
 def test_two_runs_at_the_same_moment_have_two_ids(
     ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    liar.lie(monkeypatch, Host(sync=[SYNCED], start=[running]))
+    liar.lie(monkeypatch, Host(sync=[SYNCED], start=[running], status=[asked]))
     made = {submit(ctx).run_id for _ in range(5)}
     assert len(made) == len(ledger.runs()) == 5
 

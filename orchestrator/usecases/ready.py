@@ -1,0 +1,45 @@
+"""What a submit needs of this machine: files of the project, data, variables of this shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.domain import Finding, Severity
+from orchestrator.errors import UsageError
+from orchestrator.jobspec import JobSpec
+from orchestrator.manifest import GitListing, Scan, scan_project
+from orchestrator.usecases import datasets
+from orchestrator.usecases.context import Context, webhook_variable
+
+RULE = "shell"
+
+
+def folders(ctx: Context, spec: JobSpec) -> datasets.Folders:
+    """Where the job's data lies here; raises when a file or folder that its spec names is not."""
+    if spec.requirements and not (ctx.project() / spec.requirements).is_file():
+        raise UsageError(f"{spec.path.name}: setup.requirements: no file {spec.requirements}")
+    return datasets.folders(ctx, spec)
+
+
+def code(ctx: Context, project: Path, spec: JobSpec, listing: GitListing, max_file: int) -> Scan:
+    """The project's files as they would be sent; UsageError names one that is too large."""
+    return scan_project(
+        project,
+        listing,
+        ctx.layout.hash_cache(project),
+        results_dirs=("results", spec.results_dir),
+        max_file=max_file,
+    )
+
+
+def unset(ctx: Context, spec: JobSpec) -> list[Finding]:
+    """A finding for each variable that `Context.secret` would refuse a submit for."""
+    wanted = [(name, "secrets") for name in spec.secrets]
+    hook = webhook_variable(spec.notify)
+    if hook is not None:
+        wanted.append((hook, "notify.webhook"))
+    return [
+        Finding(Severity.ERROR, RULE, f"{name} is not set in this shell", key=key)
+        for name, key in wanted
+        if ctx.env.get(name) is None
+    ]
