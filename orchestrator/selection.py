@@ -56,7 +56,12 @@ class Selection:
         )
 
     def apply(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs that match, newest first or as `sort` says; those without that value last."""
+        """The runs that match, newest first or as `sort` says; those without that value last.
+
+        UsageError for a name in `where` that none of the runs has.
+        """
+        if self.where is not None:
+            self.where.refuse_unknown([to_json(run) for run in runs])
         kept = [run for run in runs if self.matches(run)]
         if self.sort is None:
             return kept

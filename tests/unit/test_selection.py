@@ -63,6 +63,35 @@ def test_a_word_that_can_match_nothing_is_refused(asked: dict[str, object]) -> N
     assert refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("outcome == ok", "in quotes: 'ok'"),
+        ("state == running", "in quotes: 'running'"),
+        ("host == box", "in quotes: 'box'"),
+        ("acuracy > 0.8", "did you mean `accuracy`?"),
+        ("accuracy > 0.5 and los > 1", "did you mean `loss`?"),
+        ("ema > 1", "did you mean `config.training.ema`?"),
+        ("bogus > 1", "no run has `bogus`"),
+    ],
+)
+def test_a_bare_name_that_no_run_has_is_refused_with_what_was_meant(where: str, told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        found(where=where)
+    assert told in refused.value.message
+
+
+def test_a_metric_of_some_runs_is_missing_in_the_others() -> None:
+    assert found(where="loss > 1") == [2]
+    assert found(where="loss == null") == [4, 3, 1]
+    assert found(where="outcome == loss") == []
+    assert found(where="outcome == null") == [4, 2]
+
+
+def test_without_runs_no_name_is_unknown() -> None:
+    assert selection(NOW, where="bogus > 1").apply([]) == []
+
+
 def test_moments_are_spans_dates_and_times() -> None:
     assert moment("90m", NOW) == "2026-11-24T10:30:00.000000Z"
     assert moment("2026-11-23", NOW) == "2026-11-23T00:00:00.000000Z"
