@@ -15,6 +15,7 @@ from orchestrator.clock import age_words
 from orchestrator.domain import Event, Finding, Host, Run, RunState
 from orchestrator.progress import FollowProgress
 from orchestrator.tables import style_of
+from orchestrator.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.usecases.check import Preflight
     from orchestrator.usecases.fetch import Report
     from orchestrator.usecases.hosts import Check
-    from orchestrator.usecases.hostwide import HostAccount
+    from orchestrator.usecases.hostwide import Foreign, HostAccount
     from orchestrator.usecases.jobs import JobLine
     from orchestrator.usecases.submit import Plan
 
@@ -229,16 +230,22 @@ def accounts_text(accounts: Sequence[HostAccount], now: datetime) -> str:
             f"{run.run_id}: {runtext.state_words(run)} (now in the ledger)" for run in account.taken
         ]
         if account.foreign:
-            count = len(account.foreign)
-            lines.append(f"{account.host}: {count} runs that this ledger does not know")
-        for run in account.foreign:
-            age = ""
-            if run.created_at:
-                age = ", " + age_words(runtext.age(run.created_at, now))
-            lines.append(f"  {run.run_id}  {run.job or '?'} of {run.project or '?'}{age}")
-    if not lines and all(account.error is None for account in accounts):
+            count = counted(len(account.foreign), "run")
+            lines.append(f"{account.host}: {count} that this ledger does not know")
+            lines += [f"  {run.run_id}  {_foreign_words(run, now)}" for run in account.foreign]
+    reached = dict.fromkeys(account.host for account in accounts if account.error is None)
+    if not accounts:
         lines = ["no run is open"]
+    elif reached and not lines:
+        lines = [f"{', '.join(reached)}: no run is open, and none is there that was not known"]
     return "".join(sanitize.line(line) + "\n" for line in lines)
+
+
+def _foreign_words(run: Foreign, now: datetime) -> str:
+    if run.job is None or run.project is None:
+        return "its directory there does not say what it is, so it cannot be taken in"
+    age = f", {age_words(runtext.age(run.created_at, now))}" if run.created_at else ""
+    return f"{run.job} of {run.project}{age}"
 
 
 def started_line(run: Run) -> str:
