@@ -5,7 +5,7 @@ Rows are the true classes, columns the predicted ones: `m[i][j]` examples of cla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.checks.binomial import upper_tail
@@ -94,15 +94,36 @@ def degeneracy(matrix: Matrix, labels: Sequence[str] = ()) -> tuple[str, ...]:
     if most == total:
         reasons.append(f"all {total} examples are of class {majority}: nothing can be told apart")
         return tuple(reasons)
-    p = upper_tail(right, total, most / total)
+    return (*reasons, *_at_majority(right, total, most / total, majority))
+
+
+def no_gain(accuracy: float, majority: float, n: int | None) -> tuple[str, ...]:
+    """`degeneracy` where there is no matrix: from the largest class's share of the `n` examples.
+
+    Without `n` nothing can be tested; an accuracy not above that share is no better for any.
+    """
+    name = "the majority class"
+    if majority == 1.0:
+        return (f"all examples are of {name}: nothing can be told apart",)
+    if n is not None:
+        return tuple(_at_majority(round(accuracy * n), n, majority, name))
+    if accuracy > majority:
+        return ()
+    return (f"{_compared(accuracy, majority, name, accuracy == majority)}; `n` is not told",)
+
+
+def _at_majority(right: int, total: int, share: float, majority: str) -> Iterator[str]:
+    p = upper_tail(right, total, share)
     if p >= LEVEL:
-        share, ours = 100 * most / total, 100 * right / total
-        always = f"always answering {majority}"
-        told = f"{ours:.1f} % is no better than the {share:.1f} % of {always}"
-        if right == most:
-            told = f"{share:.1f} % is what {always} gives"
-        reasons.append(f"{told}; p = {_digits(p)}")
-    return tuple(reasons)
+        same = abs(right - share * total) < 0.5
+        yield f"{_compared(right / total, share, majority, same)}; p = {_digits(p)}"
+
+
+def _compared(accuracy: float, share: float, majority: str, same: bool) -> str:
+    always = f"always answering {majority}"
+    if same:
+        return f"{100 * share:.1f} % is what {always} gives"
+    return f"{100 * accuracy:.1f} % is no better than the {100 * share:.1f} % of {always}"
 
 
 def _digits(p: float) -> str:

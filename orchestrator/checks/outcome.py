@@ -19,12 +19,14 @@ from orchestrator.checks.confusion import (
     degeneracy,
     labels_of,
     matrix_of,
+    no_gain,
 )
 from orchestrator.domain import Judged, Outcome
 from orchestrator.jobspec import Baseline, Bound, Expect
 from orchestrator.strictjson import JsonRefused, cut, loads
 
 ACCURACY = "accuracy"
+MAJORITY = ("majority", "majority_accuracy")  # the largest class's share of the examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,9 @@ def judge(
         return _uncounted(read)
     if read.fault is not None:
         return _judged(Outcome.INVALID_RESULT, (read.fault,), read)
-    if read.matrix and expect.predictions != "any":
-        reasons = degeneracy(read.matrix, read.labels)
-        if reasons:
-            return _judged(Outcome.DEGENERATE, reasons, read)
+    reasons = _degenerate(read) if expect.predictions != "any" else ()
+    if reasons:
+        return _judged(Outcome.DEGENERATE, reasons, read)
     reasons = tuple(_unmet(expect, read))
     if reasons:
         return _judged(Outcome.BELOW_TARGET, reasons, read)
@@ -73,6 +74,17 @@ def judge(
 
 def _judged(outcome: Outcome, reasons: tuple[str, ...], read: _Read) -> Judged:
     return Judged(outcome, reasons, read.accuracy, read.metrics, read.matrix, read.labels)
+
+
+def _degenerate(read: _Read) -> tuple[str, ...]:
+    """Why a constant answer would do as well: by the matrix, else by the largest class's share."""
+    if read.matrix:
+        return degeneracy(read.matrix, read.labels)
+    shares = (read.metrics.get(name) for name in MAJORITY)
+    majority = next((share for share in shares if _is_number(share) and 0 < share <= 1), None)
+    if read.accuracy is None or majority is None:
+        return ()
+    return no_gain(read.accuracy, float(majority), _count(read.metrics))
 
 
 def _uncounted(read: _Read) -> Judged:

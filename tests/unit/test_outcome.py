@@ -50,6 +50,49 @@ def test_the_incident_is_degenerate_with_its_numbers() -> None:
     assert result.confusion_matrix == ((578, 0), (422, 0))
 
 
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"accuracy": 0.578, "majority": 0.578, "n": 1000},
+         "57.8 % is what always answering the majority class gives; p = 0.51"),
+        ({"accuracy": 0.578, "majority_accuracy": 0.578, "n": 1000}, "p = 0.51"),
+        ({"accuracy": 0.59, "majority": 0.578, "n": 1000},
+         "59.0 % is no better than the 57.8 % of always answering the majority class; p = 0.23"),
+        ({"accuracy": 0.578, "majority": 0.578}, "gives; `n` is not told"),
+        ({"accuracy": 0.5, "majority": 0.578}, "no better than the 57.8 %"),
+        ({"accuracy": 1.0, "majority": 1.0, "n": 50}, "nothing can be told apart"),
+    ],
+)  # fmt: skip
+def test_a_majority_told_without_a_matrix_is_held_against_the_accuracy(
+    metrics: dict[str, Any], told: str
+) -> None:
+    for expect in (Expect({"accuracy": Bound(min=0.1)}), Expect()):
+        result = judged(metrics, expect)
+        assert result.outcome is Outcome.DEGENERATE
+        assert told in result.reasons[0]
+    assert judged(metrics, Expect(predictions="any")).outcome is Outcome.UNVERIFIED
+    uncounted = judged(metrics, Expect(), succeeded=False)
+    assert uncounted.outcome is Outcome.UNVERIFIED
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"accuracy": 0.65, "majority": 0.578, "n": 1000},
+        {"accuracy": 0.58, "majority": 0.578},
+        {"accuracy": 0.5, "majority": "negative", "n": 100},
+        {"accuracy": 0.5, "majority": 57.8, "n": 100},
+        {"accuracy": 0.5, "majority": True},
+        {"majority": 0.5, "n": 100},
+        {**GOOD, "majority": 0.95},  # the matrix says what the share is
+    ],
+)
+def test_a_majority_that_the_accuracy_beats_or_that_is_none_changes_nothing(
+    metrics: dict[str, Any],
+) -> None:
+    assert judged(metrics, Expect()).outcome is Outcome.UNVERIFIED
+
+
 def test_good_result_is_ok_and_whole() -> None:
     result = judged(GOOD)
     assert result == Judged(
