@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,12 +30,13 @@ OUTCOMES = [*(each.value for each in Outcome), "none"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Empty means any. `since` is an ISO time; `tags` maps a name to a value or None (any)."""
+    """Empty means any. `since` is an ISO time; a tag is a name and a value or None (any)."""
 
+    jobs: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     outcomes: tuple[str, ...] = ()
-    tags: Mapping[str, str | None] | None = None
+    tags: tuple[tuple[str, str | None], ...] = ()
     since: str | None = None
     where: Where | None = None
     sort: str | None = None
@@ -44,14 +45,12 @@ class Selection:
         words = {run.state.value, run.verdict.value if run.verdict else ""}
         outcome = run.outcome.value if run.outcome else "none"
         return (
-            (not self.hosts or run.host in self.hosts)
+            (not self.jobs or run.job in self.jobs)
+            and (not self.hosts or run.host in self.hosts)
             and (not self.states or bool(words & set(self.states)))
             and (not self.outcomes or outcome in self.outcomes)
             and (self.since is None or run.created_at >= self.since)
-            and all(
-                run.tags.get(name) == value if value is not None else name in run.tags
-                for name, value in (self.tags or {}).items()
-            )
+            and (not self.tags or any(_is_tagged(run, *tag) for tag in self.tags))
             and (self.where is None or self.where(to_json(run)))
         )
 
@@ -75,6 +74,7 @@ class Selection:
 def selection(
     now: datetime,
     *,
+    jobs: Sequence[str] = (),
     hosts: Sequence[str] = (),
     states: Sequence[str] = (),
     outcomes: Sequence[str] = (),
@@ -85,10 +85,12 @@ def selection(
 ) -> Selection:
     """From a command line's words; UsageError for a word that can match nothing."""
     return Selection(
+        jobs=_words(jobs, None, "--job"),
         hosts=_words(hosts, None, "--host"),
         states=_words(states, STATES, "--state"),
         outcomes=_words(outcomes, OUTCOMES, "--outcome"),
-        tags=dict(map(_tag, tags)) or None,
+        # A value may have commas of its own, so what was given counts as a whole too.
+        tags=tuple(map(_tag, dict.fromkeys((*tags, *_words(tags, None, "--tag"))))),
         since=None if since is None else moment(since, now),
         where=None if where is None else Where(where, frozenset(FIELDS)),
         sort=None if sort is None else ("-" if sort.startswith("-") else "") + _named(sort),
@@ -105,6 +107,10 @@ def _words(given: Sequence[str], known: Sequence[str] | None, option: str) -> tu
                 hint=f"one of: {', '.join(known)}",
             )
     return tuple(words)
+
+
+def _is_tagged(run: Run, name: str, value: str | None) -> bool:
+    return name in run.tags if value is None else run.tags.get(name) == value
 
 
 def _tag(text: str) -> tuple[str, str | None]:

@@ -18,7 +18,8 @@ def runs() -> list[Run]:
     return [
         a_run(an_id(4), state=RunState.RUNNING, created_at="2026-11-24T11:00:00.000000Z"),
         a_run(an_id(3), **done, accuracy=0.7, tags={"k": "v", "e": ""}, host="box"),
-        a_run(an_id(2), state=RunState.FINISHED, verdict=Verdict.FAILED, metrics={"loss": 2.0}),
+        a_run(an_id(2), state=RunState.FINISHED, verdict=Verdict.FAILED, metrics={"loss": 2.0},
+              tags={"c": "a,b"}),
         a_run(an_id(1), **done, accuracy=0.9, tags={"k": "w"}, note="x" * 200),
     ]
 
@@ -40,6 +41,11 @@ def test_each_filter_narrows_and_words_of_one_are_alternatives() -> None:
     assert found(tags=["k"]) == [3, 1]
     assert found(tags=["k=v"]) == [3]
     assert found(tags=["e="]) == [3]
+    assert found(tags=["k=v,k=w"]) == found(tags=["k=v", "k=w"]) == [3, 1]
+    assert found(tags=["e,absent"]) == [3]
+    assert found(tags=["c=a,b"]) == [2]
+    assert found(jobs=["train"]) == [4, 3, 2, 1]
+    assert found(jobs=["other,absent"]) == found(jobs=["other", "absent"]) == []
     assert found(since="2h") == [4]
     assert found(since="2026-11-23") == [4, 3, 2, 1]
     assert found(where="accuracy > 0.8", hosts=["box"]) == []
