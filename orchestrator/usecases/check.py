@@ -58,7 +58,7 @@ def preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
         *strictness.check(spec),
         *_results_folder(project, spec),
         *compared,
-        *history.check(digest, ledger.same_config(digest, spec.name)),
+        *history.check(digest, ledger.same_config(digest, spec.name), str(project)),
         *history.against_best(spec.config, best, spec.volatile),
     ]
     return Preflight(spec, digest, tuple(findings))
