@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.wording import value as words
+
 MAX_LENGTH = 1000
 MAX_NODES = 200
 
@@ -95,7 +97,7 @@ def parse(text: str, refused: Callable[[str], str | None]) -> Expression:
 
 
 def shown(value: Any) -> str:
-    text = ascii(value)
+    text = words(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

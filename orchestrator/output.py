@@ -15,7 +15,7 @@ from orchestrator.clock import age_words
 from orchestrator.domain import Event, Finding, Host, Run, RunState
 from orchestrator.progress import FollowProgress
 from orchestrator.tables import style_of
-from orchestrator.wording import counted
+from orchestrator.wording import counted, size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,7 +194,7 @@ def plan_text(plan: Plan) -> str:
         f"job      {plan.spec.name}" + (f" ({plan.spec.profile})" if plan.spec.profile else ""),
         f"host     {plan.host.name}",
         f"config   {plan.found.config_hash}",
-        f"code     {scan.count} files, {scan.size / 1e6:.1f} MB, {scan.tree}",
+        f"code     {counted(scan.count, 'file')}, {size(scan.size)}, {scan.tree}",
         *(f"left out {path} ({why})" for path, why in scan.skipped),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
         *(f"command  {' '.join(stage.argv)}" for stage in plan.spec.stages),
@@ -275,9 +275,9 @@ def ended_line(run: Run) -> str:
 
 
 def fetched_line(run: Run, report: Report) -> str:
-    words = f"{report.new} files ({report.bytes / 1e6:.1f} MB) fetched and verified"
+    words = f"{counted(report.new, 'file')} ({size(report.bytes)}) fetched and verified"
     if report.same:
-        words += f", {report.same} were here already"
+        words += f", {counted(report.same, 'was', 'were')} here already"
     if report.excluded:
         words += f", {report.excluded} excluded by the spec"
     if run.state is not RunState.FINISHED:
@@ -358,7 +358,7 @@ def fetch_progress() -> Iterator[Callable[[Report], None]]:
 
         def show(report: Report) -> None:
             if STDERR.width is not None and report.bytes > 4_000_000:
-                bar.update(None, f"{report.new} files, {report.bytes / 1e6:.1f} MB fetched")
+                bar.update(None, f"{counted(report.new, 'file')}, {size(report.bytes)} fetched")
 
         yield show
 

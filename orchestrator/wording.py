@@ -1,6 +1,9 @@
-"""Counts and sizes as sentences have them. Pure."""
+"""Counts, sizes and values as sentences have them. Pure."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -16,3 +19,8 @@ def size(count: int) -> str:
         if count < 999_950 * 1000 ** (power - 1):  # what rounds to 1000.0 is the next unit's 1.0
             return f"{count / 1000**power:.1f} {unit}"
     return f"{count / 1e9:.1f} GB"
+
+
+def value(of: Any) -> str:
+    """As JSON has it (`null`, `true`, `{"a": 1}`), a text in single quotes; printable ASCII."""
+    return ascii(of) if isinstance(of, str) else json.dumps(of, default=str)

@@ -26,13 +26,15 @@ def export(
     """Every run as CSV or JSON, or into an MLflow store."""
     from orchestrator import render
     from orchestrator.usecases import export as usecase
+    from orchestrator.wording import counted
 
     ctx = context()
     form = usecase.form_of(format_, json=json, to=to, output=output)
     path = None if output is None else usecase.new_file(ctx, output)
     if form == "mlflow":
         uri, written, known = usecase.export_to_mlflow(ctx, to, everywhere=all_)
-        ctx.say(f"{written} runs written to {uri}, {known} were there as they are")
+        there = counted(known, "was there as it is", "were there as they are")
+        ctx.say(f"{counted(written, 'run')} written to {uri}, {there}")
         return
     text = usecase.export(ctx, form, everywhere=all_)
     if path is None:

@@ -70,7 +70,7 @@ def fetch_results(runs: RunList = None, json: Json = False) -> None:
 def _fetch_each(
     ctx: Context, ledger: Ledger, selectors: Sequence[str | None], json: bool
 ) -> tuple[list[Run], list[OrchError]]:
-    """Each run is tried once, whatever became of the one before; what came of it is told at once."""
+    """Each run is tried once, whatever became of those before, and what came of it told at once."""
     from orchestrator import output, render, runtext
     from orchestrator.usecases.fetch import fetch
 

@@ -18,6 +18,7 @@ from orchestrator.runtext import examples
 from orchestrator.spec import load_job
 from orchestrator.usecases import datasets, survey
 from orchestrator.usecases.context import Context
+from orchestrator.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ def _named(ledger: Ledger, against: str, project: str) -> Run:
 def refuse(found: Preflight) -> PreflightRefused:
     bad = [finding for finding in found.findings if finding.refuses]
     lines = "".join(f"\n  {finding.rule}: {finding.message}" for finding in bad)
+    count = counted(len(bad), "finding refuses", "findings refuse")
     return PreflightRefused(
-        f"{found.spec.name}: {len(bad)} findings refuse it; nothing was started{lines}",
+        f"{found.spec.name}: {count} it; nothing was started{lines}",
         hint="mend the config, waive the finding with a reason in the spec, or --force",
     )

@@ -20,6 +20,7 @@ from orchestrator.unpack import Folder, LargeFile
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
 from orchestrator.usecases.settle import settle
+from orchestrator.wording import counted
 from remote import wire
 
 FETCH_DEADLINE = 300.0  # the host may hash a large file before its first byte
@@ -66,8 +67,8 @@ def fetch(
     _point_latest(ctx, destination)
     if changed:
         raise ManifestMismatch(
-            f"{destination}: {len(changed)} files were changed here after they were fetched and "
-            f"differ from the host's: {', '.join(changed[:5])}; they were left alone",
+            f"{destination}: {counted(len(changed), 'file was', 'files were')} changed here after "
+            f"the fetch, other than the host's: {', '.join(changed[:5])}; left alone",
             hint="move them away and fetch again to have the host's",
         )
     return ledger.get(known.run_id), report

@@ -41,7 +41,12 @@ def take_in(ctx: Context, file: str) -> Added:
         raise UsageError(f"{path} is {kind}, not a ledger", hint=HINT)
     if path.resolve() == ctx.layout.ledger.resolve():
         raise UsageError(f"{path} is the ledger in use", hint="name another one's file")
-    with _copied(path) as copy, _named(copy, path), Ledger.open(copy) as other, ctx.ledger() as ledger:
+    with (
+        _copied(path) as copy,
+        _named(copy, path),
+        Ledger.open(copy) as other,
+        ctx.ledger() as ledger,
+    ):
         made = Added(ledger.path)
         for run in other.runs(newest_first=False):
             _merge(ctx, ledger, other, run, made, str(path))

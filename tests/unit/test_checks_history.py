@@ -88,7 +88,7 @@ def test_the_difference_from_the_best_run_is_told_key_by_key() -> None:
     (finding,) = history.against_best(ours, best, volatile=["training.seed"])
     assert finding.message == (
         "differs from the best run only in training.steps (10 -> 20), ema (0.9 -> not there), "
-        "new (not there -> True): run-1, 94.5 %, ok"
+        "new (not there -> true): run-1, 94.5 %, ok"
     )
     assert not finding.refuses
     assert history.against_best(theirs, best) == []

@@ -18,8 +18,13 @@ def runs() -> list[Run]:
     return [
         a_run(an_id(4), state=RunState.RUNNING, created_at="2026-11-24T11:00:00.000000Z"),
         a_run(an_id(3), **done, accuracy=0.7, tags={"k": "v", "e": ""}, host="box"),
-        a_run(an_id(2), state=RunState.FINISHED, verdict=Verdict.FAILED, metrics={"loss": 2.0},
-              tags={"c": "a,b"}),
+        a_run(
+            an_id(2),
+            state=RunState.FINISHED,
+            verdict=Verdict.FAILED,
+            metrics={"loss": 2.0},
+            tags={"c": "a,b"},
+        ),
         a_run(an_id(1), **done, accuracy=0.9, tags={"k": "w"}, note="x" * 200),
     ]
 
