@@ -15,6 +15,7 @@ from orchestrator.transport.base import Agent
 from orchestrator.usecases import modellisting
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.modellisting import LOCAL
+from orchestrator.wording import counted
 
 SURVEY_DEADLINE = 90.0  # nvidia-smi, a python to start, perhaps pip: each has its own deadline
 LOW_INODES = 10_000
@@ -85,7 +86,7 @@ def _gpus(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Findi
     cards = [card for card in facts.get("gpus") or [] if isinstance(card, Mapping)]
     large = [card for card in cards if _memory(card, "total") >= (needs.gpu_memory or 0)]
     free = [card for card in large if _memory(card, "free") >= (needs.gpu_memory or 1 << 30)]
-    wanted = f"{needs.gpus_min} GPU(s)"
+    wanted = counted(needs.gpus_min, "GPU")
     if needs.gpu_memory:
         wanted += f" of {needs.gpu_memory >> 20} MiB"
     if len(large) < needs.gpus_min:

@@ -190,8 +190,8 @@ def test_gpu_memory_is_judged_as_it_is_now(new_desk: MakeDesk, tmp_path: Path) -
     desk.env["PATH"] = f"{tmp_path / 'bin'}:/usr/local/bin:/usr/bin:/bin"
     for gpus, memory, code, word in (
         (1, "16GiB", 0, ""),
-        (2, "16GiB", 0, "would wait for 2 GPU(s) of 16384 MiB: 0: 4000 MiB free"),
-        (1, "40GiB", 5, "needs 1 GPU(s) of 40960 MiB, box has 0"),
+        (2, "16GiB", 0, "would wait for 2 GPUs of 16384 MiB: 0: 4000 MiB free"),
+        (1, "40GiB", 5, "needs 1 GPU of 40960 MiB, box has 0"),
     ):
         desk.spec("train", {**TRAIN, "resources": {"gpus": gpus, "gpu_memory": memory}})
         assert word in desk.orch("check", "train", "--host", "box", code=code).stdout
