@@ -276,8 +276,6 @@ def ended_line(run: Run) -> str:
 
 def fetched_line(run: Run, report: Report) -> str:
     words = f"{counted(report.new, 'file')} ({size(report.bytes)}) fetched and verified"
-    if not report.new and not report.same:
-        words = "there is no file to fetch, which is verified"
     if report.same:
         words += f", {counted(report.same, 'was', 'were')} here already"
     if report.excluded:

@@ -353,7 +353,7 @@ def _again(account: Account) -> b.Section:
     known = packages.get("packages") if isinstance(packages, dict) else None
     if isinstance(known, dict) and known:
         text = "\n".join(f"{name}=={version}" for name, version in sorted(known.items()))
-        blocks.append(b.Details(f"The {len(known)} python packages", [b.Code(text)]))
+        blocks.append(b.Details(f"The {counted(len(known), 'python package')}", [b.Code(text)]))
     return b.Section("How to do it again", blocks)
 
 

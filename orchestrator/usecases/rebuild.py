@@ -13,6 +13,7 @@ from orchestrator import names
 from orchestrator.clock import parse_iso
 from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import LedgerError, OrchError
+from orchestrator.ledger.files import KEEP
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.hosts import known_hosts
@@ -97,7 +98,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def fresh_ledger(ctx: Context) -> tuple[Ledger, list[tuple[str, str]]]:
-    """The ledger, opened; one that cannot be read is put aside first, and a new one made.
+    """The ledger, opened; a damaged one is put aside first, and a new one made.
 
     With it the (host, project) of the runs that are, or can still be read, in the old one.
     """
@@ -106,7 +107,8 @@ def fresh_ledger(ctx: Context) -> tuple[Ledger, list[tuple[str, str]]]:
         ledger = Ledger.open(path)
         return ledger, ledger.places()
     except LedgerError as exc:
-        if not path.is_file() or "newer orch" in str(exc.hint) or "belongs to" in exc.message:
+        damaged = exc.hint == KEEP or "another program" in exc.message
+        if not path.is_file() or not damaged:
             raise
         fault = exc.message.replace("; nothing was changed", "")
     places = Ledger.salvaged_places(path)
@@ -143,6 +145,6 @@ def whom_to_ask(ctx: Context, places: Sequence[tuple[str, str]]) -> Asked:
         except OrchError as exc:
             ctx.say(f"{name} of {project} is not asked: {exc.message}")
     asked = tuple(dict.fromkeys(hosts))
-    covered = {word for host in asked for word in (host.name, host.ssh)}
+    covered = {word for host in asked for word in (host.name, str(host.ssh).rpartition("@")[2])}
     aliases = [host.name for host, source in known if source == "ssh config"]
     return Asked(asked, tuple(name for name in aliases if name not in covered))

@@ -180,3 +180,16 @@ def test_reconcile_imports_from_every_host_that_is_named_somewhere(desk: Desk) -
     done = desk.orch("reconcile", "--import")
     assert f"{run_id}: succeeded (now in the ledger)" in done.stdout
     assert "asked local, box" in done.stderr
+
+
+def test_a_ledger_that_is_only_locked_is_not_put_aside(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait", run_id)
+    holder = sqlite3.connect(ledger(desk), isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    said = desk.orch("ledger", "rebuild", code=11).stderr
+    holder.close()
+    assert "try again" in said
+    assert not list(ledger(desk).parent.glob("*damaged*"))
+    assert desk.show(run_id)["run_id"] == run_id

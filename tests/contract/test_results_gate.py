@@ -311,7 +311,7 @@ def test_a_run_that_left_no_file_has_a_folder_with_its_journal(new_desk: MakeDes
     desk = new_desk({"fail": "exit 3"})
     run_id = desk.submit("fail")
     desk.orch("wait", run_id, code=1)
-    assert "there is no file to fetch" in desk.orch("fetch-results", run_id).stderr
+    assert "0 files (0 B) fetched and verified" in desk.orch("fetch-results", run_id).stderr
     folder = desk.results("fail", run_id)
     assert [each.name for each in folder.iterdir()] == [".orch-fetched.jsonl"]
     assert (folder.parent / "latest").resolve() == folder
