@@ -35,14 +35,15 @@ _RUNS = (
     Column("PROGRESS", shrink=True),
     Column("LAST LINE", drop=5, shrink=True),
 )
+# However narrow: a `succeeded` or an accuracy without its outcome reads as a good result.
 _ENDED = (
     Column("RUN"),
-    Column("JOB", shrink=True),
-    Column("HOST", drop=2, shrink=True),
-    Column("ENDED", right=True, drop=3),
-    Column("STATE"),
-    Column("OUTCOME", drop=1),
-    Column("ACCURACY", right=True),
+    Column("JOB", drop=2, shrink=True),
+    Column("HOST", drop=3, shrink=True),
+    Column("ENDED", right=True, drop=4),
+    Column("STATE", shrink=True),
+    Column("OUTCOME"),
+    Column("ACCURACY", right=True, drop=1),
 )
 Rows = list[list["str | Cell"]]
 

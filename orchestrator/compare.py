@@ -12,6 +12,7 @@ from orchestrator.checks.binomial import wilson
 from orchestrator.domain import Run
 from orchestrator.runjson import plain
 from orchestrator.runtext import examples, leaves
+from orchestrator.wording import size
 
 SECTIONS = ("run", "result", "config", "environment", "data", "metrics")
 DIFF_LINES = 400  # of one file; what is beyond is counted
@@ -223,7 +224,7 @@ def with_diff(
     for file in (change.before, change.after):
         raw = b"" if file is None else None
         if file is not None and file.size > size_max:
-            why = f"larger than {size_max} bytes"
+            why = f"larger than {size(size_max)}"
         elif file is not None:
             raw = read(file)
             why = why or ("its content could not be had" if raw is None else None)

@@ -47,6 +47,13 @@ def say(text: str) -> None:
         pass
 
 
+def tell(error: OrchError) -> None:
+    """The error in a sentence, and its next step on a line of its own."""
+    say(f"orch: {error.message}")
+    if error.hint:
+        say(f"      {error.hint}")
+
+
 def ask(question: str) -> bool:
     """A yes on a terminal; without one the answer is no."""
     if not sys.stdin.isatty():
@@ -65,9 +72,7 @@ def fail_softly(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except OrchError as exc:
-            say(f"orch: {exc.message}")
-            if exc.hint:
-                say(f"      {exc.hint}")
+            tell(exc)
             raise typer.Exit(exc.exit_code) from None
         except KeyboardInterrupt:
             say("orch: interrupted; `orch ls` shows what is recorded")

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.wording import value as words
+
 MAX_LENGTH = 1000
 MAX_NODES = 200
 
@@ -60,7 +62,8 @@ class Expression:
     def value(self, lookup: Callable[[str], Any], *, lenient: bool = False) -> Any:
         """What it gives with the values that `lookup` has for its names.
 
-        Unfit when they do not go together; `lenient`: a comparison of such does not hold instead.
+        Unfit when they do not go together; `lenient`: a comparison of such does not hold instead,
+        nor does one of two values that are both missing. A `null` that is written is a value.
         """
         try:
             return _Values(lookup, lenient).of(self._tree)
@@ -94,7 +97,7 @@ def parse(text: str, refused: Callable[[str], str | None]) -> Expression:
 
 
 def shown(value: Any) -> str:
-    text = ascii(value)
+    text = words(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -173,6 +176,12 @@ class _Allowed(ast.NodeVisitor):
         return BadExpression(message, place)
 
 
+def _is_null(node: ast.expr) -> bool:
+    """Whether the text says null there (python's None too)."""
+    constant = isinstance(node, ast.Constant) and node.value is None
+    return constant or (isinstance(node, ast.Name) and node.id == "null")
+
+
 @dataclass(frozen=True, slots=True)
 class _Values:
     """Computes an allowed expression; raises one of _MISFITS when values do not go together."""
@@ -218,11 +227,15 @@ class _Values:
     def _holds(self, node: ast.Compare) -> bool:
         try:
             left = self.of(node.left)
+            written = _is_null(node.left)
             for sign, other in zip(node.ops, node.comparators, strict=True):
                 right = self.of(other)
+                both = written or _is_null(other)
+                if self.lenient and left is None and right is None and not both:
+                    return False
                 if not _COMPARISONS[type(sign)](left, right):
                     return False
-                left = right
+                left, written = right, _is_null(other)
         except _MISFITS:
             if not self.lenient:
                 raise

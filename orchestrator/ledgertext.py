@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import sanitize
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
+from orchestrator.wording import counted
 
 if TYPE_CHECKING:
     from orchestrator.usecases.takein import Added
@@ -36,7 +37,8 @@ def verify_text(checks: Sequence[Check], style: Style = PLAIN) -> str:
     levels = [c.level for c in checks]
     counts = ", ".join(f"{levels.count(word)} {word}" for word in ("ok", "unproven", "differs"))
     runs = len({c.run_id for c in checks if c.run_id})
-    return f"{table}{len(checks)} checks of {runs} runs: {counts}\n"
+    of = f"{counted(len(checks), 'check')} of {counted(runs, 'run')}"
+    return f"{table}{of}: {counts}\n"
 
 
 def added_document(made: Added) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def added_document(made: Added) -> dict[str, Any]:
 
 
 def added_text(made: Added) -> str:
-    lines = [f"{len(made.added)} runs added to {made.ledger}, {made.known} were known"]
+    known = counted(made.known, "was", "were")
+    lines = [f"{counted(len(made.added), 'run')} added to {made.ledger}, {known} known"]
     lines += [f"  known here otherwise, left as it was: {each}" for each in made.differing]
     return "".join(sanitize.line(line) + "\n" for line in lines)

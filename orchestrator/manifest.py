@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import SourceChanged, UsageError
+from orchestrator.wording import size
 from remote import wire
 
 MAX_FILE = 100 * 1024 * 1024  # bytes; larger ones are data, not code
@@ -248,7 +249,7 @@ def _refusal(path: bytes, info: os.stat_result, max_file: int | None, secrets: b
     if max_file is not None and info.st_size > max_file:
         name = os.fsdecode(path)
         raise UsageError(
-            f"{name}: {info.st_size >> 20} MB is too large for code (limit {max_file >> 20} MB)",
+            f"{name}: {size(info.st_size)} is too large for code (limit {size(max_file)})",
             hint="name it in .orchignore, declare it under `data:` in the job, "
             "or raise `max_file_size` in orch.yaml",
         )

@@ -20,6 +20,7 @@ from orchestrator.domain import Run, Verdict
 from orchestrator.errors import OrchError, UsageError
 from orchestrator.report.curves import Curves
 from orchestrator.runtext import leaves
+from orchestrator.wording import counted
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
@@ -46,8 +47,9 @@ def export(
             else:
                 known += 1
     except failed as exc:
+        were = counted(written, "run was", "runs were")
         raise OrchError(
-            f"the MLflow store {uri} refused: {exc}; {written} runs were written",
+            f"the MLflow store {uri} refused: {exc}; {were} written",
             hint="the same command goes on with the others",
         ) from None
     return written, known

@@ -15,6 +15,7 @@ from orchestrator.clock import age_words
 from orchestrator.domain import Event, Finding, Host, Run, RunState
 from orchestrator.progress import FollowProgress
 from orchestrator.tables import style_of
+from orchestrator.wording import counted, size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.usecases.check import Preflight
     from orchestrator.usecases.fetch import Report
     from orchestrator.usecases.hosts import Check
-    from orchestrator.usecases.hostwide import HostAccount
+    from orchestrator.usecases.hostwide import Foreign, HostAccount
     from orchestrator.usecases.jobs import JobLine
     from orchestrator.usecases.submit import Plan
 
@@ -193,7 +194,7 @@ def plan_text(plan: Plan) -> str:
         f"job      {plan.spec.name}" + (f" ({plan.spec.profile})" if plan.spec.profile else ""),
         f"host     {plan.host.name}",
         f"config   {plan.found.config_hash}",
-        f"code     {scan.count} files, {scan.size / 1e6:.1f} MB, {scan.tree}",
+        f"code     {counted(scan.count, 'file')}, {size(scan.size)}, {scan.tree}",
         *(f"left out {path} ({why})" for path, why in scan.skipped),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
         *(f"command  {' '.join(stage.argv)}" for stage in plan.spec.stages),
@@ -229,16 +230,22 @@ def accounts_text(accounts: Sequence[HostAccount], now: datetime) -> str:
             f"{run.run_id}: {runtext.state_words(run)} (now in the ledger)" for run in account.taken
         ]
         if account.foreign:
-            count = len(account.foreign)
-            lines.append(f"{account.host}: {count} runs that this ledger does not know")
-        for run in account.foreign:
-            age = ""
-            if run.created_at:
-                age = ", " + age_words(runtext.age(run.created_at, now))
-            lines.append(f"  {run.run_id}  {run.job or '?'} of {run.project or '?'}{age}")
-    if not lines and all(account.error is None for account in accounts):
+            count = counted(len(account.foreign), "run")
+            lines.append(f"{account.host}: {count} that this ledger does not know")
+            lines += [f"  {run.run_id}  {_foreign_words(run, now)}" for run in account.foreign]
+    reached = dict.fromkeys(account.host for account in accounts if account.error is None)
+    if not accounts:
         lines = ["no run is open"]
+    elif reached and not lines:
+        lines = [f"{', '.join(reached)}: no run is open, and none is there that was not known"]
     return "".join(sanitize.line(line) + "\n" for line in lines)
+
+
+def _foreign_words(run: Foreign, now: datetime) -> str:
+    if run.job is None or run.project is None:
+        return "its directory there does not say what it is, so it cannot be taken in"
+    age = f", {age_words(runtext.age(run.created_at, now))}" if run.created_at else ""
+    return f"{run.job} of {run.project}{age}"
 
 
 def started_line(run: Run) -> str:
@@ -268,9 +275,9 @@ def ended_line(run: Run) -> str:
 
 
 def fetched_line(run: Run, report: Report) -> str:
-    words = f"{report.new} files ({report.bytes / 1e6:.1f} MB) fetched and verified"
+    words = f"{counted(report.new, 'file')} ({size(report.bytes)}) fetched and verified"
     if report.same:
-        words += f", {report.same} were here already"
+        words += f", {counted(report.same, 'was', 'were')} here already"
     if report.excluded:
         words += f", {report.excluded} excluded by the spec"
     if run.state is not RunState.FINISHED:
@@ -351,7 +358,7 @@ def fetch_progress() -> Iterator[Callable[[Report], None]]:
 
         def show(report: Report) -> None:
             if STDERR.width is not None and report.bytes > 4_000_000:
-                bar.update(None, f"{report.new} files, {report.bytes / 1e6:.1f} MB fetched")
+                bar.update(None, f"{counted(report.new, 'file')}, {size(report.bytes)} fetched")
 
         yield show
 

@@ -12,6 +12,7 @@ from typing import TextIO
 from orchestrator import sanitize
 from orchestrator.clock import span_words
 from orchestrator.tables import Style, clip
+from orchestrator.wording import size
 
 _REDRAW = 0.125  # seconds between two drawings of a bar
 _PLAIN_EVERY = 30.0  # seconds between two lines where nothing can be redrawn
@@ -114,7 +115,7 @@ class FollowProgress:
 
 
 class TransferProgress:
-    """Bytes on their way, e.g. `sync 12.3 of 40.0 MB, 31 %`; nothing at all for what is quick."""
+    """Bytes on their way, e.g. `sync 12.3 MB of 40.0 MB, 31 %`; nothing for what is quick."""
 
     def __init__(
         self, what: str, stream: TextIO, style: Style, monotonic: Callable[[], float]
@@ -141,7 +142,7 @@ class TransferProgress:
             return
         fraction = min(1.0, done / total)
         eta = elapsed * (1.0 - fraction) / fraction if fraction > 0.01 else None
-        phase = f"{self._what} {done / 1e6:.1f} of {total / 1e6:.1f} MB"
+        phase = f"{self._what} {size(done)} of {size(total)}"
         self._follow.update(fraction, phase, eta)
 
 

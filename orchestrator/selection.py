@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,12 +30,13 @@ OUTCOMES = [*(each.value for each in Outcome), "none"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Empty means any. `since` is an ISO time; `tags` maps a name to a value or None (any)."""
+    """Empty means any. `since` is an ISO time; a tag is a name and a value or None (any)."""
 
+    jobs: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     outcomes: tuple[str, ...] = ()
-    tags: Mapping[str, str | None] | None = None
+    tags: tuple[tuple[str, str | None], ...] = ()
     since: str | None = None
     where: Where | None = None
     sort: str | None = None
@@ -44,19 +45,22 @@ class Selection:
         words = {run.state.value, run.verdict.value if run.verdict else ""}
         outcome = run.outcome.value if run.outcome else "none"
         return (
-            (not self.hosts or run.host in self.hosts)
+            (not self.jobs or run.job in self.jobs)
+            and (not self.hosts or run.host in self.hosts)
             and (not self.states or bool(words & set(self.states)))
             and (not self.outcomes or outcome in self.outcomes)
             and (self.since is None or run.created_at >= self.since)
-            and all(
-                run.tags.get(name) == value if value is not None else name in run.tags
-                for name, value in (self.tags or {}).items()
-            )
+            and (not self.tags or any(_is_tagged(run, *tag) for tag in self.tags))
             and (self.where is None or self.where(to_json(run)))
         )
 
     def apply(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs that match, newest first or as `sort` says; those without that value last."""
+        """The runs that match, newest first or as `sort` says; those without that value last.
+
+        UsageError for a name in `where` that none of the runs has.
+        """
+        if self.where is not None:
+            self.where.refuse_unknown([to_json(run) for run in runs])
         kept = [run for run in runs if self.matches(run)]
         if self.sort is None:
             return kept
@@ -70,6 +74,7 @@ class Selection:
 def selection(
     now: datetime,
     *,
+    jobs: Sequence[str] = (),
     hosts: Sequence[str] = (),
     states: Sequence[str] = (),
     outcomes: Sequence[str] = (),
@@ -80,10 +85,12 @@ def selection(
 ) -> Selection:
     """From a command line's words; UsageError for a word that can match nothing."""
     return Selection(
+        jobs=_words(jobs, None, "--job"),
         hosts=_words(hosts, None, "--host"),
         states=_words(states, STATES, "--state"),
         outcomes=_words(outcomes, OUTCOMES, "--outcome"),
-        tags=dict(map(_tag, tags)) or None,
+        # A value may have commas of its own, so what was given counts as a whole too.
+        tags=tuple(map(_tag, dict.fromkeys((*tags, *_words(tags, None, "--tag"))))),
         since=None if since is None else moment(since, now),
         where=None if where is None else Where(where, frozenset(FIELDS)),
         sort=None if sort is None else ("-" if sort.startswith("-") else "") + _named(sort),
@@ -100,6 +107,10 @@ def _words(given: Sequence[str], known: Sequence[str] | None, option: str) -> tu
                 hint=f"one of: {', '.join(known)}",
             )
     return tuple(words)
+
+
+def _is_tagged(run: Run, name: str, value: str | None) -> bool:
+    return name in run.tags if value is None else run.tags.get(name) == value
 
 
 def _tag(text: str) -> tuple[str, str | None]:

@@ -53,6 +53,7 @@ class Folder:
         self._journal = -1
         self._dirs: dict[str, int] = {}
         self._count = 0
+        self._kept = False
         self.known: dict[str, Known] = {}
         self.changed: list[str] = []  # local files that are not what was fetched; left alone
 
@@ -113,7 +114,7 @@ class Folder:
     def __exit__(self, *_exc: object) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(PARTS, dir_fd=self._root)  # gone when empty, kept when there is a part in it
-            if not self.known:
+            if not self.known and not self._kept:
                 os.unlink(JOURNAL, dir_fd=self._root)  # nothing came: leave no trace
                 os.rmdir(self.path)
         self._close()
@@ -281,6 +282,10 @@ class Folder:
             lines.append(json.dumps([path, known.size, known.sha256, known.mtime_ns]) + "\n")
         with full_disk(self.path):
             _write(self._journal, "".join(lines).encode("ascii"))
+
+    def keep(self) -> None:
+        """The folder stays also when nothing came: its empty journal proves a fetch of nothing."""
+        self._kept = True
 
     def make_dirs_durable(self) -> None:
         for fd in [*self._dirs.values(), self._root]:

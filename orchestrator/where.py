@@ -1,18 +1,21 @@
 """`orch ls --where`: which runs are meant, as an expression over a run's document. Pure.
 
 Names are dotted paths into what `orch show --json` prints (`config.training.lr`), or metrics by
-their bare name (`loss`). A run that lacks what a comparison needs does not match it.
+their bare name (`loss`). A run that lacks what a comparison needs does not match it; a bare name
+that no run has at all is a mistake.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.domain import Outcome, RunState, Verdict
 from orchestrator.errors import UsageError
 from orchestrator.expressions import BadExpression, Unfit, parse
 
 HINT = "such as --where 'accuracy > 0.8 and config.training.lr < 1e-3'; names are those of --json"
+WORDS = frozenset(each.value for kind in (RunState, Verdict, Outcome) for each in kind)
 
 
 class Where:
@@ -35,6 +38,17 @@ class Where:
             return False
         return bool(value)
 
+    def refuse_unknown(self, documents: Sequence[Mapping[str, Any]]) -> None:
+        """UsageError for a bare name that is neither a field nor a metric of any of the runs.
+
+        Nothing is said where there are no runs to compare.
+        """
+        metrics = {key for document in documents for key in document.get("metrics") or ()}
+        for name in self._expression.names if documents else ():
+            bare = "." not in name and name not in self._fields | metrics
+            if bare:
+                raise UsageError(f"--where: {_unknown(name, self._fields, documents)}", hint=HINT)
+
     def _refused(self, name: str) -> str | None:
         """A dotted path must begin with a field; a bare name may be a metric of any run."""
         first, _, below = name.partition(".")
@@ -43,6 +57,21 @@ class Where:
         from orchestrator.names import did_you_mean  # loads difflib, for a mistake only
 
         return f"a run has no `{first}`{did_you_mean(first, sorted(self._fields))}"
+
+
+def _unknown(name: str, fields: frozenset[str], documents: Sequence[Mapping[str, Any]]) -> str:
+    """What to say of a bare name that no run has, with what was probably meant."""
+    from orchestrator.names import did_you_mean
+    from orchestrator.overlay import leaves
+
+    values = {each for document in documents for each in document.values() if type(each) is str}
+    if name in WORDS | values:
+        return f"no run has `{name}`; a text is written in quotes: '{name}'"
+    metrics = {key for document in documents for key in document.get("metrics") or ()}
+    near = did_you_mean(name, sorted(fields | metrics))
+    keys = {key for document in documents for key, _ in leaves(document.get("config") or {})}
+    paths = sorted(key for key in keys if key.rpartition(".")[2] == name)
+    return f"no run has `{name}`" + (f"; did you mean `config.{paths[0]}`?" if paths else near)
 
 
 def _usage(text: str, error: BadExpression) -> UsageError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.domain import Finding, Severity
+from orchestrator.wording import counted
 
 RULE = "checkpoint"
 SHOWN = 3
@@ -94,7 +95,8 @@ def check(
     share = f"{100 * got.share:.1f} % of the model's parameters"
     about = {"share": got.share, "loaded": len(got.loaded), "of": len(model)}
     if got.share >= least:
-        told = f"{share} would load from {shown} ({len(got.loaded)} of {len(model)} tensors)"
+        tensors = f"{len(got.loaded)} of {counted(len(model), 'tensor')}"
+        told = f"{share} would load from {shown} ({tensors})"
         found = [Finding(Severity.INFO, RULE, told + _extras(got), key=RULE, ours=about)]
     else:
         reasons = "; ".join([f"{share} would load from {shown}, {100 * least:g} % are asked for",
@@ -104,14 +106,18 @@ def check(
              and model[n].dtype != file[n].dtype]  # fmt: skip
     if other:
         first = other[0]
-        told = f"{len(other)} tensors have another dtype in {shown}: {first} is "
+        has = counted(len(other), "tensor has", "tensors have")
+        told = f"{has} another dtype in {shown}: {first} is "
         told += f"{file[first].dtype} there, {model[first].dtype} in the model"
         found.append(Finding(Severity.WARNING, RULE, told, key=RULE))
     return found
 
 
 def _extras(got: Fit) -> str:
-    return f"; {len(got.extra)} tensors of the file have no place" if got.extra else ""
+    if not got.extra:
+        return ""
+    of = counted(len(got.extra), "tensor of the file has", "tensors of the file have")
+    return f"; {of} no place"
 
 
 def _reasons(model: Tensors, file: Tensors, got: Fit) -> Iterator[str]:

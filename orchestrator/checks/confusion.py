@@ -5,11 +5,13 @@ Rows are the true classes, columns the predicted ones: `m[i][j]` examples of cla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.checks.binomial import upper_tail
 from orchestrator.strictjson import cut
+from orchestrator.wording import counted
+from orchestrator.wording import value as words
 
 Matrix = tuple[tuple[int, ...], ...]
 
@@ -29,17 +31,18 @@ def matrix_of(value: Any) -> Matrix:
     size = len(value)
     if size < 2:
         raise Contradiction(
-            f"confusion_matrix has {size} rows; a classifier has two classes or more"
+            f"confusion_matrix has {counted(size, 'row')}; a classifier has two classes or more"
         )
     for at, row in enumerate(value):
         if len(row) != size:
             raise Contradiction(
-                f"confusion_matrix is not square: {size} rows, row {at} has {len(row)} columns"
+                f"confusion_matrix is not square: {size} rows, row {at} has "
+                + counted(len(row), "column")
             )
         for count in row:
             if type(count) is not int or count < 0:
                 raise Contradiction(
-                    f"confusion_matrix row {at} holds {cut(repr(count))}, which is not a count"
+                    f"confusion_matrix row {at} holds {cut(words(count))}, which is not a count"
                 )
     if not any(map(any, value)):
         raise Contradiction("confusion_matrix counts no example: all of it is 0")
@@ -57,7 +60,7 @@ def labels_of(value: Any, matrix: Matrix) -> tuple[str, ...]:
         raise Contradiction("labels names a class twice")
     if matrix and len(names) != len(matrix):
         raise Contradiction(
-            f"labels has {len(names)} names, confusion_matrix has {len(matrix)} classes"
+            f"labels has {counted(len(names), 'name')}, confusion_matrix has {len(matrix)} classes"
         )
     return names
 
@@ -66,7 +69,7 @@ def agrees(matrix: Matrix, accuracy: float | None, n: Any) -> None:
     """Raises Contradiction when the matrix gives another accuracy or another number of examples."""
     total, right = _total(matrix), _right(matrix)
     if n is not None and n != total:
-        raise Contradiction(f"n is {n}, confusion_matrix counts {total} examples")
+        raise Contradiction(f"n is {n}, confusion_matrix counts {counted(total, 'example')}")
     if accuracy is not None and abs(accuracy - right / total) > TOLERANCE + 1e-9:
         raise Contradiction(
             f"accuracy is {accuracy:.6g}, confusion_matrix gives {right / total:.6g} "
@@ -87,22 +90,44 @@ def degeneracy(matrix: Matrix, labels: Sequence[str] = ()) -> tuple[str, ...]:
     reasons = []
     for at, (there, called) in enumerate(zip(true, predicted, strict=True)):
         if there and called < ALMOST_NEVER * there:
-            often = f"predicted only {called} times" if called else "never predicted"
+            often = f"predicted only {counted(called, 'time')}" if called else "never predicted"
             reasons.append(f"class {_name(at, labels)} was {often}: {matrix[at][at]} of {there}")
     most = max(true)
     majority = _name(true.index(most), labels)
     if most == total:
-        reasons.append(f"all {total} examples are of class {majority}: nothing can be told apart")
+        all_ = f"all {total} examples are" if total > 1 else "the only example is"
+        reasons.append(f"{all_} of class {majority}: nothing can be told apart")
         return tuple(reasons)
-    p = upper_tail(right, total, most / total)
+    return (*reasons, *_at_majority(right, total, most / total, majority))
+
+
+def no_gain(accuracy: float, majority: float, n: int | None) -> tuple[str, ...]:
+    """`degeneracy` where there is no matrix: from the largest class's share of the `n` examples.
+
+    Without `n` nothing can be tested; an accuracy not above that share is no better for any.
+    """
+    name = "the majority class"
+    if majority == 1.0:
+        return (f"all examples are of {name}: nothing can be told apart",)
+    if n is not None:
+        return tuple(_at_majority(round(accuracy * n), n, majority, name))
+    if accuracy > majority:
+        return ()
+    return (f"{_compared(accuracy, majority, name, accuracy == majority)}; `n` is not told",)
+
+
+def _at_majority(right: int, total: int, share: float, majority: str) -> Iterator[str]:
+    p = upper_tail(right, total, share)
     if p >= LEVEL:
-        share, ours = 100 * most / total, 100 * right / total
-        always = f"always answering {majority}"
-        told = f"{ours:.1f} % is no better than the {share:.1f} % of {always}"
-        if right == most:
-            told = f"{share:.1f} % is what {always} gives"
-        reasons.append(f"{told}; p = {_digits(p)}")
-    return tuple(reasons)
+        same = abs(right - share * total) < 0.5
+        yield f"{_compared(right / total, share, majority, same)}; p = {_digits(p)}"
+
+
+def _compared(accuracy: float, share: float, majority: str, same: bool) -> str:
+    always = f"always answering {majority}"
+    if same:
+        return f"{100 * share:.1f} % is what {always} gives"
+    return f"{100 * accuracy:.1f} % is no better than the {100 * share:.1f} % of {always}"
 
 
 def _digits(p: float) -> str:

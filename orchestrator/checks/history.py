@@ -6,27 +6,32 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from orchestrator.checks.reference import covering, equal, shown
+from orchestrator.confighash import config_hash
 from orchestrator.domain import Finding, Outcome, Run, RunState, Severity, Verdict
 from orchestrator.overlay import leaves
+from orchestrator.wording import counted
 
 SHOWN = 5
 _BAD_OUTCOMES = (Outcome.DEGENERATE, Outcome.BELOW_TARGET, Outcome.INVALID_RESULT)
 
 
-def check(config_hash: str, runs: Iterable[Run]) -> list[Finding]:
+def check(digest: str, runs: Iterable[Run], project: str) -> list[Finding]:
     """One finding for each of the latest SHOWN runs with this config hash, and one for the rest.
 
+    Runs of other projects count and name theirs, but for an empty config: it identifies nothing.
     A warning where the run's result did not pass or its process did not succeed, else information:
     the same config gives the same result, unless code or data changed.
     """
-    same = [run for run in runs if run.config_hash == config_hash and _began(run)]
+    same = [run for run in runs if run.config_hash == digest and _began(run)]
+    if digest == config_hash({}):
+        same = [run for run in same if run.project == project]
     same.sort(key=lambda run: (run.created_at, run.run_id), reverse=True)
-    findings = [_finding(run) for run in same[:SHOWN]]
+    findings = [_finding(run, project) for run in same[:SHOWN]]
     rest = same[SHOWN:]
     if rest:
         severity = Severity.WARNING if any(map(_went_badly, rest)) else Severity.INFO
         findings.append(
-            Finding(severity, "history", f"and {len(rest)} earlier runs of this config")
+            Finding(severity, "history", f"and {counted(len(rest), 'earlier run')} of this config")
         )
     return findings
 
@@ -65,9 +70,11 @@ def _value(tree: Mapping[str, Any], key: str) -> str:
     return shown(tree[key]) if key in tree else "not there"
 
 
-def _finding(run: Run) -> Finding:
+def _finding(run: Run, project: str) -> Finding:
     severity = Severity.WARNING if _went_badly(run) else Severity.INFO
-    return Finding(severity, "history", f"this exact config already {_account(run)}", ours=None)
+    where = "" if run.project == project else f" (in {run.project})"
+    told = f"this exact config already {_account(run)}{where}"
+    return Finding(severity, "history", told, ours=None)
 
 
 def _went_badly(run: Run) -> bool:

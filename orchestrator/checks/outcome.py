@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from orchestrator.checks.binomial import difference
 from orchestrator.checks.confusion import (
@@ -19,12 +19,15 @@ from orchestrator.checks.confusion import (
     degeneracy,
     labels_of,
     matrix_of,
+    no_gain,
 )
 from orchestrator.domain import Judged, Outcome
 from orchestrator.jobspec import Baseline, Bound, Expect
 from orchestrator.strictjson import JsonRefused, cut, loads
+from orchestrator.wording import value as words
 
 ACCURACY = "accuracy"
+MAJORITY = ("majority", "majority_accuracy")  # the largest class's share of the examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,9 @@ def judge(
         return _uncounted(read)
     if read.fault is not None:
         return _judged(Outcome.INVALID_RESULT, (read.fault,), read)
-    if read.matrix and expect.predictions != "any":
-        reasons = degeneracy(read.matrix, read.labels)
-        if reasons:
-            return _judged(Outcome.DEGENERATE, reasons, read)
+    reasons = _degenerate(read) if expect.predictions != "any" else ()
+    if reasons:
+        return _judged(Outcome.DEGENERATE, reasons, read)
     reasons = tuple(_unmet(expect, read))
     if reasons:
         return _judged(Outcome.BELOW_TARGET, reasons, read)
@@ -73,6 +75,17 @@ def judge(
 
 def _judged(outcome: Outcome, reasons: tuple[str, ...], read: _Read) -> Judged:
     return Judged(outcome, reasons, read.accuracy, read.metrics, read.matrix, read.labels)
+
+
+def _degenerate(read: _Read) -> tuple[str, ...]:
+    """Why a constant answer would do as well: by the matrix, else by the largest class's share."""
+    if read.matrix:
+        return degeneracy(read.matrix, read.labels)
+    told = (read.metrics.get(name) for name in MAJORITY)
+    shares = [float(share) for share in told if _is_number(share)]
+    if read.accuracy is None or not shares or not 0 < shares[0] <= 1:
+        return ()
+    return no_gain(read.accuracy, shares[0], _count(read.metrics))
 
 
 def _uncounted(read: _Read) -> Judged:
@@ -113,10 +126,10 @@ def _accuracy(metrics: Mapping[str, Any]) -> float | None:
         return None
     value = metrics[ACCURACY]
     if not _is_number(value):
-        raise Contradiction(f"accuracy is {cut(repr(value))}, which is not a number")
+        raise Contradiction(f"accuracy is {cut(words(value))}, which is not a number")
     if not 0 <= value <= 1:
         percent = f"; if it is a percentage, write {value / 100:g}" if 1 < value <= 100 else ""
-        raise Contradiction(f"accuracy is {cut(repr(value))}, outside [0, 1]{percent}")
+        raise Contradiction(f"accuracy is {cut(words(value))}, outside [0, 1]{percent}")
     return float(value)
 
 
@@ -124,7 +137,7 @@ def _primary_is_there(metrics: Mapping[str, Any], primary: str) -> None:
     # Only a primary metric that the spec chose is owed: `accuracy` is the default of every job.
     value = _lookup(metrics, primary)
     if primary != ACCURACY and not _is_number(value):
-        told = "is missing" if value is None else f"is {cut(repr(value))}, which is not a number"
+        told = "is missing" if value is None else f"is {cut(words(value))}, which is not a number"
         raise Contradiction(f"the primary metric `{cut(primary)}` {told}")
 
 
@@ -133,11 +146,11 @@ def _count(metrics: Mapping[str, Any]) -> int | None:
     if value is None:
         return None
     if type(value) is not int or value <= 0:
-        raise Contradiction(f"n is {cut(repr(value))}, which is not a number of examples")
+        raise Contradiction(f"n is {cut(words(value))}, which is not a number of examples")
     return value
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -185,7 +198,7 @@ def _percent(share: float) -> str:
 
 def _out_of_bounds(name: str, bound: Bound, value: Any) -> Iterator[str]:
     if not _is_number(value):
-        told = "is missing" if value is None else f"is {cut(repr(value))}, which is not a number"
+        told = "is missing" if value is None else f"is {cut(words(value))}, which is not a number"
         yield f"{name} {told}; expected {_bounds(bound)}"
     elif bound.min is not None and value < bound.min:
         yield f"{name} is {value:.6g}, below the expected minimum {bound.min:.6g}"

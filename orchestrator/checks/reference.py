@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.domain import Finding, Severity
 from orchestrator.jobspec import Reference
+from orchestrator.wording import value as words
 
 
 def check(
@@ -141,7 +142,7 @@ def equal(ours: Any, theirs: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    text = ascii(value)
+    text = words(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -14,6 +14,7 @@ from orchestrator.console import context, fail_softly
 if TYPE_CHECKING:
     from orchestrator.usecases.context import Context
     from orchestrator.usecases.hostwide import HostAccount
+    from orchestrator.usecases.rebuild import Asked
 
 
 @fail_softly
@@ -32,11 +33,17 @@ def reconcile(
 ) -> None:
     """Ask the hosts what became of open runs, and write it down."""
     from orchestrator.usecases.hostwide import reconcile as run_reconcile
+    from orchestrator.usecases.rebuild import Asked, whom_to_ask
 
     ctx = context()
     with ctx.ledger() as ledger:
         chosen = [ctx.run(ledger, each) for each in runs] if runs else None
-        accounts = run_reconcile(ctx, ledger, chosen, [host] if host else [], take=take)
+        asked = Asked((ctx.host(host),) if host else ())
+        if take and not host and not runs:
+            asked = whom_to_ask(ctx, ledger.places())
+        accounts = run_reconcile(ctx, ledger, chosen, asked.hosts, take=take)
+    if take and not runs:
+        _tell_asked(ctx, asked, "orch reconcile --import")
     _tell_accounts(ctx, accounts, json)
 
 
@@ -45,22 +52,35 @@ def ledger_rebuild(
     hosts: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            "--host", help="Repeatable; default: all that orch.yaml and config.yaml name.",
+            "--host", help="Repeatable; default: all of orch.yaml, config.yaml and the old ledger.",
             autocompletion=complete.hosts,
         ),
     ] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Make the ledger anew from the hosts. A damaged one is kept aside."""
-    from orchestrator.usecases.hosts import known_hosts
     from orchestrator.usecases.hostwide import reconcile as run_reconcile
-    from orchestrator.usecases.rebuild import fresh_ledger
+    from orchestrator.usecases.rebuild import Asked, fresh_ledger, whom_to_ask
 
     ctx = context()
-    named = [host.name for host, source in known_hosts(ctx) if source != "ssh config"]
-    with fresh_ledger(ctx) as ledger:
-        accounts = run_reconcile(ctx, ledger, None, hosts or named, take=True)
+    named = tuple(ctx.host(name) for name in dict.fromkeys(hosts or ()))
+    ledger, places = fresh_ledger(ctx)
+    with ledger:
+        asked = Asked(named) if named else whom_to_ask(ctx, places)
+        accounts = run_reconcile(ctx, ledger, None, asked.hosts, take=True)
+    _tell_asked(ctx, asked, "orch ledger rebuild")
     _tell_accounts(ctx, accounts, json)
+
+
+def _tell_asked(ctx: Context, asked: Asked, command: str) -> None:
+    """Whom a command asked that looks for unknown runs, and whom it did not."""
+    ctx.say(f"asked {', '.join(dict.fromkeys(host.name for host in asked.hosts))}")
+    if asked.not_asked:
+        more = f" and {len(asked.not_asked) - 10} more" if len(asked.not_asked) > 10 else ""
+        ctx.say(
+            f"not asked: {', '.join(asked.not_asked[:10])}{more} (named by the ssh config only); "
+            f"for runs there: {command} --host {asked.not_asked[0]}"
+        )
 
 
 def _tell_accounts(ctx: Context, accounts: Sequence[HostAccount], json: bool) -> None:

@@ -15,7 +15,7 @@ Runs = Optional[list[str]]  # noqa: UP045
 
 @fail_softly
 def export(
-    format_: Annotated[str, typer.Option("--format", help="csv, json or mlflow.")] = "csv",
+    format_: Annotated[Text, typer.Option("--format", help="csv (default), json, mlflow.")] = None,
     output: Annotated[Text, typer.Option("-o", "--output", help="A file; default stdout.")] = None,
     to: Annotated[
         Text, typer.Option("--to", help="For mlflow: a tracking URI; default MLFLOW_TRACKING_URI.")
@@ -26,17 +26,20 @@ def export(
     """Every run as CSV or JSON, or into an MLflow store."""
     from orchestrator import render
     from orchestrator.usecases import export as usecase
+    from orchestrator.wording import counted
 
     ctx = context()
-    if format_ == "mlflow" and not json:
+    form = usecase.form_of(format_, json=json, to=to, output=output)
+    path = None if output is None else usecase.new_file(ctx, output)
+    if form == "mlflow":
         uri, written, known = usecase.export_to_mlflow(ctx, to, everywhere=all_)
-        ctx.say(f"{written} runs written to {uri}, {known} were there as they are")
+        there = counted(known, "was there as it is", "were there as they are")
+        ctx.say(f"{counted(written, 'run')} written to {uri}, {there}")
         return
-    text = usecase.export(ctx, "json" if json else format_, everywhere=all_)
-    if output is None:
+    text = usecase.export(ctx, form, everywhere=all_)
+    if path is None:
         render.emit(text)
         return
-    path = ctx.cwd / output
     path.write_text(text, encoding="utf-8")
     ctx.say(f"wrote {path}")
 

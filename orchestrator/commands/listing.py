@@ -15,7 +15,7 @@ Texts = Optional[list[str]]  # noqa: UP045
 
 @fail_softly
 def ls(
-    job: Annotated[Text, typer.Option("--job", help="Only this job's runs.")] = None,
+    job: Annotated[Texts, typer.Option("--job", help="Only this job's runs.")] = None,
     host: Annotated[
         Texts, typer.Option("--host", help="On this host.", autocompletion=complete.hosts)
     ] = None,
@@ -52,11 +52,14 @@ def ls(
 
     ctx = context()
     chosen = None
-    if any(each is not None for each in (host, state, outcome, tag, since, where, sort)):
+    jobs = [word.strip() for each in job or () for word in each.split(",") if word.strip()]
+    several = jobs if len(jobs) > 1 else None  # one alone the ledger finds by itself
+    if any(each is not None for each in (several, host, state, outcome, tag, since, where, sort)):
         from orchestrator.selection import selection  # the plain list starts without it
 
         chosen = selection(
             ctx.clock.now(),
+            jobs=several or (),
             hosts=host or (),
             states=state or (),
             outcomes=outcome or (),
@@ -68,7 +71,8 @@ def ls(
     if limit is None:
         limit = 0 if json else SHOWN
     names = _columns(columns)
-    shown = listing(ctx, job=job, everywhere=all_, limit=limit, chosen=chosen)
+    only = jobs[0] if len(jobs) == 1 else None
+    shown = listing(ctx, job=only, everywhere=all_, limit=limit, chosen=chosen)
     if json:
         output.runs_document(shown.runs)
         return

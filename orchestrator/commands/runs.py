@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import typer
 
 from orchestrator.commands.arguments import Json, RunArg, RunList, RunNeeded
-from orchestrator.console import context, fail_softly
+from orchestrator.console import context, fail_softly, tell
+from orchestrator.errors import Interrupted, OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.domain import Run
+    from orchestrator.ledger.store import Ledger
+    from orchestrator.usecases.context import Context
 
 
 @fail_softly
@@ -44,23 +53,46 @@ def cancel(run: RunNeeded, json: Json = False) -> None:
 @fail_softly
 def fetch_results(runs: RunList = None, json: Json = False) -> None:
     """Pull results, verified and resumable; record the accuracy."""
-    from orchestrator import output, render, runtext
-    from orchestrator.usecases.fetch import fetch
+    from orchestrator import output
     from orchestrator.usecases.settle import exit_code_of
 
     ctx = context()
-    selectors: list[str | None] = list(runs) if runs else [None]
-    fetched = []
     with ctx.ledger_or_copy() as ledger:
-        for chosen in [ctx.run(ledger, selector) for selector in selectors]:
-            with output.fetch_progress() as progress:
-                known, report = fetch(ctx, ledger, chosen, progress)
-            ctx.say(output.fetched_line(known, report))
-            fetched.append(known)
-    if json:
+        fetched, errors = _fetch_each(ctx, ledger, list(runs) if runs else [None], json)
+    if json and (fetched or not errors):
         output.runs_document(fetched)
-    else:
-        rows = [runtext.ledger_row(known, output.STDOUT) for known in fetched]
-        render.emit("\n".join(rows))
+    if errors:
+        raise typer.Exit(errors[0].exit_code)
     if any(exit_code_of(known) == 7 for known in fetched):
         raise typer.Exit(7)
+
+
+def _fetch_each(
+    ctx: Context, ledger: Ledger, selectors: Sequence[str | None], json: bool
+) -> tuple[list[Run], list[OrchError]]:
+    """Each run is tried once, whatever became of those before, and what came of it told at once."""
+    from orchestrator import output, render, runtext
+    from orchestrator.usecases.fetch import fetch
+
+    tried: set[str] = set()
+    fetched: list[Run] = []
+    errors: list[OrchError] = []
+    for selector in selectors:
+        try:
+            chosen = ctx.run(ledger, selector)
+            if chosen.run_id in tried:
+                continue
+            tried.add(chosen.run_id)
+            with output.fetch_progress() as progress:
+                known, report = fetch(ctx, ledger, chosen, progress)
+        except Interrupted:
+            raise
+        except OrchError as exc:
+            tell(exc)
+            errors.append(exc)
+            continue
+        ctx.say(output.fetched_line(known, report))
+        if not json:
+            render.emit(("\n" if fetched else "") + runtext.ledger_row(known, output.STDOUT))
+        fetched.append(known)
+    return fetched, errors

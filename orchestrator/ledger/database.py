@@ -60,6 +60,22 @@ class Database:
             _migrate(copy)
         return cls(copy, path, readonly=False)
 
+    @staticmethod
+    def salvaged(path: Path, query: str) -> list[tuple[Any, ...]]:
+        """What the query still gives of a damaged file; nothing where nothing can be read."""
+        try:
+            connection = _connect(path, readonly=True, busy_seconds=BUSY_SECONDS)
+        except (sqlite3.Error, OSError):
+            return []
+        found: list[tuple[Any, ...]] = []
+        try:
+            found.extend(connection.execute(query))  # keeps the rows before the damage
+        except sqlite3.Error:
+            pass
+        finally:
+            connection.close()
+        return found
+
     def close(self) -> None:
         with mapped(self.path):
             self.connection.close()

@@ -12,6 +12,8 @@ from orchestrator.errors import NotFound
 from orchestrator.ledger import rows
 from orchestrator.ledger.database import Database, mapped
 
+PLACES = "SELECT DISTINCT host, project FROM runs ORDER BY host, project"
+
 
 class Reader:
     """An open ledger, for reading. An id it does not know is NotFound, a torn file LedgerError."""
@@ -130,6 +132,11 @@ class Reader:
                 run_id: (RunState(state), Verdict(verdict) if verdict else None)
                 for run_id, state, verdict in found
             }
+
+    def places(self) -> list[tuple[str, str]]:
+        """(host, project) of all runs, each pair once."""
+        with mapped(self._db.path):
+            return [(host, project) for host, project in self._db.rows(PLACES)]
 
     def lacks(self, run_ids: Sequence[str]) -> list[str]:
         """Those of the ids that no run of the ledger has."""

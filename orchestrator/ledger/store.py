@@ -25,7 +25,7 @@ from orchestrator.domain import (
 )
 from orchestrator.ledger import rows
 from orchestrator.ledger.database import BUSY_SECONDS, Database
-from orchestrator.ledger.reader import Reader
+from orchestrator.ledger.reader import PLACES, Reader
 
 _INSERT = f"INSERT INTO runs ({rows.COLUMN_LIST}) VALUES ({', '.join('?' for _ in rows.COLUMNS)})"
 
@@ -74,6 +74,12 @@ class Ledger(Reader):
     def copy_of(cls, path: Path) -> Ledger:
         """The ledger at `path`, in memory, for one that may not be written; nothing is kept."""
         return cls(Database.copy_of(path))
+
+    @staticmethod
+    def salvaged_places(path: Path) -> list[tuple[str, str]]:
+        """(host, project) of the runs that can still be read in a damaged ledger."""
+        found = Database.salvaged(path, PLACES)
+        return [(host, at) for host, at in found if isinstance(host, str) and isinstance(at, str)]
 
     def __enter__(self) -> Ledger:
         return self

@@ -17,6 +17,7 @@ from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
 from orchestrator.report import blocks as b
 from orchestrator.report import figures
 from orchestrator.report.curves import Curves
+from orchestrator.wording import counted
 
 DIFF_FILES = 20
 REFERENCE_RULES = ("differs", "missing", "extra", "type")
@@ -158,7 +159,7 @@ def _python(environment: Mapping[str, Any] | None) -> str:
     packages = python.get("packages")
     known = packages if isinstance(packages, dict) else {}
     named = [f"{name} {known[name]}" for name in ("torch", "jax", "tensorflow") if name in known]
-    return ", ".join([str(python["version"]), *named, f"{len(known)} packages"])
+    return ", ".join([str(python["version"]), *named, counted(len(known), "package")])
 
 
 def _value(value: Any) -> str:
@@ -352,7 +353,7 @@ def _again(account: Account) -> b.Section:
     known = packages.get("packages") if isinstance(packages, dict) else None
     if isinstance(known, dict) and known:
         text = "\n".join(f"{name}=={version}" for name, version in sorted(known.items()))
-        blocks.append(b.Details(f"The {len(known)} python packages", [b.Code(text)]))
+        blocks.append(b.Details(f"The {counted(len(known), 'python package')}", [b.Code(text)]))
     return b.Section("How to do it again", blocks)
 
 

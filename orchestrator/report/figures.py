@@ -11,6 +11,7 @@ from orchestrator.report import blocks as b
 from orchestrator.report import svg
 from orchestrator.report.curves import Curves, Series
 from orchestrator.spec import expect_of
+from orchestrator.wording import counted, size
 
 CHARTS_MAX = 12
 CONFUSIONS = 10
@@ -125,13 +126,14 @@ def spark(each: Series, width: int = 24) -> str:
 def _remarks(curves: Curves) -> list[str]:
     told = []
     if curves.sampled:
-        mb = 1024 * 1024
         told.append(
-            f"metrics.jsonl has {curves.size // mb} MiB; equally spaced pieces of it, "
-            f"{curves.read // mb} MiB, were read, so single outliers may be missing."
+            f"metrics.jsonl has {size(curves.size)}; equally spaced pieces of it, "
+            f"{size(curves.read)}, were read, so single outliers may be missing."
         )
     if curves.torn:
-        told.append(f"{curves.torn} of {curves.lines} lines were torn or no JSON, and left out.")
+        lines = counted(curves.lines, "line")
+        were = "was" if curves.torn == 1 else "were"
+        told.append(f"{curves.torn} of {lines} {were} torn or no JSON, and left out.")
     if curves.dropped:
         told.append("More series than can be drawn: the later ones were left out.")
     return told

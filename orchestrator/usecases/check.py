@@ -20,6 +20,7 @@ from orchestrator.spec import load_job
 from orchestrator.usecases import datasets, ready, survey
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.listing import refreshed
+from orchestrator.wording import counted
 
 MET = 20  # of a job's open runs: in a sweep of many each submit would ask after all of them
 
@@ -85,7 +86,7 @@ def _preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
         *strictness.check(spec),
         *_results_folder(project, spec),
         *compared,
-        *history.check(digest, ledger.same_config(digest, spec.name)),
+        *history.check(digest, ledger.same_config(digest, spec.name), str(project)),
         *history.against_best(spec.config, best, spec.volatile),
     ]
     return Preflight(spec, digest, tuple(findings))
@@ -136,7 +137,8 @@ def _named(ledger: Ledger, against: str, project: str) -> Run:
 def refuse(found: Preflight) -> PreflightRefused:
     bad = [finding for finding in found.findings if finding.refuses]
     lines = "".join(f"\n  {finding.rule}: {finding.message}" for finding in bad)
+    count = counted(len(bad), "finding refuses", "findings refuse")
     return PreflightRefused(
-        f"{found.spec.name}: {len(bad)} findings refuse it; nothing was started{lines}",
+        f"{found.spec.name}: {count} it; nothing was started{lines}",
         hint="mend the config, waive the finding with a reason in the spec, or --force",
     )

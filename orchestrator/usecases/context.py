@@ -66,12 +66,15 @@ class Context:
 
     def host_of(self, run: Run) -> Host:
         """The host a run is on, by what its project says of it today."""
+        return self.host_in(run.project, run.host)
+
+    def host_in(self, project: str, name: str) -> Host:
+        """The host that a project means by the name."""
         from orchestrator.projectfile import load_project, resolve_host
 
-        project = Path(run.project)
-        there = (project / "orch.yaml").is_file()
-        config = load_project(project if there else None, self.env)
-        return resolve_host(run.host, config, self.env)
+        there = (Path(project) / "orch.yaml").is_file()
+        config = load_project(Path(project) if there else None, self.env)
+        return resolve_host(name, config, self.env)
 
     def connect(self, host: Host) -> Agent:
         from orchestrator.transport.connect import connect

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from orchestrator.domain import Run
 from orchestrator.errors import UsageError
 from orchestrator.usecases.context import Context
@@ -9,11 +11,32 @@ from orchestrator.usecases.listing import met
 from orchestrator.usecases.report import curves_of
 
 
+def form_of(format_: str | None, *, json: bool, to: str | None, output: str | None) -> str:
+    """The format that the options mean together; UsageError where they contradict each other."""
+    if format_ not in (None, "csv", "json", "mlflow"):
+        raise UsageError(f"no export format {format_!r}", hint="csv, json or mlflow")
+    if json and format_ not in (None, "json"):
+        raise UsageError(f"--json and --format {format_} contradict each other", hint="name one")
+    form = "json" if json else format_ or "csv"
+    if to is not None and form != "mlflow":
+        raise UsageError(f"--to is for --format mlflow, not for {form}", hint="-o names a file")
+    if output is not None and form == "mlflow":
+        raise UsageError("-o is not for --format mlflow", hint="--to names the store")
+    return form
+
+
+def new_file(ctx: Context, name: str) -> Path:
+    """The path to write to; UsageError where that would overwrite something."""
+    path = ctx.cwd / name
+    if path.is_file() or path.is_dir():
+        raise UsageError(f"{path} exists; it was left alone", hint="name another file")
+    return path
+
+
 def export(ctx: Context, format_: str, *, everywhere: bool) -> str:
+    """All runs as text, `csv` or `json`."""
     from orchestrator import export as formats
 
-    if format_ not in ("csv", "json"):
-        raise UsageError(f"no export format {format_!r}", hint="csv, json or mlflow")
     runs = _all_runs(ctx, everywhere)
     return formats.to_csv(runs) if format_ == "csv" else formats.to_json_text(runs)
 

@@ -20,6 +20,7 @@ from orchestrator.unpack import Folder, LargeFile
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
 from orchestrator.usecases.settle import settle
+from orchestrator.wording import counted
 from remote import wire
 
 FETCH_DEADLINE = 300.0  # the host may hash a large file before its first byte
@@ -55,6 +56,7 @@ def fetch(
         with _claim(ctx, run, destination) as folder:
             body = {"run_id": run.run_id, "have": folder.have(), "parts": folder.parts()}
             end = run_status(_Receiver(agent, folder, report, progress).run(body), run.run_id)
+            folder.keep()
             folder.make_dirs_durable()
             changed = list(folder.changed)
     known = settle(ledger, ledger.get(run.run_id), end, ctx.now())
@@ -62,11 +64,11 @@ def fetch(
     whole = end.get("phase") == "finished" and not changed
     state = Fetched.COMPLETE if whole else Fetched.PARTIAL
     ledger.fetched(run.run_id, ctx.now(), state, str(destination))
-    _point_latest(destination)
+    _point_latest(ctx, destination)
     if changed:
         raise ManifestMismatch(
-            f"{destination}: {len(changed)} files were changed here after they were fetched and "
-            f"differ from the host's: {', '.join(changed[:5])}; they were left alone",
+            f"{destination}: {counted(len(changed), 'file was', 'files were')} changed here after "
+            f"the fetch, other than the host's: {', '.join(changed[:5])}; left alone",
             hint="move them away and fetch again to have the host's",
         )
     return ledger.get(known.run_id), report
@@ -176,12 +178,13 @@ class _Receiver:
         self._progress(self._report)
 
 
-def _point_latest(destination: Path) -> None:
+def _point_latest(ctx: Context, destination: Path) -> None:
     """`latest` names the newest fetched run; moved by rename, never backwards."""
     link = destination.parent / "latest"
     if link.is_symlink() and os.readlink(link) >= destination.name:
         return
     if link.exists() and not link.is_symlink():
+        ctx.say(f"{link} is no link, so it was left alone and does not name this run")
         return
     tmp = destination.parent / f".latest.{os.getpid()}"
     tmp.unlink(missing_ok=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from orchestrator import names
 from orchestrator.background import Background
-from orchestrator.domain import Host, Run, RunState, Verdict
+from orchestrator.domain import Fetched, Host, Run, RunState, Verdict
 from orchestrator.errors import OrchError
 from orchestrator.ledger.store import Ledger
+from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import run_statuses, words
+from orchestrator.unpack import JOURNAL
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import described_run, host_name
 from orchestrator.usecases.reconcile import by_host, question
@@ -57,7 +60,7 @@ def reconcile(
     ctx: Context,
     ledger: Ledger,
     runs: Sequence[Run] | None,
-    hosts: Sequence[str] = (),
+    hosts: Sequence[Host] = (),
     *,
     take: bool = False,
 ) -> list[HostAccount]:
@@ -74,11 +77,11 @@ def reconcile(
 
     chosen = list(runs) if runs is not None else ledger.runs(open_only=True)
     if hosts:
-        chosen = [run for run in chosen if run.host in hosts]
+        named = {host.name for host in hosts}
+        chosen = [run for run in chosen if run.host in named]
     groups = by_host(ctx, chosen, silent)
-    for name in dict.fromkeys(hosts):
-        if not any(known.name == name for known in groups):
-            groups[ctx.host(name)] = []
+    for host in hosts:
+        groups.setdefault(host, [])
     whole = runs is None
     asked = [
         (place, group, Background(_asking(ctx, ledger, place, group, whole)))
@@ -169,8 +172,20 @@ def _taken(ctx: Context, ledger: Ledger, host: Host, found: _Answer) -> list[Run
         if run is None or status is None:
             continue
         ledger.adopt(run, ctx.now(), {"host": host.name})
-        told.append(settle(ledger, run, status, ctx.now()))
+        settle(ledger, run, status, ctx.now())
+        _find_results(ctx, ledger, run)
+        told.append(ledger.get(run_id))
     return told
+
+
+def _find_results(ctx: Context, ledger: Ledger, run: Run) -> None:
+    """What an earlier ledger's fetch left in the project, where its journal lies with it.
+
+    Whether it was all is not in the journal: `partial`, until the next fetch has compared.
+    """
+    folder = results_of(Path(run.project), run.job, run.run_id)
+    if (folder / JOURNAL).is_file():
+        ledger.fetched(run.run_id, ctx.now(), Fetched.PARTIAL, str(folder))
 
 
 def _foreign(ledger: Ledger, found: _Answer) -> list[Foreign]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from orchestrator import names
 from orchestrator.clock import parse_iso
 from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import LedgerError, OrchError
+from orchestrator.ledger.files import KEEP
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.hosts import known_hosts
 
 TEXT_MAX = 4096
 
@@ -93,21 +97,27 @@ def _is_finite(value: Any) -> bool:
     return all(map(_is_finite, value)) if isinstance(value, list) else True
 
 
-def fresh_ledger(ctx: Context) -> Ledger:
-    """The ledger, opened; one that cannot be read is put aside first, and a new one made."""
+def fresh_ledger(ctx: Context) -> tuple[Ledger, list[tuple[str, str]]]:
+    """The ledger, opened; a damaged one is put aside first, and a new one made.
+
+    With it the (host, project) of the runs that are, or can still be read, in the old one.
+    """
     path = ctx.layout.ledger
     try:
-        return Ledger.open(path)
+        ledger = Ledger.open(path)
+        return ledger, ledger.places()
     except LedgerError as exc:
-        if not path.is_file() or "newer orch" in str(exc.hint) or "belongs to" in exc.message:
+        damaged = exc.hint == KEEP or "another program" in exc.message
+        if not path.is_file() or not damaged:
             raise
-        ctx.say(f"{exc.message}")
+        fault = exc.message.replace("; nothing was changed", "")
+    places = Ledger.salvaged_places(path)
     aside = _free_name(path)
     for end in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
-    ctx.say(f"the old ledger is kept as {aside}")
-    return Ledger.open(path)
+    ctx.say(f"{fault}; it is kept as {aside}, and a new one is made")
+    return Ledger.open(path), places
 
 
 def _free_name(path: Path) -> Path:
@@ -115,3 +125,26 @@ def _free_name(path: Path) -> Path:
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     return aside
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom a rebuild asks, and the SSH aliases that nothing says runs were sent to."""
+
+    hosts: tuple[Host, ...]
+    not_asked: tuple[str, ...] = ()
+
+
+def whom_to_ask(ctx: Context, places: Sequence[tuple[str, str]]) -> Asked:
+    """The hosts that orch.yaml and config.yaml name, and those of the runs at `places`."""
+    known = known_hosts(ctx)
+    hosts = [host for host, source in known if source != "ssh config"]
+    for name, project in places:
+        try:
+            hosts.append(ctx.host_in(project, name))
+        except OrchError as exc:
+            ctx.say(f"{name} of {project} is not asked: {exc.message}")
+    asked = tuple(dict.fromkeys(hosts))
+    covered = {word for host in asked for word in (host.name, str(host.ssh).rpartition("@")[2])}
+    aliases = [host.name for host, source in known if source == "ssh config"]
+    return Asked(asked, tuple(name for name in aliases if name not in covered))

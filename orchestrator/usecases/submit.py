@@ -37,6 +37,7 @@ from orchestrator.usecases import datasets, ready, survey, sync
 from orchestrator.usecases.check import Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
+from orchestrator.wording import size
 
 TOKEN = "abcdefghijkmnpqrstuvwxyz23456789"
 
@@ -360,7 +361,7 @@ def _push(ctx: Context, agent: Agent, scan: Scan, what: str, dataset: bool = Fal
         nonlocal shown
         if total > (8 << 20) and sent * 10 // total > shown:
             shown = sent * 10 // total
-            ctx.say(f"sending {what}: {sent >> 20} of {total >> 20} MB")
+            ctx.say(f"sending {what}: {size(sent)} of {size(total)}")
 
     sync.push(agent, scan, dataset=dataset, progress=progress)
 

@@ -6,14 +6,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.domain import Run
-from orchestrator.errors import NotFound, UsageError
+from orchestrator.domain import Fetched, Run
+from orchestrator.errors import LedgerError, NotFound, UsageError
 from orchestrator.ledger.files import wal_of
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
+
+HINT = "name another machine's ledger.db"
 
 
 @dataclass(slots=True)
@@ -32,11 +34,19 @@ def take_in(ctx: Context, file: str) -> Added:
     A run that both know stays as ours has it.
     """
     path = ctx.cwd / file
+    if not path.exists():
+        raise NotFound(f"{path} does not exist", hint=HINT)
     if not path.is_file():
-        raise NotFound(f"{path} does not exist", hint="name another machine's ledger.db")
+        kind = "a folder" if path.is_dir() else "no file"
+        raise UsageError(f"{path} is {kind}, not a ledger", hint=HINT)
     if path.resolve() == ctx.layout.ledger.resolve():
         raise UsageError(f"{path} is the ledger in use", hint="name another one's file")
-    with _copied(path) as copy, Ledger.open(copy) as other, ctx.ledger() as ledger:
+    with (
+        _copied(path) as copy,
+        _named(copy, path),
+        Ledger.open(copy) as other,
+        ctx.ledger() as ledger,
+    ):
         made = Added(ledger.path)
         for run in other.runs(newest_first=False):
             _merge(ctx, ledger, other, run, made, str(path))
@@ -50,8 +60,24 @@ def _merge(ctx: Context, ledger: Ledger, other: Ledger, run: Run, made: Added, s
         made.added.append(run.run_id)
         return
     made.known += 1
-    if ours != run:
+    if _lasting(ours) != _lasting(run):
         made.differing.append(run.run_id)
+
+
+def _lasting(run: Run) -> Run:
+    """The run without what only says when its host was last asked, or what lies on one machine."""
+    return replace(run, last_seen_at=None, fetched=Fetched.NONE, results_path=None)
+
+
+@contextmanager
+def _named(copy: Path, path: Path) -> Iterator[None]:
+    """What is wrong with the copy is said of the file it was made of."""
+    try:
+        yield
+    except LedgerError as exc:
+        if str(copy) not in exc.message:
+            raise
+        raise LedgerError(exc.message.replace(str(copy), str(path)), hint=HINT) from None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from orchestrator.unpack import JOURNAL, Known, read_journal
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts, Told
 from orchestrator.usecases.settle import exit_record, judge_record
+from orchestrator.wording import counted, value
 
 OK, DIFFERS, UNPROVEN = "ok", "differs", "unproven"
 BATCH = 200  # runs asked for in one call
@@ -119,7 +120,7 @@ def _files(run: Run) -> Iterator[Check]:
         text = f"{folder}: {', '.join(wrong[:5])}{more}"
         yield Check(run.run_id, "results", DIFFERS, text)
     else:
-        yield Check(run.run_id, "results", OK, f"{len(journal)} files")
+        yield Check(run.run_id, "results", OK, counted(len(journal), "file"))
 
 
 def _fault(path: Path, known: Known) -> str | None:
@@ -171,7 +172,8 @@ def _config_faults(run: Run, told: Told) -> Iterator[str]:
 def _exit_faults(run: Run, raw: Any) -> Iterator[str]:
     if run.state is not RunState.FINISHED:
         if isinstance(raw, dict):
-            yield f"it has ended there ({raw.get('verdict')}) and is {run.state.value} here"
+            verdict = exit_record(raw).verdict.value
+            yield f"it has ended there ({verdict}) and is {run.state.value} here"
         return
     if not isinstance(raw, dict):
         yield f"it has no exit record, and is {run.verdict.value if run.verdict else ''} here"
@@ -182,8 +184,11 @@ def _exit_faults(run: Run, raw: Any) -> Iterator[str]:
         run.exit_code,
         run.signal,
     ):
-        yield f"its exit record says {record.verdict.value}, exit {record.exit_code}"
+        how = "no exit code" if record.exit_code is None else f"exit {record.exit_code}"
+        how = how if record.signal is None else f"signal {record.signal}"
+        yield f"its exit record says {record.verdict.value}, {how}"
     if record.metrics is not None:
         judged = judge_record(run, record)
         if judged.accuracy != run.accuracy:
-            yield f"its metrics give the accuracy {judged.accuracy}, the row {run.accuracy}"
+            there, here = value(judged.accuracy), value(run.accuracy)
+            yield f"its metrics give the accuracy {there}, the row {here}"

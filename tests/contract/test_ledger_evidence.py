@@ -101,3 +101,21 @@ def test_another_machines_ledger_is_taken_in_and_left_as_it_is(new_desk: MakeDes
     assert_clear(mine.orch("ledger", "import", str(ledger_of(mine)), code=2), "in use")
     (mine.project / "x.db").write_text("no database")
     assert_clear(mine.orch("ledger", "import", "x.db", code=11), "not a ledger")
+    named = mine.orch("ledger", "import", "orch.yaml", code=11).stderr
+    assert str(mine.project / "orch.yaml") in named
+    assert "orch-import-" not in named and "rebuild" not in named
+    assert_clear(mine.orch("ledger", "import", ".", code=2), "is a folder")
+
+
+def test_a_rebuilt_ledger_and_the_lost_one_do_not_contradict_each_other(desk: Desk) -> None:
+    run_id = desk.submit("train", "--tag", "a=b")
+    desk.orch("wait", run_id)
+    desk.orch("fetch-results", run_id)
+    old = shutil.copy(ledger_of(desk), desk.project / "old.db")
+    shutil.rmtree(desk.results("train", run_id))
+    for path in ledger_of(desk).parent.glob("ledger.db*"):
+        path.unlink()
+    desk.orch("ledger", "rebuild")
+    assert desk.show(run_id)["fetched"] == "none"
+    told = json.loads(desk.orch("ledger", "import", str(old), "--json").stdout)
+    assert (told["known"], told["differing"]) == (1, [])

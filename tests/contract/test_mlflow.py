@@ -112,7 +112,7 @@ def stored(uri: str, home: Path) -> list[dict[str, Any]]:
 def test_a_server_has_the_runs_as_the_ledger_has_them_and_each_once(
     desk: Desk, server: str, tmp_path: Path
 ) -> None:
-    assert "1 runs written" in export(desk, server).stderr
+    assert "1 run written" in export(desk, server).stderr
     shown = desk.show()
     (found,) = stored(server, tmp_path)
     assert (found["experiment"], found["name"]) == ("train", shown["run_id"])
@@ -125,7 +125,7 @@ def test_a_server_has_the_runs_as_the_ledger_has_them_and_each_once(
     assert found["curve"] == [[step, 1 / (step + 1)] for step in range(20)]
 
     again = export(desk, server)
-    assert "0 runs written" in again.stderr and "1 were there" in again.stderr
+    assert "0 runs written" in again.stderr and "1 was there" in again.stderr
     assert len(stored(server, tmp_path)) == 1
 
 

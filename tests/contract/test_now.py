@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, until
+from tests.contract.desk import TRAIN, Desk, until
 from tests.contract.test_gpus import HELD
 from tests.helpers.cli import orch_argv, orch_env
 from tests.helpers.sshd import PrivateSshd
@@ -164,14 +164,34 @@ def test_top_on_a_narrow_terminal_fits_and_a_key_leaves_the_runs_alone(
     go(desk, run_id)
 
 
-def on_terminal(desk: Desk, word: bytes, key: bytes) -> tuple[bytes, int]:
-    """What `orch top` drew on 60 columns until it left; `key` is typed once it showed `word`."""
+@pytest.mark.parametrize("columns", [80, 60])
+def test_top_shows_what_a_result_is_worth_however_narrow_the_terminal(
+    new_desk: MakeDesk, columns: int
+) -> None:
+    chance = {**TRAIN, "config": {"right": 25}}
+    desk = new_desk({"mdlm-pretrained-fixed": chance, "killed": "kill -15 $$"})
+    run_id = desk.submit("mdlm-pretrained-fixed")
+    desk.orch("wait", run_id, code=7)
+    desk.orch("submit", "killed", "-f", code=1)
+    seen, _ = on_terminal(desk, b"killed", b"q", columns, 24)
+    lines = seen.decode(errors="replace").replace("\x1b[H", "\r\n").split("\r\n")
+    line = next(line for line in lines if line.startswith(run_id))
+    assert "succeeded" in line and "degenerate" in line
+    assert ("50.0 %" in line) and ("mdlm-pretra" in line) is (columns == 80)
+    assert len(line.rstrip()) <= columns
+
+
+def on_terminal(
+    desk: Desk, word: bytes, key: bytes, columns: int = 60, lines: int = 20
+) -> tuple[bytes, int]:
+    """What `orch top` drew on the terminal until it left; `key` is typed once it showed `word`."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(desk.project)
-        env = {**orch_env(desk.home, desk.env), "TERM": "xterm", "COLUMNS": "60", "LINES": "20"}
+        env = {**orch_env(desk.home, desk.env), "TERM": "xterm", "COLUMNS": str(columns),
+               "LINES": str(lines)}  # fmt: skip
         os.execve(orch_argv([])[0], orch_argv(["top"]), env)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     seen, typed, end = b"", False, time.monotonic() + 60
     while time.monotonic() < end:
         if word in seen and not typed:

@@ -84,6 +84,8 @@ def test_the_count_below_the_table_is_of_the_runs_asked_for(new_desk: MakeDesk) 
     for job in ("a", "a", "b"):
         desk.orch("submit", job, "-f")
     assert "1 of 2 runs" in desk.orch("ls", "--job", "a", "-n", "1").stderr
+    assert desk.orch("ls", "--job", "a,absent", "--json").stdout == desk.orch(
+        "ls", "--job", "a", "--json").stdout != "[]\n"  # fmt: skip
     assert "1 of 3 runs" in desk.orch("ls", "-n", "1").stderr
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.usecases.rebuild import described_run
-from tests.contract.conftest import MakeDesk
+from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import TRAIN, Desk, until
+from tests.helpers.sshd import PrivateSshd
 
 # What a ledger knows that no run directory holds: the past, and what was fetched.
 OURS = ("events", "last_seen_at", "fetched", "results_path")
@@ -100,3 +102,94 @@ def test_odd_fields_of_a_description_are_left_out() -> None:
     assert run is not None
     assert (run.tags, run.note, run.data, run.findings) == ({"b": "c"}, None, {}, ())
     assert run.git_dirty is None
+
+
+def test_a_rebuild_says_whom_it_asked_and_which_aliases_it_did_not(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    config = tmp_path / "ssh_config"
+    config.write_text("Host nigel\n  HostName 127.0.0.1\n  Port 1\nHost *\n  User x\n")
+    desk = new_desk({"ok": "true"}, ssh_config=config)
+    desk.orch("submit", "ok", "-f")
+    ledger(desk).write_bytes(b"junk\n")
+    done = desk.orch("ledger", "rebuild")
+    assert "asked local, box" in done.stderr
+    assert "not asked: nigel" in done.stderr
+    assert "orch ledger rebuild --host nigel" in done.stderr
+    assert "nothing was changed" not in done.stderr
+    assert "ledger.db.damaged-1" in done.stderr
+    assert "asked nigel\n" in desk.orch("ledger", "rebuild", "--host", "nigel", code=6).stderr
+
+
+def test_hosts_that_only_the_old_ledger_names_are_asked_too(
+    new_desk: MakeDesk, sshd: PrivateSshd
+) -> None:
+    desk = new_desk({"ok": "true"}, host=box(sshd), ssh_config=sshd.client_config)
+    run_id = desk.submit("ok", "--host", "box")
+    desk.orch("wait", run_id)
+    (desk.project / "orch.yaml").write_text("{}")
+    with sqlite3.connect(ledger(desk)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("UPDATE runs SET host = ?", (sshd.alias,))
+    connection.close()
+    assert f"asked local, {sshd.alias}" in desk.orch("ledger", "rebuild").stderr
+    with sqlite3.connect(ledger(desk)) as connection:  # the rows are whole, the file is not ours
+        connection.execute("PRAGMA application_id = 7")
+    connection.close()
+    done = desk.orch("ledger", "rebuild")
+    assert f"asked local, {sshd.alias}" in done.stderr
+    assert "ledger.db.damaged-1" in done.stderr
+
+
+def test_results_that_lie_here_with_their_journal_are_known_again(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait", run_id)
+    desk.orch("fetch-results", run_id)
+    ledger(desk).write_bytes(b"junk\n")
+    desk.orch("ledger", "rebuild")
+    shown = desk.show(run_id)
+    assert (shown["fetched"], shown["results_path"]) == (
+        "partial", str(desk.results("train", run_id)))  # fmt: skip
+    assert "were here already" in desk.orch("fetch-results", run_id).stderr
+    assert desk.show(run_id)["fetched"] == "complete"
+
+
+def test_a_rebuild_of_a_whole_ledger_says_what_it_found(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait", run_id)
+    said = desk.orch("ledger", "rebuild").stdout
+    assert said == "local, box: no run is open, and none is there that was not known\n"
+
+
+def test_a_run_directory_that_says_nothing_is_named_as_such(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait", run_id)
+    (desk.home / ".orch" / "runs" / run_id / "spec.json").unlink()
+    for path in ledger(desk).parent.glob("ledger.db*"):
+        path.unlink()
+    said = desk.orch("ledger", "rebuild").stdout
+    assert "local: 1 run that this ledger does not know\n" in said
+    assert f"  {run_id}  its directory there does not say what it is" in said
+
+
+def test_reconcile_imports_from_every_host_that_is_named_somewhere(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait", run_id)
+    for path in ledger(desk).parent.glob("ledger.db*"):
+        path.unlink()
+    done = desk.orch("reconcile", "--import")
+    assert f"{run_id}: succeeded (now in the ledger)" in done.stdout
+    assert "asked local, box" in done.stderr
+
+
+def test_a_ledger_that_is_only_locked_is_not_put_aside(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait", run_id)
+    holder = sqlite3.connect(ledger(desk), isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    said = desk.orch("ledger", "rebuild", code=11).stderr
+    holder.close()
+    assert "try again" in said
+    assert not list(ledger(desk).parent.glob("*damaged*"))
+    assert desk.show(run_id)["run_id"] == run_id

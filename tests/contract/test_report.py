@@ -43,7 +43,7 @@ def test_a_report_tells_outcome_curves_log_and_what_changed(new_desk: MakeDesk) 
     page, text = reported(desk)
     for told in (page, text):
         assert second in told and "degenerate" in told and "worse" in told
-        assert "50.0 %" in told and "1 of 51 lines were torn" in told
+        assert "50.0 %" in told and "1 of 51 lines was torn" in told
         assert "\x1b" not in told
     assert "<polyline" in page and "&lt;b&gt;bold&lt;/b&gt;" in page
     assert "| `right` | `25` | `45` |" in text

@@ -287,3 +287,43 @@ with open("results/metrics.json", "wb") as file:
     assert "is larger than 4 MiB" in reason and "file of its own" in reason
     (fetched,) = desk.results("wide", run_id).glob("**/metrics.json")
     assert fetched.stat().st_size > 200_000_000
+
+
+def test_each_run_named_is_fetched_once_and_an_error_stops_none(new_desk: MakeDesk) -> None:
+    jobs = {"train": TRAIN, "weak": {**TRAIN, "config": {"right": 30}}}
+    desk = new_desk(jobs)
+    good, weak = desk.submit("train"), desk.submit("weak")
+    for run in (good, weak):
+        desk.orch("wait", run, code=None)
+    done = desk.orch("fetch-results", "nope", weak, good, "train", "also-nope", code=3)
+    assert done.stdout.count("accuracy    90.0 %") == 1
+    assert done.stdout.count(f"run         {weak}") == 1
+    assert done.stderr.count("fetched and verified") == 2
+    assert "'nope'" in done.stderr and "'also-nope'" in done.stderr
+    assert [desk.show(run)["fetched"] for run in (good, weak)] == ["complete", "complete"]
+    listed = desk.orch("fetch-results", "nope", good, "--json", code=3).stdout
+    assert [run["run_id"] for run in json.loads(listed)] == [good]
+    assert desk.orch("fetch-results", "nope", "--json", code=3).stdout == ""
+    desk.orch("fetch-results", good, weak, code=7)
+
+
+def test_a_run_that_left_no_file_has_a_folder_with_its_journal(new_desk: MakeDesk) -> None:
+    desk = new_desk({"fail": "exit 3"})
+    run_id = desk.submit("fail")
+    desk.orch("wait", run_id, code=1)
+    assert "0 files (0 B) fetched and verified" in desk.orch("fetch-results", run_id).stderr
+    folder = desk.results("fail", run_id)
+    assert [each.name for each in folder.iterdir()] == [".orch-fetched.jsonl"]
+    assert (folder.parent / "latest").resolve() == folder
+    assert "0 unproven, 0 differs" in desk.orch("ledger", "verify").stdout
+    desk.orch("fetch-results", run_id)
+
+
+def test_a_folder_called_latest_is_left_alone_in_so_many_words(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait", run_id)
+    latest = desk.results("train", "latest")
+    latest.mkdir(parents=True)
+    said = desk.orch("fetch-results", run_id).stderr
+    assert f"{latest} is no link" in said
+    assert not latest.is_symlink()

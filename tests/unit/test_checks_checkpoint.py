@@ -26,7 +26,7 @@ def test_a_checkpoint_that_fits_is_told_with_its_share() -> None:
     assert (finding.severity, finding.refuses) == (Severity.INFO, False)
     assert finding.message == (
         "100.0 % of the model's parameters would load from m.ckpt (3 of 3 tensors); "
-        "1 tensors of the file have no place"
+        "1 tensor of the file has no place"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.checks import history
+from orchestrator.confighash import config_hash
 from orchestrator.domain import Outcome, Run, RunState, Severity, Verdict
 
 
@@ -20,12 +21,13 @@ def run(number: int, **given: Any) -> Run:
         "created_at": f"2026-11-23T09:00:{number:02d}Z",
         **given,
     }
-    return Run(run_id=f"run-{number}", job="j", project="/p", config={}, host="nigel", **values)
+    values.setdefault("project", "/p")
+    return Run(run_id=f"run-{number}", job="j", config={}, host="nigel", **values)
 
 
 def test_the_incident_would_have_been_told() -> None:
     earlier = run(1, outcome=Outcome.DEGENERATE, accuracy=0.578)
-    findings = history.check("c1:a", [earlier, run(2, config_hash="c1:b")])
+    findings = history.check("c1:a", [earlier, run(2, config_hash="c1:b")], "/p")
     assert [f.message for f in findings] == [
         "this exact config already ran: run-1, 57.8 %, degenerate"
     ]
@@ -51,18 +53,32 @@ def test_the_incident_would_have_been_told() -> None:
     ],
 )
 def test_each_end_has_its_weight(given: dict[str, Any], severity: Severity, told: str) -> None:
-    (finding,) = history.check("c1:a", [run(1, **given)])
+    (finding,) = history.check("c1:a", [run(1, **given)], "/p")
     assert finding.severity is severity
     assert told in finding.message
 
 
 def test_latest_come_first_and_the_rest_are_counted() -> None:
     runs = [run(n) for n in range(9)] + [run(0, outcome=Outcome.DEGENERATE)]
-    findings = history.check("c1:a", runs)
+    findings = history.check("c1:a", runs, "/p")
     assert [f.message.split()[5] for f in findings[:5]] == [f"run-{n}," for n in (8, 7, 6, 5, 4)]
     assert findings[5].message == "and 5 earlier runs of this config"
     assert findings[5].severity is Severity.WARNING
-    assert history.check("c1:none", runs) == []
+    assert history.check("c1:none", runs, "/p") == []
+
+
+def test_a_run_of_another_project_counts_with_its_name_unless_the_config_is_empty() -> None:
+    (finding,) = history.check("c1:a", [run(1, project="/other")], "/p")
+    assert finding.message == "this exact config already ran: run-1, ok (in /other)"
+    empty = config_hash({})
+    runs = [run(1, project="/other", config_hash=empty), run(2, config_hash=empty)]
+    (finding,) = history.check(empty, runs, "/p")
+    assert finding.message == "this exact config already ran: run-2, ok"
+
+
+def test_one_run_beyond_those_shown_is_one_run() -> None:
+    findings = history.check("c1:a", [run(n) for n in range(6)], "/p")
+    assert findings[-1].message == "and 1 earlier run of this config"
 
 
 def test_the_difference_from_the_best_run_is_told_key_by_key() -> None:
@@ -72,7 +88,7 @@ def test_the_difference_from_the_best_run_is_told_key_by_key() -> None:
     (finding,) = history.against_best(ours, best, volatile=["training.seed"])
     assert finding.message == (
         "differs from the best run only in training.steps (10 -> 20), ema (0.9 -> not there), "
-        "new (not there -> True): run-1, 94.5 %, ok"
+        "new (not there -> true): run-1, 94.5 %, ok"
     )
     assert not finding.refuses
     assert history.against_best(theirs, best) == []

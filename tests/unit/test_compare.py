@@ -71,7 +71,7 @@ def test_a_diff_is_made_of_small_text_and_else_says_why_not() -> None:
     assert diff_of("b") == (("@@ -1,2 +1,2 @@", " one", "-two", "+2"), None)
     assert diff_of("c") == (None, "not text")
     assert diff_of("d") == (None, "its content could not be had")
-    assert diff_of("b", 1000) == (None, "larger than 100 bytes")
+    assert diff_of("b", 1000) == (None, "larger than 100 B")
 
 
 def test_a_difference_of_accuracies_has_newcombes_interval() -> None:

@@ -50,6 +50,49 @@ def test_the_incident_is_degenerate_with_its_numbers() -> None:
     assert result.confusion_matrix == ((578, 0), (422, 0))
 
 
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"accuracy": 0.578, "majority": 0.578, "n": 1000},
+         "57.8 % is what always answering the majority class gives; p = 0.51"),
+        ({"accuracy": 0.578, "majority_accuracy": 0.578, "n": 1000}, "p = 0.51"),
+        ({"accuracy": 0.59, "majority": 0.578, "n": 1000},
+         "59.0 % is no better than the 57.8 % of always answering the majority class; p = 0.23"),
+        ({"accuracy": 0.578, "majority": 0.578}, "gives; `n` is not told"),
+        ({"accuracy": 0.5, "majority": 0.578}, "no better than the 57.8 %"),
+        ({"accuracy": 1.0, "majority": 1.0, "n": 50}, "nothing can be told apart"),
+    ],
+)  # fmt: skip
+def test_a_majority_told_without_a_matrix_is_held_against_the_accuracy(
+    metrics: dict[str, Any], told: str
+) -> None:
+    for expect in (Expect({"accuracy": Bound(min=0.1)}), Expect()):
+        result = judged(metrics, expect)
+        assert result.outcome is Outcome.DEGENERATE
+        assert told in result.reasons[0]
+    assert judged(metrics, Expect(predictions="any")).outcome is Outcome.UNVERIFIED
+    uncounted = judged(metrics, Expect(), succeeded=False)
+    assert uncounted.outcome is Outcome.UNVERIFIED
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"accuracy": 0.65, "majority": 0.578, "n": 1000},
+        {"accuracy": 0.58, "majority": 0.578},
+        {"accuracy": 0.5, "majority": "negative", "n": 100},
+        {"accuracy": 0.5, "majority": 57.8, "n": 100},
+        {"accuracy": 0.5, "majority": True},
+        {"majority": 0.5, "n": 100},
+        {**GOOD, "majority": 0.95},  # the matrix says what the share is
+    ],
+)
+def test_a_majority_that_the_accuracy_beats_or_that_is_none_changes_nothing(
+    metrics: dict[str, Any],
+) -> None:
+    assert judged(metrics, Expect()).outcome is Outcome.UNVERIFIED
+
+
 def test_good_result_is_ok_and_whole() -> None:
     result = judged(GOOD)
     assert result == Judged(
@@ -96,8 +139,8 @@ BIG = "9" * 5000
         (0.9, "not an object"),
         (b"null", "not an object"),
         ({"accuracy": "0.9"}, "accuracy is '0.9', which is not a number"),
-        ({"accuracy": True}, "accuracy is True, which is not a number"),
-        ({"accuracy": None}, "not a number"),
+        ({"accuracy": True}, "accuracy is true, which is not a number"),
+        ({"accuracy": None}, "accuracy is null, which is not a number"),
         ({"accuracy": [0.9]}, "not a number"),
         ({"accuracy": 97}, "accuracy is 97, outside [0, 1]; if it is a percentage, write 0.97"),
         ({"accuracy": -1}, "accuracy is -1, outside [0, 1]"),
@@ -105,17 +148,17 @@ BIG = "9" * 5000
         ({**GOOD, "accuracy": 0.95}, "accuracy is 0.95, confusion_matrix gives 0.9 (90 of 100)"),
         ({**GOOD, "n": 99}, "n is 99, confusion_matrix counts 100 examples"),
         ({**GOOD, "n": 0}, "n is 0"),
-        ({**GOOD, "n": True}, "n is True"),
+        ({**GOOD, "n": True}, "n is true"),
         ({**GOOD, "n": 100.0}, "n is 100.0"),
-        ({**GOOD, "labels": ["a"]}, "labels has 1 names, confusion_matrix has 2 classes"),
+        ({**GOOD, "labels": ["a"]}, "labels has 1 name, confusion_matrix has 2 classes"),
         ({**GOOD, "labels": ["a", "a"]}, "names a class twice"),
         ({**GOOD, "labels": "ab"}, "not a list of names"),
         ({**GOOD, "labels": ["a", None]}, "not a list of names"),
-        ({**GOOD, "confusion_matrix": [[1, 2], [3]]}, "row 1 has 1 columns"),
+        ({**GOOD, "confusion_matrix": [[1, 2], [3]]}, "row 1 has 1 column"),
         ({**GOOD, "confusion_matrix": [[1, 2, 3], [4, 5, 6]]}, "not square"),
         ({**GOOD, "confusion_matrix": [[45, -5], [5, 45]]}, "row 0 holds -5"),
         ({**GOOD, "confusion_matrix": [[45.0, 5], [5, 45]]}, "row 0 holds 45.0"),
-        ({**GOOD, "confusion_matrix": [[45, True], [5, 45]]}, "row 0 holds True"),
+        ({**GOOD, "confusion_matrix": [[45, True], [5, 45]]}, "row 0 holds true"),
         ({**GOOD, "confusion_matrix": [[0, 0], [0, 0]]}, "counts no example"),
         ({**GOOD, "confusion_matrix": [[100]]}, "two classes or more"),
         ({**GOOD, "confusion_matrix": []}, "two classes or more"),

@@ -430,4 +430,4 @@ def test_a_quick_transfer_says_nothing_and_a_long_one_how_far_it_is() -> None:
         assert told.getvalue() == ""
         ticks.now += 10.0
         transfer.update(20_000_000, 40_000_000)
-    assert told.getvalue() == "sync 20.0 of 40.0 MB, 50 %, 10 s left\n"
+    assert told.getvalue() == "sync 20.0 MB of 40.0 MB, 50 %, 10 s left\n"

@@ -18,7 +18,13 @@ def runs() -> list[Run]:
     return [
         a_run(an_id(4), state=RunState.RUNNING, created_at="2026-11-24T11:00:00.000000Z"),
         a_run(an_id(3), **done, accuracy=0.7, tags={"k": "v", "e": ""}, host="box"),
-        a_run(an_id(2), state=RunState.FINISHED, verdict=Verdict.FAILED, metrics={"loss": 2.0}),
+        a_run(
+            an_id(2),
+            state=RunState.FINISHED,
+            verdict=Verdict.FAILED,
+            metrics={"loss": 2.0},
+            tags={"c": "a,b"},
+        ),
         a_run(an_id(1), **done, accuracy=0.9, tags={"k": "w"}, note="x" * 200),
     ]
 
@@ -40,6 +46,11 @@ def test_each_filter_narrows_and_words_of_one_are_alternatives() -> None:
     assert found(tags=["k"]) == [3, 1]
     assert found(tags=["k=v"]) == [3]
     assert found(tags=["e="]) == [3]
+    assert found(tags=["k=v,k=w"]) == found(tags=["k=v", "k=w"]) == [3, 1]
+    assert found(tags=["e,absent"]) == [3]
+    assert found(tags=["c=a,b"]) == [2]
+    assert found(jobs=["train"]) == [4, 3, 2, 1]
+    assert found(jobs=["other,absent"]) == found(jobs=["other", "absent"]) == []
     assert found(since="2h") == [4]
     assert found(since="2026-11-23") == [4, 3, 2, 1]
     assert found(where="accuracy > 0.8", hosts=["box"]) == []
@@ -61,6 +72,35 @@ def test_a_word_that_can_match_nothing_is_refused(asked: dict[str, object]) -> N
     with pytest.raises(UsageError) as refused:
         found(**asked)
     assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("outcome == ok", "in quotes: 'ok'"),
+        ("state == running", "in quotes: 'running'"),
+        ("host == box", "in quotes: 'box'"),
+        ("acuracy > 0.8", "did you mean `accuracy`?"),
+        ("accuracy > 0.5 and los > 1", "did you mean `loss`?"),
+        ("ema > 1", "did you mean `config.training.ema`?"),
+        ("bogus > 1", "no run has `bogus`"),
+    ],
+)
+def test_a_bare_name_that_no_run_has_is_refused_with_what_was_meant(where: str, told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        found(where=where)
+    assert told in refused.value.message
+
+
+def test_a_metric_of_some_runs_is_missing_in_the_others() -> None:
+    assert found(where="loss > 1") == [2]
+    assert found(where="loss == null") == [4, 3, 1]
+    assert found(where="outcome == loss") == []
+    assert found(where="outcome == null") == [4, 2]
+
+
+def test_without_runs_no_name_is_unknown() -> None:
+    assert selection(NOW, where="bogus > 1").apply([]) == []
 
 
 def test_moments_are_spans_dates_and_times() -> None:

@@ -55,6 +55,8 @@ def test_what_holds_matches(text: str) -> None:
         "exit_code < 5",  # null is no number
         "config.absent.key > 0",
         "config.absent.key < 0",
+        "verdict == unheard_of",  # both are missing
+        "config.absent.key == outcome",
         "accuracy > 'text'",
         "unheard_of == 1",
         "1 / (accuracy - accuracy) > 0",

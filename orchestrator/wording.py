@@ -1,0 +1,26 @@
+"""Counts, sizes and values as sentences have them. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 run`, `2 runs`; `plural` where an s is not enough."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def size(count: int) -> str:
+    """`0 B`, `999 B`, `1.2 kB`, `3.4 MB`, `5.6 GB`: 1000-based, with one digit."""
+    if count < 1000:
+        return f"{count} B"
+    for power, unit in ((1, "kB"), (2, "MB")):
+        if count < 999_950 * 1000 ** (power - 1):  # what rounds to 1000.0 is the next unit's 1.0
+            return f"{count / 1000**power:.1f} {unit}"
+    return f"{count / 1e9:.1f} GB"
+
+
+def value(of: Any) -> str:
+    """As JSON has it (`null`, `true`, `{"a": 1}`), a text in single quotes; printable ASCII."""
+    return ascii(of) if isinstance(of, str) else json.dumps(of, default=str)

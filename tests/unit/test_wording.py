@@ -1,0 +1,34 @@
+"""Counts, sizes and values as sentences have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator import wording
+
+
+def test_one_is_singular_and_every_other_number_plural() -> None:
+    assert [wording.counted(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+    assert wording.counted(1, "finding refuses", "findings refuse") == "1 finding refuses"
+    assert wording.counted(3, "finding refuses", "findings refuse") == "3 findings refuse"
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (49_999, "50.0 kB"), (999_949, "999.9 kB"),
+     (999_950, "1.0 MB"), (40_000_000, "40.0 MB"),
+     (999_950_000, "1.0 GB"), (5 * 10**12, "5000.0 GB")],
+)  # fmt: skip
+def test_a_size_has_the_unit_that_shows_it(count: int, told: str) -> None:
+    assert wording.size(count) == told
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(None, "null"), (True, "true"), ({"a": [None, 1]}, '{"a": [null, 1]}'), (1e-4, "0.0001"),
+     ("text", "'text'"), ("größe", "'gr\\xf6\\xdfe'"), (["ö"], '["\\u00f6"]')],
+)  # fmt: skip
+def test_a_value_is_shown_as_json_has_it(value: Any, told: str) -> None:
+    assert wording.value(value) == told
