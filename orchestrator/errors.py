@@ -33,6 +33,8 @@ is a value, never an exception.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class OrchError(Exception):
     """Says what was tried and what is true now; `hint` says what to do next."""
@@ -174,3 +176,9 @@ class LedgerError(OrchError):
 
 class Interrupted(OrchError):
     exit_code = 130
+
+
+def shared_code(errors: Iterable[OrchError]) -> int:
+    """The exit code of a command that met all of these: theirs if it is one, else 6."""
+    codes = {error.exit_code for error in errors}
+    return codes.pop() if len(codes) == 1 else TransportError.exit_code

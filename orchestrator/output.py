@@ -152,7 +152,7 @@ def accounts_document(accounts: Sequence[HostAccount]) -> list[dict[str, Any]]:
         {
             "host": account.host,
             "reached": account.error is None,
-            "error": account.error,
+            "error": account.error.message if account.error else None,
             "runs": [
                 {"before": state_document(before), **runjson.to_json(after)}
                 for before, after in account.settled

@@ -42,7 +42,7 @@ def check(
     spec = load_job(project, job, profile=profile, overrides=overrides)
     with ctx.ledger(readonly=True) as ledger:
         found = preflight(ctx, spec, ledger)
-    on = ctx.host(host) if host is not None else None
+    on = ctx.named_host(host) if host is not None else None
     found = found.more(survey.checkpoint_findings(ctx, spec, on))
     return found.more(survey.host_findings(ctx, spec, on)) if on is not None else found
 

@@ -64,6 +64,14 @@ class Context:
 
         return resolve_host(name, load_project(self.project_or_none(), self.env), self.env)
 
+    def named_host(self, name: str) -> Host:
+        """`host`, of a name that somebody just gave: NotFound when nobody has ever heard of it."""
+        from orchestrator.transport.connect import check_name
+
+        host = self.host(name)
+        check_name(host, self.env)
+        return host
+
     def host_of(self, run: Run) -> Host:
         """The host a run is on, by what its project says of it today."""
         from orchestrator.projectfile import load_project, resolve_host

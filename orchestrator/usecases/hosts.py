@@ -79,6 +79,7 @@ def doctor(ctx: Context, name: str | None) -> tuple[Host, list[Check]]:
     """What would bite later, found now. A host that cannot be reached is one failed check."""
     host = ctx.host(name)
     try:
+        check_name(host, ctx.env)
         with ctx.connect(host) as agent:
             facts = agent.call("doctor", {}, deadline=90.0)
     except OrchError as exc:

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator import names
 from orchestrator.background import Background
 from orchestrator.domain import Host, Run, RunState, Verdict
-from orchestrator.errors import OrchError
+from orchestrator.errors import NotFound, OrchError
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import run_statuses, words
@@ -39,7 +39,7 @@ class HostAccount:
     """What came of one host. `error`: why it could not be asked; nothing changed then."""
 
     host: str
-    error: str | None = None
+    error: OrchError | None = None
     settled: list[tuple[Run, Run]] = field(default_factory=list)  # (as it was, as it is)
     foreign: list[Foreign] = field(default_factory=list)
     taken: list[Run] = field(default_factory=list)  # foreign until now, in the ledger from now on
@@ -69,7 +69,7 @@ def reconcile(
     """
     accounts: list[HostAccount] = []
 
-    def silent(name: str, why: str) -> None:
+    def silent(name: str, why: OrchError) -> None:
         accounts.append(HostAccount(name, why))
 
     chosen = list(runs) if runs is not None else ledger.runs(open_only=True)
@@ -78,7 +78,10 @@ def reconcile(
     groups = by_host(ctx, chosen, silent)
     for name in dict.fromkeys(hosts):
         if not any(known.name == name for known in groups):
-            groups[ctx.host(name)] = []
+            try:
+                groups[ctx.named_host(name)] = []
+            except NotFound as exc:
+                silent(name, exc)
     whole = runs is None
     asked = [
         (place, group, Background(_asking(ctx, ledger, place, group, whole)))
@@ -90,7 +93,7 @@ def reconcile(
         try:
             found = answer.result()
         except OrchError as exc:
-            account.error = exc.message
+            account.error = exc
             continue
         account.settled = _settled(ctx, ledger, group, found)
         if take:
