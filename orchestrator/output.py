@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import render, runjson, runtext, sanitize
+from orchestrator import outlet, render, runjson, runtext, sanitize
 from orchestrator.clock import age_words
 from orchestrator.domain import Event, Finding, Host, Run, RunState
 from orchestrator.progress import FollowProgress
@@ -304,8 +304,9 @@ class LogSink:
 
     def log(self, data: bytes) -> None:
         if self._raw:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            with outlet.to_stdout():
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
         else:
             self._text(self._sanitizer.feed(data))
 

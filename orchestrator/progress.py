@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
-from orchestrator import sanitize
+from orchestrator import outlet, sanitize
 from orchestrator.clock import span_words
 from orchestrator.tables import Style, clip
 
@@ -86,8 +86,9 @@ class FollowProgress:
 
     def _write(self, text: str) -> None:
         if text:
-            self._out.write(text)
-            self._out.flush()
+            with outlet.to_stdout():
+                self._out.write(text)
+                self._out.flush()
             self._at_line_start = text.endswith("\n")
 
     def _erase(self) -> None:

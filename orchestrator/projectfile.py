@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator import names, strictyaml, units
 from orchestrator.domain import Host
-from orchestrator.errors import OrchError, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.fields import Field
 
 PROJECT_FILE = "orch.yaml"
@@ -219,7 +219,7 @@ def init_project(dest: Path) -> list[str]:
                 continue
             raise UsageError(f"{target.parent} is in the way: it is not a folder") from None
         except OSError as error:
-            raise OrchError(
+            raise UsageError(
                 f"{target} could not be written: {error.strerror or error}",
                 hint="the files written before it are whole; run `orch init` again",
             ) from error

@@ -24,7 +24,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Every run as CSV or JSON, or into an MLflow store."""
-    from orchestrator import render
+    from orchestrator import outlet, render
     from orchestrator.usecases import export as usecase
 
     ctx = context()
@@ -37,7 +37,8 @@ def export(
         render.emit(text)
         return
     path = ctx.cwd / output
-    path.write_text(text, encoding="utf-8")
+    with outlet.to_file(path):
+        path.write_text(text, encoding="utf-8")
     ctx.say(f"wrote {path}")
 
 

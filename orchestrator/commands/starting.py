@@ -115,7 +115,7 @@ def _submit(
     recorded: list[Run] = []
     try:
         run, agent = submit(ctx, plan, request, recorded.append)
-        render.emit(run.run_id + "\n")
+        _print_id(run)
         ctx.say(output.started_line(run))
         if not follow:
             agent.close()
@@ -128,16 +128,31 @@ def _submit(
         follow_to_end(ctx, ledger, run, agent=agent)
 
 
+def _print_id(run: Run) -> None:
+    """The id is all that a script learns of a run: when it cannot be told, the run goes on."""
+    from orchestrator import render
+    from orchestrator.errors import StdoutLost
+
+    try:
+        render.emit(run.run_id + "\n")
+    except (StdoutLost, BrokenPipeError) as exc:
+        why = exc.message if isinstance(exc, StdoutLost) else "stdout is closed"
+        raise StdoutLost(
+            f"{why}; {run.run_id} was started on {run.host} and goes on",
+            hint=f"`orch tail {run.run_id}` follows it, `orch cancel {run.run_id}` ends it",
+        ) from None
+
+
 @fail_softly
 def resume(run: RunNeeded, follow: Follow = False) -> None:
     """Go on with a run that ended badly, from its checkpoint. Its next attempt."""
-    from orchestrator import output, render
+    from orchestrator import output
     from orchestrator.usecases.resume import resume as run_resume
 
     ctx = context()
     with ctx.ledger() as ledger:
         known, agent = run_resume(ctx, ledger, ctx.run(ledger, run))
-        render.emit(known.run_id + "\n")
+        _print_id(known)
         ctx.say(output.started_line(known))
         if not follow:
             agent.close()

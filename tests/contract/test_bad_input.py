@@ -143,7 +143,7 @@ COMMANDS: Mapping[str, tuple[list[str], int, list[str]]] = {
     "unknown run": (["tail", "20260101-000000-000zzzzz"], 3, ["20260101-000000-000zzzzz"]),
     "fetch unknown": (["fetch-results", "nope"], 3, ["nope"]),
     "bad format": (["ledger", "export", "--format", "xml"], 2, ["xml"]),
-    "export to no folder": (["ledger", "export", "-o", "no/such/x.csv"], 1, ["no/such/x.csv"]),
+    "export to no folder": (["ledger", "export", "-o", "no/such/x.csv"], 2, ["no/such/x.csv"]),
     "trust local": (["host", "trust", "local"], 2, ["local"]),
     "unknown host": (["submit", "good", "--host", "no-such-host-x"], 3, ["no-such-host-x"]),
     "trust nobody": (["host", "trust", "no-such-host-x"], 3, ["no-such-host-x"]),
@@ -235,7 +235,7 @@ def test_a_project_that_may_not_be_written_still_runs_and_says_where_fetch_stops
         assert str(desk.project) in done.stderr
         assert desk.show(run_id)["fetched"] == "none"
         assert desk.show(run_id)["accuracy"] == 0.9
-        init = desk.orch("init", "new", code=1)
+        init = desk.orch("init", "new", code=2)
         assert "new" in init.stderr
     finally:
         subprocess.run(["umount", desk.project], check=True)

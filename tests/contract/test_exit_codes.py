@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import Desk, assert_clear
+from tests.helpers.cli import orch_argv, orch_env
 from tests.helpers.sshd import PrivateSshd
 
 NOBODY = "no-such-host-x"
@@ -50,3 +52,80 @@ def test_a_misspelt_key_of_the_project_is_a_mistake_and_no_silent_host(new_desk:
     file.write_text(file.read_text() + "defualt_host: box\n")
     done = desk.orch("reconcile", code=2)
     assert_clear(done, "defualt_host", "orch.yaml")
+
+
+# --- what is in the way on this machine -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (["report", "-o", "no/such/x.html"], "no/such/x.html"),
+        (["report", "-o", "notes.md"], "notes.md"),
+        (["report", "-o", "jobs/x.html/y.md"], "jobs/x.html"),
+        (["ledger", "export", "-o", "no/such/x"], "no/such/x"),
+        (["ledger", "export", "-o", "jobs"], "jobs"),
+        (["init", "/proc/x"], "/proc/x"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_file_that_cannot_be_written_is_a_mistaken_command(
+    command: list[str], word: str, desk: Desk
+) -> None:
+    desk.orch("submit", "train", "-f")
+    (desk.project / "notes.md").write_text("precious")
+    assert_clear(desk.orch(*command, code=2), word)
+    assert (desk.project / "notes.md").read_text() == "precious"
+
+
+def test_a_folder_that_is_gone_is_left_first(desk: Desk) -> None:
+    argv = ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *orch_argv(["ls"])]
+    (desk.project / "gone").mkdir()
+    done = subprocess.run(
+        argv, cwd=desk.project / "gone", env=orch_env(desk.home), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert_clear(done, "does not exist any more")
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "file in it"])
+def test_what_is_in_the_way_of_results_is_named(kind: str, desk: Desk) -> None:
+    desk.orch("submit", "train", "-f")
+    results = desk.project / "results"
+    way = results / "train" if kind == "file in it" else results
+    if kind == "dangling link":
+        way.symlink_to("nowhere")
+    else:
+        way.parent.mkdir(exist_ok=True)
+        way.write_text("precious")
+    assert_clear(desk.orch("fetch-results", code=10), str(way), "in the way")
+
+
+def shell(desk: Desk, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What `orch WORDS` did, whose call is "$@" in this command of bash."""
+    argv = ["bash", "-c", f"set -o pipefail; {command}", "bash", *orch_argv(words)]
+    return subprocess.run(
+        argv, cwd=desk.project, env=orch_env(desk.home), capture_output=True, text=True, timeout=60
+    )
+
+
+def test_stdout_that_is_full_is_said_and_never_called_a_bad_end(desk: Desk) -> None:
+    desk.orch("submit", "train", "-f")
+    for words in (["ls"], ["tail"], ["tail", "--raw"], ["show", "--json"]):
+        done = shell(desk, '"$@" > /dev/full', *words)
+        assert done.returncode == 141, done.stderr
+        assert_clear(done, "stdout could not be written", "No space left")
+    for command in ('"$@" > /dev/full', '"$@" | true'):
+        assert shell(desk, command, "--help").returncode in (0, 141)
+
+
+@pytest.mark.parametrize("command", ['"$@" > /dev/full', '"$@" | true'])
+def test_a_submit_whose_id_nobody_could_read_says_that_it_was_started(
+    command: str, new_desk: MakeDesk
+) -> None:
+    desk = new_desk({"long": "sleep 600"})
+    done = shell(desk, command, "submit", "long")
+    ((run_id, state, _),) = desk.rows()
+    assert done.returncode == 141, done.stderr
+    assert_clear(done, "stdout", f"{run_id} was started", f"orch tail {run_id}")
+    assert state in ("queued", "running")
