@@ -296,22 +296,19 @@ class LogSink:
 
     def __init__(self, raw: bool) -> None:
         self._raw = raw
-        self._progress: FollowProgress | None = None
-        self._sanitizer = sanitize.LogSanitizer()
-
-    def open(self) -> None:
         self._progress = FollowProgress(sys.stdout, sys.stderr, STDERR, time.monotonic)
+        self._sanitizer = sanitize.LogSanitizer()
 
     def log(self, data: bytes) -> None:
         if self._raw:
             with outlet.to_stdout():
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
+            self._progress.at_line_start = data.endswith(b"\n")
         else:
             self._text(self._sanitizer.feed(data))
 
     def _text(self, text: str) -> None:
-        assert self._progress is not None
         self._progress.log(text)
 
     def marker(self, text: str) -> None:
@@ -330,19 +327,23 @@ class LogSink:
             value = record.get(name)
             if _is_number(value):
                 phase += f" {name} {value:.4g}"
-        assert self._progress is not None
         self._progress.update(fraction, phase.strip(), eta if _is_number(eta) else None)
 
     def notice(self, text: str) -> None:
-        if self._progress is not None:
-            self._progress.interrupt()
+        self.below()
         render.say(f"orch: {text}")
 
-    def close(self) -> None:
+    def below(self) -> None:
+        """What is said next begins a line of its own; also when the sink is closed."""
+        self._progress.interrupt()
+
+    def __enter__(self) -> LogSink:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
         if not self._raw:
             self._text(self._sanitizer.finish())
-        if self._progress is not None:
-            self._progress.close()
+        self._progress.close()
 
 
 @contextmanager
@@ -359,16 +360,6 @@ def fetch_progress() -> Iterator[Callable[[Report], None]]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-
-
-@contextmanager
-def log_sink(raw: bool) -> Iterator[LogSink]:
-    sink = LogSink(raw)
-    sink.open()
-    try:
-        yield sink
-    finally:
-        sink.close()
 
 
 def detached_line(run: Run) -> str:

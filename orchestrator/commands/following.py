@@ -32,15 +32,18 @@ def follow_to_end(
     from orchestrator.usecases.follow import Cursor, follow
     from orchestrator.usecases.settle import exit_code_of
 
+    sink = output.LogSink(raw)
     try:
-        with output.log_sink(raw) as sink:
+        with sink:
             known = follow(
                 ctx, ledger, run, sink, cursor=Cursor(lines=lines), live=live, agent=agent
             )
     except KeyboardInterrupt:
+        sink.below()
         ctx.say(output.detached_line(run))
         raise typer.Exit(INTERRUPTED) from None
     if live and not known.state.is_open:
+        sink.below()
         tell.of_end(ctx, ledger, known)
         ctx.say(output.ended_line(known))
         raise typer.Exit(exit_code_of(known))
@@ -128,18 +131,14 @@ def wait(
 @fail_softly
 def attach(run: RunArg = None) -> None:
     """Enter a run's tmux or screen session. Leaving it does not end the run."""
-    import os
+    import sys
 
-    from orchestrator.errors import OrchError
-    from orchestrator.usecases.attach import view
+    from orchestrator.usecases.attach import enter, view
 
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
         chosen = ctx.run(ledger, run)
-    found = view(ctx, chosen)
+    found = view(ctx, chosen, terminal=sys.stdin.isatty() and sys.stdout.isatty())
     if found.notice:
         ctx.say(found.notice)
-    try:
-        os.execvp(found.argv[0], list(found.argv))
-    except OSError as exc:
-        raise OrchError(f"{found.argv[0]}: {exc.strerror}", hint="`orch tail` shows it") from None
+    raise typer.Exit(enter(found, chosen))

@@ -1,0 +1,81 @@
+"""What follows say at their end, and to whom: the verdict, the hints, the run that is meant."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.domain import Run, Session
+from orchestrator.usecases import attach
+from orchestrator.usecases.context import Context
+from tests.contract import liar
+from tests.contract.conftest import MakeDesk, box
+from tests.contract.desk import Desk, assert_clear
+from tests.helpers.cli import orch_argv, orch_env
+from tests.helpers.sshd import PrivateSshd
+
+
+def merged(desk: Desk, *words: str) -> str:
+    """All that `orch WORDS` wrote, on one stream as on a terminal."""
+    done = subprocess.run(
+        orch_argv(words), cwd=desk.project, env=orch_env(desk.home), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.parametrize("raw", [[], ["--raw"]], ids=["safe", "raw"])
+def test_the_verdict_begins_a_line_and_the_log_gets_no_byte_for_it(
+    raw: list[str], new_desk: MakeDesk
+) -> None:
+    desk = new_desk({"open": "printf 'no newline'"})
+    run_id = desk.submit("open")
+    desk.orch("wait")
+    assert f"no newline\n{run_id}: succeeded" in merged(desk, "tail", *raw)
+    done = desk.orch("tail", *raw)
+    assert (done.stdout, done.stderr[:1]) == ("no newline", run_id[:1])
+    assert merged(desk, "tail", "--no-follow", *raw) == "no newline"
+
+
+# --- attach ---------------------------------------------------------------------------------------
+
+
+def test_attach_without_a_terminal_says_so_and_asks_no_host(new_desk: MakeDesk) -> None:
+    desk = new_desk({"long": "sleep 600"})
+    run_id = desk.submit("long")
+    assert_clear(desk.orch("attach", code=2), "no terminal", f"orch tail {run_id}")
+
+
+@pytest.mark.parametrize(("kind", "word"), [("plain", "had no session"), ("tmux", "lost")])
+def test_a_session_that_is_opened_for_the_first_time_was_not_lost(
+    kind: str, word: str, ctx: Context, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = {"ok": True, "phase": "running", "view": {"rebuilt": True}, "argv": ["tmux", "a"]}
+    liar.lie(monkeypatch, liar.end(reply))
+    shown = attach.view(ctx, replace(run, session=Session(kind, "orch-x")))
+    assert word in (shown.notice or "")
+
+
+@pytest.mark.ssh
+def test_what_ssh_says_of_itself_is_no_end_of_a_run(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    desk = new_desk({"short": "echo visible"}, host=box(sshd))
+    (desk.home / ".ssh").mkdir()
+    config = desk.home / ".ssh" / "config"
+    shutil.copy(sshd.client_config, config)
+    desk.orch("submit", "short", "-f")
+    assert desk.orch("attach").stdout == "visible\n"
+    client = tmp_path / "bin" / "ssh"
+    client.parent.mkdir()
+    client.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 255\n')
+    client.chmod(0o755)
+    done = desk.orch("attach", code=6, PATH=f"{client.parent}:{os.environ['PATH']}")
+    assert_clear(done, "ssh", "orch doctor box")
+    words = done.stdout.split()
+    assert words[:3] == ["-T", "-F", str(config)]
