@@ -366,4 +366,5 @@ def detached_line(run: Run) -> str:
     """`run` as it was known when following began."""
     if not run.state.is_open:
         return f"interrupted; the run had ended. `orch tail {run.run_id}` shows its log again"
-    return f"detached; the run goes on. `orch tail {run.run_id}` comes back, `orch cancel` ends it"
+    comes, ends = f"orch tail {run.run_id}", f"orch cancel {run.run_id}"
+    return f"detached; the run goes on. `{comes}` comes back, `{ends}` ends it"

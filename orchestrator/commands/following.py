@@ -68,7 +68,7 @@ def tail(
     ctx = context()
     with ctx.ledger_or_copy() as ledger:
         selectors: list[str | None] = list(runs) if runs else [None]
-        chosen = [ctx.run(ledger, each) for each in selectors]
+        chosen = [ctx.live_run(ledger, each) for each in selectors]
         chosen = list({run.run_id: run for run in chosen}.values())
         if len(chosen) == 1:
             follow_to_end(ctx, ledger, chosen[0], lines=lines, live=follow, raw=raw)
@@ -110,7 +110,7 @@ def wait(
     ctx = context()
     seconds = None if timeout is None else units.timeout(timeout)
     with ctx.ledger_or_copy() as ledger:
-        chosen = ctx.run(ledger, run)
+        chosen = ctx.live_run(ledger, run)
         try:
             ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)
         except NotFinished:
@@ -137,7 +137,7 @@ def attach(run: RunArg = None) -> None:
 
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
-        chosen = ctx.run(ledger, run)
+        chosen = ctx.live_run(ledger, run)
     found = view(ctx, chosen, terminal=sys.stdin.isatty() and sys.stdout.isatty())
     if found.notice:
         ctx.say(found.notice)

@@ -79,3 +79,24 @@ def test_what_ssh_says_of_itself_is_no_end_of_a_run(
     assert_clear(done, "ssh", "orch doctor box")
     words = done.stdout.split()
     assert words[:3] == ["-T", "-F", str(config)]
+
+
+# --- which run is meant ---------------------------------------------------------------------------
+
+
+def test_a_refused_submit_hides_no_run_that_goes_on(new_desk: MakeDesk) -> None:
+    desk = new_desk({"long": "sleep 600"})
+    run_id = desk.submit("long")
+    refused = desk.orch("submit", "long", "--unique", code=5)
+    assert f"orch show {run_id}" in refused.stderr
+    latest = desk.show("long")["run_id"]
+    assert latest != run_id
+    assert "fetch-results" not in desk.orch("show", "long").stdout
+    late = desk.orch("wait", "long", "--timeout", "1s", code=4)
+    assert_clear(late, f"{run_id} is meant", f"orch tail {run_id}")
+    for command in (["attach"], ["tail", "--no-follow"]):
+        assert f"{run_id} is meant" in desk.orch(*command, code=None).stderr
+    resumed = desk.orch("resume", run_id, code=5)
+    assert_clear(resumed, f"orch tail {run_id}", f"orch cancel {run_id}")
+    desk.orch("cancel", "long")
+    assert desk.show(run_id)["verdict"] == "cancelled"
