@@ -42,7 +42,7 @@ def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
 
 
 def open_instead(ledger: Reader, selector: str | None, project: str | None, run: Run) -> Run | None:
-    """The newest open run that is meant where `run`, found for no name or a job's, never started."""
+    """The newest open run, meant where `run`, found for no name or a job's, never started."""
     by_name = selector is None or selector == run.job
     if not by_name or run.verdict is not Verdict.NEVER_STARTED:
         return None

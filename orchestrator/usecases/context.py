@@ -103,7 +103,7 @@ class Context:
         return resolve(ledger, selector, str(project) if project else None)
 
     def live_run(self, ledger: Ledger, selector: str | None) -> Run:
-        """`run`, for what is done with a run that goes on: a refused submit hides none that does."""
+        """`run`, for what is done with one that goes on: a refused submit hides none that does."""
         run = self.run(ledger, selector)
         project = self.project_or_none()
         meant = open_instead(ledger, selector, str(project) if project else None, run)
