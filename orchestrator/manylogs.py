@@ -34,7 +34,7 @@ class ManyLogs:
         """What was held back is shown; then how the run ended, if it did."""
         self._show(run.run_id, self._logs[run.run_id].rest())
         if not run.state.is_open:
-            self.notice(output.ended_line(run))
+            render.say(output.ended_line(run))
 
     def notice(self, text: str) -> None:
         render.say(f"orch: {text}")

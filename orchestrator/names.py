@@ -68,7 +68,7 @@ def tag(text: str) -> tuple[str, str]:
     """`key=value` as a pair; the key is a name, the value one line of at most 256 characters."""
     key, found, value = text.partition("=")
     if not found:
-        raise UsageError(f"tag {_shown(text)} has no `=`; write --tag key=value")
+        raise UsageError(f"tag {_shown(text)} has no `=`; write key=value")
     _checked(key, "tag name", _LOWER + _UPPER + _DIGITS + "_", ".-", 64)
     for position, sign in enumerate(value, start=len(key) + 2):
         if not sign.isprintable():

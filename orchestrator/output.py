@@ -196,7 +196,7 @@ def plan_text(plan: Plan) -> str:
         f"code     {scan.count} files, {scan.size / 1e6:.1f} MB, {scan.tree}",
         *(f"left out {path} ({why})" for path, why in scan.skipped),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
-        *(f"command  {' '.join(stage.argv)}" for stage in plan.spec.stages),
+        *(f"command  {sanitize.folded(' '.join(stage.argv))}" for stage in plan.spec.stages),
         "nothing was sent, nothing was started",
     ]
     return "".join(sanitize.line(line) + "\n" for line in lines)

@@ -109,6 +109,11 @@ def resolve_host(name: str | None, config: ProjectConfig, env: Mapping[str, str]
     A name in neither file is taken for an alias in the user's ssh config. UsageError for a name
     that is not allowed.
     """
+    if name == "":
+        raise UsageError(
+            "the host's name is empty",
+            hint="leave --host out, or look at the variable it came from",
+        )
     chosen = name or env.get("ORCH_HOST") or config.default_host or LOCAL.name
     names.host_name(chosen)
     if chosen in config.hosts:

@@ -189,7 +189,9 @@ def jobs_table(jobs: Sequence[JobLine], now: datetime, style: Style = PLAIN) -> 
             outcome = f", {job.latest.outcome.value}" if job.latest.outcome else ""
             latest = Cell(f"{state_words(job.latest)}{outcome}, {when}", state_colours(job.latest))
             accuracy = percent(job.latest.accuracy)
-        about = Cell(job.description) if job.error is None else Cell(job.error, ("red",))
+        about = Cell(sanitize.folded(job.description))
+        if job.error is not None:
+            about = Cell(job.error, ("red",))
         rows.append([job.name, latest, accuracy, " ".join(job.profiles), about])
     return layout(columns, rows, style)
 

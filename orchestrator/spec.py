@@ -36,15 +36,30 @@ def job_names(project: Path) -> list[str]:
     if not folder.is_dir():
         return []
     found = (file.stem for file in folder.glob("*.yaml") if file.is_file())
-    return sorted(stem for stem in found if _is_job_name(stem))
+    return sorted(stem for stem in found if _no_name(stem) is None)
 
 
-def _is_job_name(text: str) -> bool:
+def no_jobs(project: Path) -> list[tuple[str, str]]:
+    """(file, why it is none) of what lies among the jobs and looks like one; not hidden files."""
+    folder = project / JOBS_DIR
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = []
+    for file in files:
+        if file.suffix.lower() not in (".yaml", ".yml") or file.name[0] == "." or file.is_dir():
+            continue
+        why = _no_name(file.stem) if file.suffix == ".yaml" else "a job's file ends in .yaml"
+        if why is not None:
+            found.append((f"{JOBS_DIR}/{file.name}", why))
+    return found
+
+
+def _no_name(text: str) -> str | None:
+    """Why no job can be called that."""
     try:
         names.job_name(text)
-    except UsageError:
-        return False
-    return True
+    except UsageError as error:
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return None
 
 
 def load_job(

@@ -37,7 +37,7 @@ def reconcile(
     ctx = context()
     with ctx.ledger() as ledger:
         chosen = [ctx.run(ledger, each) for each in runs] if runs else None
-        accounts = run_reconcile(ctx, ledger, chosen, [host] if host else [], take=take)
+        accounts = run_reconcile(ctx, ledger, chosen, [] if host is None else [host], take=take)
     _tell_accounts(ctx, accounts, json)
 
 

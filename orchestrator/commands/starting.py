@@ -121,7 +121,8 @@ def _submit(
     try:
         run, agent = submit(ctx, plan, request, recorded.append)
         _print_id(run)
-        ctx.say(output.started_line(run))
+        if run.state.is_open or not follow:  # how it ended is said where following ends
+            ctx.say(output.started_line(run))
         if not follow:
             agent.close()
             return
@@ -158,7 +159,8 @@ def resume(run: RunNeeded, follow: Follow = False) -> None:
     with ctx.ledger() as ledger:
         known, agent = run_resume(ctx, ledger, ctx.run(ledger, run))
         _print_id(known)
-        ctx.say(output.started_line(known))
+        if known.state.is_open or not follow:
+            ctx.say(output.started_line(known))
         if not follow:
             agent.close()
             return

@@ -83,7 +83,8 @@ def doctor(ctx: Context, name: str | None) -> tuple[Host, list[Check]]:
         with ctx.connect(host) as agent:
             facts = agent.call("doctor", {}, deadline=90.0)
     except OrchError as exc:
-        text = exc.message + (f"; {exc.hint}" if exc.hint else "")
+        hint = (exc.hint or "").replace(f"`orch doctor {host.name}`", "this command")
+        text = exc.message + (f"; {hint}" if hint else "")
         return host, [Check("fail", "connection", text, exc.exit_code)]
     return host, [Check("ok", "connection", _reached(host, facts)), *_judge(ctx, facts)]
 

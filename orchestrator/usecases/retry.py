@@ -1,4 +1,4 @@
-"""A new run of the job as it is today, with the old run's profile and overrides; it supersedes that."""
+"""A new run of the job as it is today, with the old one's profile and overrides; it supersedes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def request_for(
 
     return Request(
         job=run.job,
-        host=host or run.host,
+        host=run.host if host is None else host,
         profile=run.profile,
         overrides={key: json.dumps(value) for key, value in run.overrides.items()},
         tags={**run.tags, **tags},

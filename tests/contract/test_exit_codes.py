@@ -129,3 +129,16 @@ def test_a_submit_whose_id_nobody_could_read_says_that_it_was_started(
     assert done.returncode == 141, done.stderr
     assert_clear(done, "stdout", f"{run_id} was started", f"orch tail {run_id}")
     assert state in ("queued", "running")
+
+
+@pytest.mark.ssh
+def test_of_a_jump_host_that_does_not_resolve_the_name_is_told(
+    over: str, new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(sshd.host_block("inner") + f"    ProxyJump {NOBODY}\n")
+    desk = new_desk(host=box(sshd, ssh="inner"), ssh_config=config)
+    done = desk.orch("doctor", code=6)
+    told = f"the name {NOBODY} does not resolve" if over == "ssh" else f"its jump host {NOBODY}"
+    assert told in done.stdout
+    assert "orch doctor" not in done.stdout, "it advises itself"

@@ -100,3 +100,63 @@ def test_a_refused_submit_hides_no_run_that_goes_on(new_desk: MakeDesk) -> None:
     assert_clear(resumed, f"orch tail {run_id}", f"orch cancel {run_id}")
     desk.orch("cancel", "long")
     assert desk.show(run_id)["verdict"] == "cancelled"
+
+
+def test_a_run_that_fails_at_its_start_has_one_verdict(new_desk: MakeDesk) -> None:
+    desk = new_desk({"broken": {"command": ["/nonexistent/prog"]}})
+    done = desk.orch("submit", "broken", "-f", code=1)
+    assert done.stderr.count("failed") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["submit", "train"], ["check", "train"], ["reconcile"]], ids=lambda c: c[0]
+)
+def test_an_empty_host_is_no_default(command: list[str], desk: Desk) -> None:
+    assert_clear(desk.orch(*command, "--host", "", code=2), "empty", "--host")
+    assert desk.rows() == []
+
+
+def test_texts_of_several_lines_are_one_line_in_a_list(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    desk.spec("two", "description: |\n  two\n  lines\ncommand: |\n  echo a\n  echo b\n")
+    (desk.project / "jobs" / "q.yml").write_text("command: x")
+    listed = desk.orch("jobs")
+    assert "two lines" in listed.stdout
+    assert "jobs/q.yml is no job" in listed.stderr
+    assert "q.yml is no job" in desk.orch("jobs", "--json").stderr
+    assert "echo a echo b\n" in desk.orch("submit", "two", "--dry-run").stdout
+
+
+# --- where to go next -----------------------------------------------------------------------------
+
+
+def test_verdicts_of_several_runs_are_no_errors(new_desk: MakeDesk) -> None:
+    desk = new_desk({"one": "echo 1", "two": "echo 2"})
+    ids = [desk.submit("one"), desk.submit("two")]
+    said = desk.orch("tail", *ids).stderr
+    for run_id in ids:
+        assert f"\n{run_id}: succeeded" in f"\n{said}"
+
+
+def test_a_tag_is_advised_as_its_command_takes_it(desk: Desk) -> None:
+    desk.orch("submit", "train", "-f")
+    said = desk.orch("tag", "train", "a", code=2).stderr
+    assert "write key=value" in said
+    assert "--tag" not in said
+
+
+def test_init_elsewhere_goes_there_first(desk: Desk) -> None:
+    assert "`cd '../p 7'`, then `orch submit hello" in desk.orch("init", "../p 7").stderr
+    assert "cd" not in desk.orch("init").stderr.splitlines()[-1]
+
+
+def test_a_project_that_was_moved_is_told_where_its_runs_are(desk: Desk) -> None:
+    assert desk.orch("ls").stderr == ""
+    desk.orch("submit", "train", "-f")
+    moved = desk.project.with_name("moved")
+    desk.project.rename(moved)
+    desk.project = moved
+    done = desk.orch("ls")
+    assert "orch ls --all" in done.stderr
+    assert "1 of other folders" in done.stderr
+    assert desk.orch("ls", "--job", "nosuch").stderr == ""
