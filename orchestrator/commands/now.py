@@ -40,6 +40,11 @@ def gpus(
         output.document(boardtext.gpus_document(board.places))
     else:
         render.emit(boardtext.gpus_text(board.places, output.STDOUT))
+    _tell_silent(ctx, board)
+
+
+def _tell_silent(ctx: Context, board: Board) -> None:
+    """What to do about the hosts that somebody named and that gave no answer."""
     for error in board.errors:
         if error.hint:
             ctx.say(error.hint)
@@ -79,6 +84,7 @@ def top(
         output.document(boardtext.board_document(board))
     else:
         render.emit(boardtext.board_text(board, ctx.clock.now(), output.STDOUT))
+    _tell_silent(ctx, board)
 
 
 def _live(ctx: Context, board: Board, interval: float) -> None:

@@ -1,4 +1,4 @@
-"""A new run of the job as it is today, with the old one's profile and overrides; it supersedes."""
+"""A new run of the job as it is today, with the old run's profile and overrides."""
 
 from __future__ import annotations
 

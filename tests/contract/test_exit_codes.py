@@ -18,7 +18,14 @@ NOBODY = "no-such-host-x"
 
 @pytest.mark.parametrize(
     "command",
-    [["doctor"], ["gpus"], ["gpus", "box"], ["reconcile", "--host"], ["check", "train", "--host"]],
+    [
+        ["doctor"],
+        ["gpus"],
+        ["gpus", "box"],
+        ["top", "--host"],
+        ["reconcile", "--host"],
+        ["check", "train", "--host"],
+    ],
     ids=" ".join,
 )
 def test_a_host_nobody_has_heard_of_is_not_found(command: list[str], desk: Desk) -> None:
