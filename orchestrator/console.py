@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from orchestrator.errors import OrchError
+from orchestrator.errors import OrchError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.usecases.context import Context
@@ -32,7 +32,9 @@ def context() -> Context:
     try:
         cwd = Path.cwd()
     except FileNotFoundError:
-        raise OrchError("the folder this was called in does not exist any more") from None
+        raise UsageError(
+            "the folder this was called in does not exist any more", hint="cd to one that does"
+        ) from None
     return Context(env=dict(os.environ), cwd=cwd, clock=SystemClock(), say=say)
 
 
@@ -80,10 +82,15 @@ def fail_softly(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             raise typer.Exit(STDOUT_CLOSED) from None
         except OSError as exc:
-            say(f"orch: {exc.filename or 'a system call'}: {exc.strerror or exc}")
-            raise typer.Exit(1) from None
+            say(f"orch: {_os_words(exc)}")
+            say("      nothing else is known of it; `orch ls` shows what is recorded")
+            raise typer.Exit(OrchError.exit_code) from None
 
     return run
+
+
+def _os_words(exc: OSError) -> str:
+    return f"{exc.filename or 'a system call'}: {exc.strerror or exc}"
 
 
 def _lenient_streams() -> None:
@@ -107,10 +114,15 @@ def run_main(app: typer.Typer) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         app()
     except SystemExit as exc:
-        code = exc.code if isinstance(exc.code, int) else 1
+        code = exc.code if isinstance(exc.code, int) else OrchError.exit_code
+        if isinstance(exc.__context__, BrokenPipeError):  # typer's own answer to one is 1
+            code = STDOUT_CLOSED
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
+        code = STDOUT_CLOSED
+    except OSError as exc:  # outside of a command only help and completions are printed
+        say(f"orch: stdout could not be written: {_os_words(exc)}")
         code = STDOUT_CLOSED
     except Exception as exc:  # a fault of orch itself: still no traceback unless asked for
         if os.environ.get("ORCH_DEBUG"):

@@ -1,6 +1,6 @@
 """Every error a user can meet, cut by what the caller should do next.
 
-    OrchError
+    OrchError               2   something on this machine is in the way
     ├── UsageError          2   the command line or a spec is wrong; mend it
     │   └── SpecError       2   a YAML file is wrong; carries file and line
     ├── NotFound            3   no such job, run, host, folder
@@ -25,19 +25,22 @@
     │   ├── ManifestMismatch, UnsafePath, SourceChanged, LocalDiskFull, HostDiskFull,
     │   │   FolderBusy
     ├── LedgerError        11   the ledger cannot be read or written
-    └── Interrupted       130   Ctrl-C; says what is true of the run now
+    ├── Interrupted       130   Ctrl-C; says what is true of the run now
+    └── StdoutLost        141   stdout did not take what was to go there
 
-Exit codes 1 (the run ended badly) and 141 (stdout closed) are results, not errors. A run that fails
-is a value, never an exception.
+Exit codes 1 (the run ended badly) and 141 (stdout closed by its reader) are results, not errors. A
+run that fails is a value, never an exception.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class OrchError(Exception):
     """Says what was tried and what is true now; `hint` says what to do next."""
 
-    exit_code = 1
+    exit_code = 2
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -174,3 +177,13 @@ class LedgerError(OrchError):
 
 class Interrupted(OrchError):
     exit_code = 130
+
+
+class StdoutLost(OrchError):
+    exit_code = 141
+
+
+def shared_code(errors: Iterable[OrchError]) -> int:
+    """The exit code of a command that met all of these: theirs if it is one, else 6."""
+    codes = {error.exit_code for error in errors}
+    return codes.pop() if len(codes) == 1 else TransportError.exit_code

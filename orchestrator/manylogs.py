@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from orchestrator import output, render, sanitize, tables
+from orchestrator import outlet, output, render, sanitize, tables
 from orchestrator.domain import Run
 
 LONGEST = 65536  # bytes of a line that are held back until its end comes
@@ -34,10 +34,9 @@ class ManyLogs:
         """What was held back is shown; then how the run ended, if it did."""
         self._show(run.run_id, self._logs[run.run_id].rest())
         if not run.state.is_open:
-            self.notice(output.ended_line(run))
+            render.say(output.ended_line(run))
 
     def notice(self, text: str) -> None:
-        sys.stdout.flush()
         render.say(f"orch: {text}")
 
     def close(self) -> None:
@@ -48,8 +47,9 @@ class ManyLogs:
         label = self._labels[run_id].encode()
         out = b"".join(label + line + b"\n" for line in lines)
         if out:
-            sys.stdout.buffer.write(out)
-            sys.stdout.buffer.flush()
+            with outlet.to_stdout():
+                sys.stdout.buffer.write(out)
+                sys.stdout.buffer.flush()
 
 
 class _Lines:

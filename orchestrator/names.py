@@ -68,7 +68,7 @@ def tag(text: str) -> tuple[str, str]:
     """`key=value` as a pair; the key is a name, the value one line of at most 256 characters."""
     key, found, value = text.partition("=")
     if not found:
-        raise UsageError(f"tag {_shown(text)} has no `=`; write --tag key=value")
+        raise UsageError(f"tag {_shown(text)} has no `=`; write key=value")
     _checked(key, "tag name", _LOWER + _UPPER + _DIGITS + "_", ".-", 64)
     for position, sign in enumerate(value, start=len(key) + 2):
         if not sign.isprintable():
@@ -93,6 +93,12 @@ def new_run_id(now: datetime, token: str) -> str:
 
 def is_run_id(text: str) -> bool:
     return _RUN_ID.fullmatch(text) is not None
+
+
+def run_id_in(text: str) -> str | None:
+    """The first run id that stands in the text."""
+    found = _RUN_ID.search(text)
+    return found[0] if found else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import render, runjson, runtext, sanitize
+from orchestrator import outlet, render, runjson, runtext, sanitize
 from orchestrator.clock import age_words
 from orchestrator.domain import Event, Finding, Host, Run, RunState
 from orchestrator.progress import FollowProgress
@@ -153,7 +153,7 @@ def accounts_document(accounts: Sequence[HostAccount]) -> list[dict[str, Any]]:
         {
             "host": account.host,
             "reached": account.error is None,
-            "error": account.error,
+            "error": account.error.message if account.error else None,
             "runs": [
                 {"before": state_document(before), **runjson.to_json(after)}
                 for before, after in account.settled
@@ -197,7 +197,7 @@ def plan_text(plan: Plan) -> str:
         f"code     {counted(scan.count, 'file')}, {size(scan.size)}, {scan.tree}",
         *(f"left out {path} ({why})" for path, why in scan.skipped),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
-        *(f"command  {' '.join(stage.argv)}" for stage in plan.spec.stages),
+        *(f"command  {sanitize.folded(' '.join(stage.argv))}" for stage in plan.spec.stages),
         "nothing was sent, nothing was started",
     ]
     return "".join(sanitize.line(line) + "\n" for line in lines)
@@ -303,21 +303,19 @@ class LogSink:
 
     def __init__(self, raw: bool) -> None:
         self._raw = raw
-        self._progress: FollowProgress | None = None
-        self._sanitizer = sanitize.LogSanitizer()
-
-    def open(self) -> None:
         self._progress = FollowProgress(sys.stdout, sys.stderr, STDERR, time.monotonic)
+        self._sanitizer = sanitize.LogSanitizer()
 
     def log(self, data: bytes) -> None:
         if self._raw:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            with outlet.to_stdout():
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            self._progress.at_line_start = data.endswith(b"\n")
         else:
             self._text(self._sanitizer.feed(data))
 
     def _text(self, text: str) -> None:
-        assert self._progress is not None
         self._progress.log(text)
 
     def marker(self, text: str) -> None:
@@ -336,19 +334,23 @@ class LogSink:
             value = record.get(name)
             if _is_number(value):
                 phase += f" {name} {value:.4g}"
-        assert self._progress is not None
         self._progress.update(fraction, phase.strip(), eta if _is_number(eta) else None)
 
     def notice(self, text: str) -> None:
-        if self._progress is not None:
-            self._progress.interrupt()
+        self.below()
         render.say(f"orch: {text}")
 
-    def close(self) -> None:
+    def below(self) -> None:
+        """What is said next begins a line of its own; also when the sink is closed."""
+        self._progress.interrupt()
+
+    def __enter__(self) -> LogSink:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
         if not self._raw:
             self._text(self._sanitizer.finish())
-        if self._progress is not None:
-            self._progress.close()
+        self._progress.close()
 
 
 @contextmanager
@@ -367,18 +369,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
-@contextmanager
-def log_sink(raw: bool) -> Iterator[LogSink]:
-    sink = LogSink(raw)
-    sink.open()
-    try:
-        yield sink
-    finally:
-        sink.close()
-
-
 def detached_line(run: Run) -> str:
     """`run` as it was known when following began."""
     if not run.state.is_open:
         return f"interrupted; the run had ended. `orch tail {run.run_id}` shows its log again"
-    return f"detached; the run goes on. `orch tail {run.run_id}` comes back, `orch cancel` ends it"
+    comes, ends = f"orch tail {run.run_id}", f"orch cancel {run.run_id}"
+    return f"detached; the run goes on. `{comes}` comes back, `{ends}` ends it"

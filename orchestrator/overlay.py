@@ -7,6 +7,8 @@ hyper-parameter would otherwise train with its default and be recorded as if it 
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -120,27 +122,28 @@ def with_override(
             f"--set: the config has no key `{ascii(key)[1:-1]}`{did_you_mean(key, known)}",
             hint=hint or "a key must stand in the job's config before it can be set",
         )
-    return _set(config, key.split("."), given, key, nullable=lookup(base, key) is None)
+    return _set(config, key.split("."), given, key, text, nullable=lookup(base, key) is None)
 
 
 def _set(
-    config: Mapping[str, Any], steps: list[str], given: Any, key: str, *, nullable: bool
+    config: Mapping[str, Any], steps: list[str], given: Any, key: str, text: str, *, nullable: bool
 ) -> tuple[dict[str, Any], Any]:
     result = dict(config)
     first, rest = steps[0], steps[1:]
     if rest:
-        result[first], value = _set(config[first], rest, given, key, nullable=nullable)
+        result[first], value = _set(config[first], rest, given, key, text, nullable=nullable)
     elif given is None and nullable:
         value = result[first] = None
     else:
-        value = result[first] = fit(config[first], given, key)
+        value = result[first] = fit(config[first], given, key, text)
     return result, value
 
 
-def fit(current: Any, given: Any, key: str) -> Any:
+def fit(current: Any, given: Any, key: str, typed: str | None = None) -> Any:
     """`given` in the type of `current`: an integer becomes a float in a float's place, maps merge.
 
-    A null of the base takes any type. UsageError names the type that is expected.
+    A null of the base takes any type. UsageError names the type that is expected, and shows how to
+    write what was `typed`, when all of it is meant, as a text.
     """
     if current is None:
         return given
@@ -163,16 +166,16 @@ def fit(current: Any, given: Any, key: str) -> Any:
         return given
     if isinstance(current, float) and type(given) is int:
         return float(given)
-    raise _mismatch(current, given, key)
+    raise _mismatch(current, given, key, typed)
 
 
-def _mismatch(current: Any, given: Any, key: str) -> UsageError:
+def _mismatch(current: Any, given: Any, key: str, typed: str | None) -> UsageError:
     hint = None
     if type(current) is int and isinstance(given, float) and given.is_integer():
         hint = f"write {int(given)}"
     elif isinstance(current, str):
-        typed = given if isinstance(given, str) else _shown(given)
-        hint = f"quote it inside: '\"{typed}\"'"
+        as_text = None if typed is None else shlex.quote(json.dumps(typed))
+        hint = f"quote it inside: {as_text}" if as_text else "quote it if it is a text"
     return UsageError(
         f"`{key}` expects {kind_of(current)} (it is {_shown(current)}), got {_shown(given)}"
         + ("" if given is None else f", which is {kind_of(given)}"),

@@ -5,11 +5,12 @@ The drawing library is imported when the first bar is drawn, which most commands
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
-from orchestrator import sanitize
+from orchestrator import outlet, sanitize
 from orchestrator.clock import span_words
 from orchestrator.tables import Style, clip
 from orchestrator.wording import size
@@ -33,7 +34,7 @@ class FollowProgress:
     ) -> None:
         self._out, self._bar, self._style, self._monotonic = out, bar, style, monotonic
         self._held = ""
-        self._at_line_start = True
+        self.at_line_start = True  # whether the log written so far ends its line
         self._told: tuple[float | None, str, float | None] | None = None
         self._standing = False
         self._drawn_at: float | None = None
@@ -74,8 +75,16 @@ class FollowProgress:
             self._bar.flush()
 
     def interrupt(self) -> None:
-        """Make room for a line of somebody else's below the log."""
+        """Make room for a line of somebody else's below the log.
+
+        Where both streams are one, an unfinished line of the log is ended on `bar`: `out` gets no
+        byte that is not the log's.
+        """
         self._erase()
+        if not self.at_line_start and _is_one(self._out, self._bar):
+            self._bar.write("\n")
+            self._bar.flush()
+            self.at_line_start = True
 
     def close(self) -> None:
         """The bar is gone and the log whole."""
@@ -87,9 +96,10 @@ class FollowProgress:
 
     def _write(self, text: str) -> None:
         if text:
-            self._out.write(text)
-            self._out.flush()
-            self._at_line_start = text.endswith("\n")
+            with outlet.to_stdout():
+                self._out.write(text)
+                self._out.flush()
+            self.at_line_start = text.endswith("\n")
 
     def _erase(self) -> None:
         if self._standing:
@@ -99,7 +109,7 @@ class FollowProgress:
 
     def _draw(self) -> None:
         # Below an unfinished line there is no place of the bar's own.
-        if self._told is None or self._style.width is None or not self._at_line_start:
+        if self._told is None or self._style.width is None or not self.at_line_start:
             return
         if not self._standing or self._due(_REDRAW):
             self._bar.write(_ERASE + bar_line(*self._told, self._style))
@@ -112,6 +122,13 @@ class FollowProgress:
             return False
         self._drawn_at = now
         return True
+
+
+def _is_one(out: TextIO, bar: TextIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(out.fileno()), os.fstat(bar.fileno()))
+    except (OSError, ValueError):
+        return False
 
 
 class TransferProgress:

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator import names, strictyaml, units
 from orchestrator.domain import Host
-from orchestrator.errors import OrchError, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.fields import Field
 
 PROJECT_FILE = "orch.yaml"
@@ -109,6 +109,11 @@ def resolve_host(name: str | None, config: ProjectConfig, env: Mapping[str, str]
     A name in neither file is taken for an alias in the user's ssh config. UsageError for a name
     that is not allowed.
     """
+    if name == "":
+        raise UsageError(
+            "the host's name is empty",
+            hint="leave --host out, or look at the variable it came from",
+        )
     chosen = name or env.get("ORCH_HOST") or config.default_host or LOCAL.name
     names.host_name(chosen)
     if chosen in config.hosts:
@@ -219,7 +224,7 @@ def init_project(dest: Path) -> list[str]:
                 continue
             raise UsageError(f"{target.parent} is in the way: it is not a folder") from None
         except OSError as error:
-            raise OrchError(
+            raise UsageError(
                 f"{target} could not be written: {error.strerror or error}",
                 hint="the files written before it are whole; run `orch init` again",
             ) from error

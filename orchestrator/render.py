@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
-from orchestrator import sanitize
+from orchestrator import outlet, sanitize
 from orchestrator.clock import age_words
 from orchestrator.domain import Finding, Host, Run, Severity
 from orchestrator.runjson import json_text, to_json
@@ -91,9 +91,12 @@ def __getattr__(name: str) -> Any:
 
 def emit(text: str, stream: TextIO | None = None) -> None:
     """Data, to stdout as it is; the caller has made it safe and ended it with a line feed."""
-    out = sys.stdout if stream is None else stream
-    out.write(_encodable(text, out))
-    out.flush()
+    if stream is None:
+        with outlet.to_stdout():
+            emit(text, sys.stdout)
+        return
+    stream.write(_encodable(text, stream))
+    stream.flush()
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -186,7 +189,9 @@ def jobs_table(jobs: Sequence[JobLine], now: datetime, style: Style = PLAIN) -> 
             outcome = f", {job.latest.outcome.value}" if job.latest.outcome else ""
             latest = Cell(f"{state_words(job.latest)}{outcome}, {when}", state_colours(job.latest))
             accuracy = percent(job.latest.accuracy)
-        about = Cell(job.description) if job.error is None else Cell(job.error, ("red",))
+        about = Cell(sanitize.folded(job.description))
+        if job.error is not None:
+            about = Cell(job.error, ("red",))
         rows.append([job.name, latest, accuracy, " ".join(job.profiles), about])
     return layout(columns, rows, style)
 

@@ -194,7 +194,8 @@ def _origin(run: Run) -> str:
     git = run.git_commit and run.git_commit + (" + changes" if run.git_dirty else "")
     session = f"{run.session.kind} {run.session.name}" if run.session else None
     results = run.results_path and f"{run.results_path} ({run.fetched.value})"
-    if results is None and run.state is RunState.FINISHED and run.fetched is Fetched.NONE:
+    ran = run.state is RunState.FINISHED and run.verdict is not Verdict.NEVER_STARTED
+    if results is None and ran and run.fetched is Fetched.NONE:
         results = "not fetched: orch fetch-results " + run.run_id
     lines = _field("config", run.config_hash)
     lines += _field("snapshot", run.snapshot) + _field("git", git) + _field("host", run.host)

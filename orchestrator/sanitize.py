@@ -44,6 +44,11 @@ def line(value: bytes | str) -> str:
     return decoded if decoded.isprintable() else _pattern(_LINE).sub(_escape, decoded)
 
 
+def folded(value: str) -> str:
+    """The lines of a text as one, for a table; it is still to be made safe."""
+    return " ".join(part for part in map(str.strip, value.split("\n")) if part)
+
+
 class LogSanitizer:
     """A log as it comes in, in chunks cut anywhere; what it gives out is safe for a terminal.
 

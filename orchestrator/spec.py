@@ -36,15 +36,30 @@ def job_names(project: Path) -> list[str]:
     if not folder.is_dir():
         return []
     found = (file.stem for file in folder.glob("*.yaml") if file.is_file())
-    return sorted(stem for stem in found if _is_job_name(stem))
+    return sorted(stem for stem in found if _no_name(stem) is None)
 
 
-def _is_job_name(text: str) -> bool:
+def no_jobs(project: Path) -> list[tuple[str, str]]:
+    """(file, why it is none) of what lies among the jobs and looks like one; not hidden files."""
+    folder = project / JOBS_DIR
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = []
+    for file in files:
+        if file.suffix.lower() not in (".yaml", ".yml") or file.name[0] == "." or file.is_dir():
+            continue
+        why = _no_name(file.stem) if file.suffix == ".yaml" else "a job's file ends in .yaml"
+        if why is not None:
+            found.append((f"{JOBS_DIR}/{file.name}", why))
+    return found
+
+
+def _no_name(text: str) -> str | None:
+    """Why no job can be called that."""
     try:
         names.job_name(text)
-    except UsageError:
-        return False
-    return True
+    except UsageError as error:
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return None
 
 
 def load_job(
@@ -56,9 +71,10 @@ def load_job(
 ) -> JobSpec:
     """The job as a run would execute it.
 
-    `overrides` are `k.e.y=value` texts (or their halves as a map) for config keys; the last of two
-    for one key holds. NotFound when there is no such job; SpecError with file and line for a fault
-    in the file; UsageError for a profile or an override that does not fit it.
+    `overrides` are `k.e.y=value` texts for config keys, the last of two for one key holds; or, as a
+    map of such halves, those of an earlier run. NotFound when there is no such job; SpecError with
+    file and line for a fault in the file; UsageError for a profile or an override that does not fit
+    it.
     """
     path = job_path(project, name)
     if not path.is_file():
@@ -68,7 +84,8 @@ def load_job(
             hint="jobs here: " + ", ".join(known) if known else "`orch init` makes an example job",
         )
     doc = strictyaml.load_file(path, shown=f"{JOBS_DIR}/{path.name}")
-    return _job(doc, name, path, profile, _pairs(overrides))
+    pairs = _pairs(overrides)
+    return _job(doc, name, path, profile, pairs, earlier=isinstance(overrides, Mapping))
 
 
 def _pairs(overrides: Sequence[str] | Mapping[str, str]) -> list[tuple[str, str]]:
@@ -78,7 +95,13 @@ def _pairs(overrides: Sequence[str] | Mapping[str, str]) -> list[tuple[str, str]
 
 
 def _job(
-    doc: Document, name: str, path: Path, profile: str | None, pairs: list[tuple[str, str]]
+    doc: Document,
+    name: str,
+    path: Path,
+    profile: str | None,
+    pairs: list[tuple[str, str]],
+    *,
+    earlier: bool,
 ) -> JobSpec:
     root = Field(doc.value, doc)
     if root.value is None:
@@ -98,8 +121,19 @@ def _job(
         root = Field(root.doc.value, root.doc)
     typed: dict[str, Any] = {}
     for key, text in pairs:
-        config, typed[key] = overlay.with_override(config, key, text, base)
+        try:
+            config, typed[key] = overlay.with_override(config, key, text, base)
+        except UsageError as error:
+            raise _unfit(name, key, text, error) if earlier else error from None
     return _assembled(root, name, path, config, profile, tuple(profiles), typed)
+
+
+def _unfit(job: str, key: str, text: str, error: UsageError) -> UsageError:
+    told = error.message.removeprefix("--set: ")
+    return UsageError(
+        f"the old run's override {ascii(f'{key}={text}')[1:-1]} fits the job no more: {told}",
+        hint=f"`orch submit {job}` starts a run with the overrides that you name",
+    )
 
 
 def _profiles(field: Field | None) -> dict[str, Field]:

@@ -74,7 +74,10 @@ class Folder:
         False when the writer before has just removed the folder it found nothing for: make it anew.
         FolderBusy while another process writes here.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise _in_the_way(self.path) from None
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.path, 0o755)
         try:
@@ -396,6 +399,16 @@ def full_disk(path: Path) -> Iterator[None]:
         ):
             raise TransferError(f"{exc.filename or path}: {exc.strerror}") from None
         raise
+
+
+def _in_the_way(path: Path) -> UnsafePath:
+    """The first of its parents that is there and is no folder."""
+    found = next(p for p in reversed(path.parents) if os.path.lexists(p) and not p.is_dir())
+    what = "a link that leads nowhere" if found.is_symlink() else "no folder"
+    return UnsafePath(
+        f"{found} is in the way: it is {what}; nothing was fetched",
+        hint="move it away and fetch again",
+    )
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -10,6 +10,7 @@ import typer
 from orchestrator import complete
 from orchestrator.commands.arguments import Json, Text
 from orchestrator.console import context, fail_softly
+from orchestrator.errors import shared_code
 
 if TYPE_CHECKING:
     from orchestrator.usecases.context import Context
@@ -38,8 +39,8 @@ def reconcile(
     ctx = context()
     with ctx.ledger() as ledger:
         chosen = [ctx.run(ledger, each) for each in runs] if runs else None
-        asked = Asked((ctx.host(host),) if host else ())
-        if take and not host and not runs:
+        asked = Asked(() if host is None else (ctx.host(host),))
+        if take and host is None and not runs:
             asked = whom_to_ask(ctx, ledger.places())
         accounts = run_reconcile(ctx, ledger, chosen, asked.hosts, take=take)
     if take and not runs:
@@ -90,8 +91,13 @@ def _tell_accounts(ctx: Context, accounts: Sequence[HostAccount], json: bool) ->
         output.document(output.accounts_document(accounts))
     else:
         render.emit(output.accounts_text(accounts, ctx.clock.now()))
+    errors = []
     for each in accounts:
         if each.error is not None:
-            ctx.say(f"{each.host}: {each.error}; nothing of its runs was changed")
-    if any(account.error is not None for account in accounts):
-        raise typer.Exit(6)
+            errors.append(each.error)
+            why = each.error.message.removeprefix(f"{each.host}: ")
+            ctx.say(f"{each.host}: {why}; nothing of its runs was changed")
+            if each.error.hint:
+                ctx.say(f"      {each.error.hint}")
+    if errors:
+        raise typer.Exit(shared_code(errors))

@@ -49,3 +49,7 @@ Share = Annotated[
 ]
 Queue = Annotated[bool, typer.Option("--queue", help="Wait while others use the GPUs.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the run ends.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop.")]
+DryRunJson = Annotated[
+    bool, typer.Option("--json", help="With --dry-run: one JSON document on stdout.")
+]

@@ -32,15 +32,18 @@ def follow_to_end(
     from orchestrator.usecases.follow import Cursor, follow
     from orchestrator.usecases.settle import exit_code_of
 
+    sink = output.LogSink(raw)
     try:
-        with output.log_sink(raw) as sink:
+        with sink:
             known = follow(
                 ctx, ledger, run, sink, cursor=Cursor(lines=lines), live=live, agent=agent
             )
     except KeyboardInterrupt:
+        sink.below()
         ctx.say(output.detached_line(run))
         raise typer.Exit(INTERRUPTED) from None
     if live and not known.state.is_open:
+        sink.below()
         tell.of_end(ctx, ledger, known)
         ctx.say(output.ended_line(known))
         raise typer.Exit(exit_code_of(known))
@@ -65,7 +68,7 @@ def tail(
     ctx = context()
     with ctx.ledger_or_copy() as ledger:
         selectors: list[str | None] = list(runs) if runs else [None]
-        chosen = [ctx.run(ledger, each) for each in selectors]
+        chosen = [ctx.live_run(ledger, each) for each in selectors]
         chosen = list({run.run_id: run for run in chosen}.values())
         if len(chosen) == 1:
             follow_to_end(ctx, ledger, chosen[0], lines=lines, live=follow, raw=raw)
@@ -107,7 +110,7 @@ def wait(
     ctx = context()
     seconds = None if timeout is None else units.timeout(timeout)
     with ctx.ledger_or_copy() as ledger:
-        chosen = ctx.run(ledger, run)
+        chosen = ctx.live_run(ledger, run)
         try:
             ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)
         except NotFinished:
@@ -128,18 +131,14 @@ def wait(
 @fail_softly
 def attach(run: RunArg = None) -> None:
     """Enter a run's tmux or screen session. Leaving it does not end the run."""
-    import os
+    import sys
 
-    from orchestrator.errors import OrchError
-    from orchestrator.usecases.attach import view
+    from orchestrator.usecases.attach import enter, view
 
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
-        chosen = ctx.run(ledger, run)
-    found = view(ctx, chosen)
+        chosen = ctx.live_run(ledger, run)
+    found = view(ctx, chosen, terminal=sys.stdin.isatty() and sys.stdout.isatty())
     if found.notice:
         ctx.say(found.notice)
-    try:
-        os.execvp(found.argv[0], list(found.argv))
-    except OSError as exc:
-        raise OrchError(f"{found.argv[0]}: {exc.strerror}", hint="`orch tail` shows it") from None
+    raise typer.Exit(enter(found, chosen))

@@ -24,7 +24,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Every run as CSV or JSON, or into an MLflow store."""
-    from orchestrator import render
+    from orchestrator import outlet, render
     from orchestrator.usecases import export as usecase
     from orchestrator.wording import counted
 
@@ -40,7 +40,8 @@ def export(
     if path is None:
         render.emit(text)
         return
-    path.write_text(text, encoding="utf-8")
+    with outlet.to_file(path):
+        path.write_text(text, encoding="utf-8")
     ctx.say(f"wrote {path}")
 
 

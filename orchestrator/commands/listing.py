@@ -88,6 +88,8 @@ def ls(
         )
         if output.STDOUT.width is not None and any(run.supersedes for run in shown.runs):
             ctx.say("* supersedes an earlier run")
+    if shown.elsewhere:
+        ctx.say(f"this project has none; `orch ls --all` lists {shown.elsewhere} of other folders")
     if shown.total > len(shown.runs):
         ctx.say(f"{len(shown.runs)} of {shown.total} runs; `-n 0` shows all")
 

@@ -9,6 +9,7 @@ import typer
 from orchestrator import complete
 from orchestrator.commands.arguments import Json
 from orchestrator.console import INTERRUPTED, context, fail_softly
+from orchestrator.errors import shared_code
 
 if TYPE_CHECKING:
     from orchestrator.usecases.board import Board
@@ -32,16 +33,23 @@ def gpus(
     from orchestrator import boardtext, output, render
     from orchestrator.usecases.board import Board
 
-    board = Board(context(), hosts or [], runs=False)
+    ctx = context()
+    board = Board(ctx, hosts or [], runs=False)
     board.look()
     if json:
         output.document(boardtext.gpus_document(board.places))
     else:
         render.emit(boardtext.gpus_text(board.places, output.STDOUT))
-    errors = [place.error for place in board.places if place.error is not None]
-    if len(errors) == len(board.places):
-        codes = {error.exit_code for error in errors}
-        raise typer.Exit(codes.pop() if len(codes) == 1 else 6)
+    _tell_silent(ctx, board)
+
+
+def _tell_silent(ctx: Context, board: Board) -> None:
+    """What to do about the hosts that somebody named and that gave no answer."""
+    for error in board.errors:
+        if error.hint:
+            ctx.say(error.hint)
+    if board.errors:
+        raise typer.Exit(shared_code(board.errors))
 
 
 @fail_softly
@@ -76,6 +84,7 @@ def top(
         output.document(boardtext.board_document(board))
     else:
         render.emit(boardtext.board_text(board, ctx.clock.now(), output.STDOUT))
+    _tell_silent(ctx, board)
 
 
 def _live(ctx: Context, board: Board, interval: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -23,13 +24,16 @@ def init(
     told = init_project(ctx.cwd / folder)
     for line in told:
         ctx.say(line)
-    ctx.say("next: `orch submit hello -f` runs the example on this machine")
+    there = (ctx.cwd / folder).resolve() == ctx.cwd.resolve()
+    enter = "" if there else f"`cd {shlex.quote(str(folder))}`, then "
+    ctx.say(f"next: {enter}`orch submit hello -f` runs the example on this machine")
 
 
 @fail_softly
 def jobs(json: Json = False) -> None:
     """List the jobs of this project."""
     from orchestrator import output, render
+    from orchestrator.spec import no_jobs
     from orchestrator.usecases.jobs import list_jobs
 
     ctx = context()
@@ -38,6 +42,8 @@ def jobs(json: Json = False) -> None:
         output.document(output.jobs_document(found))
     else:
         render.emit(output.jobs_text(found, ctx.clock.now()))
+    for file, why in no_jobs(ctx.project()):
+        ctx.say(f"{file} is no job: {why}")
 
 
 @fail_softly

@@ -44,7 +44,7 @@ def cancel(run: RunNeeded, json: Json = False) -> None:
 
     ctx = context()
     with ctx.ledger() as ledger:
-        ended, already = run_cancel(ctx, ledger, ctx.run(ledger, run))
+        ended, already = run_cancel(ctx, ledger, ctx.live_run(ledger, run))
         if json:
             output.run_document(ended, ledger.events(ended.run_id))
     ctx.say(("it had ended before: " if already else "") + output.ended_line(ended))

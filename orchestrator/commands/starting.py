@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator import complete
 from orchestrator.commands.arguments import (
+    DryRun,
+    DryRunJson,
     Follow,
     Force,
     HostOption,
@@ -18,6 +21,7 @@ from orchestrator.commands.arguments import (
     Sets,
     Share,
     Tags,
+    Text,
 )
 from orchestrator.commands.following import follow_to_end
 from orchestrator.console import context, fail_softly
@@ -25,7 +29,7 @@ from orchestrator.console import context, fail_softly
 if TYPE_CHECKING:
     from orchestrator.domain import Run
     from orchestrator.usecases.context import Context
-    from orchestrator.usecases.submit import Request
+    from orchestrator.usecases.submit import Plan, Request
 
 
 @fail_softly
@@ -35,9 +39,7 @@ def submit(
     profile: Profile = None,
     set_: Sets = None,
     follow: Follow = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done, and stop.")
-    ] = False,
+    dry_run: DryRun = False,
     force: Force = False,
     no_canary: Annotated[
         bool, typer.Option("--no-canary", help="Start at once, without the spec's canary.")
@@ -50,20 +52,13 @@ def submit(
     ] = False,
     tag: Tags = None,
     note: Note = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="With --dry-run: one JSON document on stdout.")
-    ] = False,
+    json: DryRunJson = False,
 ) -> None:
     """Check, send the code, start a run detached. Prints the run id."""
     from orchestrator import names
-    from orchestrator.errors import UsageError
-    from orchestrator.usecases.submit import Request
+    from orchestrator.usecases.submit import Request, make_plan
 
-    if json and not dry_run:
-        raise UsageError(
-            "--json goes with --dry-run: a submit prints the run's id",
-            hint="`orch show --json` tells of a run that was started",
-        )
+    _refuse_json(json, dry_run)
     tags = dict(names.tag(item) for item in tag or [])
     request = Request(
         job,
@@ -77,7 +72,18 @@ def submit(
         gpu_use=_gpu_use(share, queue),
         unique=unique,
     )
-    _submit(context(), request, follow, dry_run, json)
+    ctx = context()
+    _submit(ctx, make_plan(ctx, request), request, follow, dry_run, json)
+
+
+def _refuse_json(json: bool, dry_run: bool) -> None:
+    from orchestrator.errors import UsageError
+
+    if json and not dry_run:
+        raise UsageError(
+            "--json goes with --dry-run: what is started prints the run's id",
+            hint="`orch show --json` tells of a run that was started",
+        )
 
 
 def _gpu_use(share: bool, queue: bool) -> str:
@@ -89,13 +95,12 @@ def _gpu_use(share: bool, queue: bool) -> str:
 
 
 def _submit(
-    ctx: Context, request: Request, follow: bool, dry_run: bool, json: bool = False
+    ctx: Context, plan: Plan, request: Request, follow: bool, dry_run: bool, json: bool
 ) -> None:
     from orchestrator import output, render
     from orchestrator.domain import Severity
-    from orchestrator.usecases.submit import interrupted, make_plan, submit
+    from orchestrator.usecases.submit import interrupted, submit
 
-    plan = make_plan(ctx, request)
     notable = [item for item in plan.found.findings if item.severity is not Severity.INFO]
     if notable:
         ctx.say(render.findings(notable).rstrip("\n"))
@@ -115,8 +120,9 @@ def _submit(
     recorded: list[Run] = []
     try:
         run, agent = submit(ctx, plan, request, recorded.append)
-        render.emit(run.run_id + "\n")
-        ctx.say(output.started_line(run))
+        _print_id(run)
+        if run.state.is_open or not follow:  # how it ended is said where following ends
+            ctx.say(output.started_line(run))
         if not follow:
             agent.close()
             return
@@ -128,17 +134,33 @@ def _submit(
         follow_to_end(ctx, ledger, run, agent=agent)
 
 
+def _print_id(run: Run) -> None:
+    """The id is all that a script learns of a run: when it cannot be told, the run goes on."""
+    from orchestrator import render
+    from orchestrator.errors import StdoutLost
+
+    try:
+        render.emit(run.run_id + "\n")
+    except (StdoutLost, BrokenPipeError) as exc:
+        why = exc.message if isinstance(exc, StdoutLost) else "stdout is closed"
+        raise StdoutLost(
+            f"{why}; {run.run_id} was started on {run.host} and goes on",
+            hint=f"`orch tail {run.run_id}` follows it, `orch cancel {run.run_id}` ends it",
+        ) from None
+
+
 @fail_softly
 def resume(run: RunNeeded, follow: Follow = False) -> None:
     """Go on with a run that ended badly, from its checkpoint. Its next attempt."""
-    from orchestrator import output, render
+    from orchestrator import output
     from orchestrator.usecases.resume import resume as run_resume
 
     ctx = context()
     with ctx.ledger() as ledger:
         known, agent = run_resume(ctx, ledger, ctx.run(ledger, run))
-        render.emit(known.run_id + "\n")
-        ctx.say(output.started_line(known))
+        _print_id(known)
+        if known.state.is_open or not follow:
+            ctx.say(output.started_line(known))
         if not follow:
             agent.close()
             return
@@ -148,22 +170,35 @@ def resume(run: RunNeeded, follow: Follow = False) -> None:
 @fail_softly
 def retry(
     run: RunNeeded,
-    host: HostOption = None,
+    host: Annotated[
+        Text,
+        typer.Option("--host", help="Where; default: where it was.", autocompletion=complete.hosts),
+    ] = None,
     follow: Follow = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    dry_run: DryRun = False,
     force: Force = False,
     share: Share = False,
     queue: Queue = False,
     tag: Tags = None,
     note: Note = None,
+    json: DryRunJson = False,
 ) -> None:
-    """Run a run's job again with the same settings. The new run supersedes the old one."""
-    from orchestrator import names
-    from orchestrator.usecases.retry import request_for
+    """A new run of a run's job as it is today. The old one's profile, --set and host are kept.
 
+    It supersedes the old run; what of the config has changed since is said.
+    """
+    from orchestrator import names
+    from orchestrator.usecases.retry import changes, request_for
+    from orchestrator.usecases.submit import make_plan
+
+    _refuse_json(json, dry_run)
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
         old = ctx.run(ledger, run)
     tags = dict(names.tag(item) for item in tag or [])
     request = request_for(old, host, tags, note, force, _gpu_use(share, queue))
-    _submit(ctx, request, follow, dry_run)
+    plan = make_plan(ctx, request)
+    changed = changes(old, plan.spec.config)
+    if changed:
+        ctx.say("\n  ".join([f"the config has changed since {old.run_id}:", *changed]))
+    _submit(ctx, plan, request, follow, dry_run, json)

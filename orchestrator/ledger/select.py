@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.domain import Run
+from orchestrator.domain import Run, Verdict
 from orchestrator.errors import NotFound
 from orchestrator.ledger.reader import Reader
 
@@ -39,6 +39,14 @@ def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
             if ids:
                 raise _ambiguous(selector, ids)
     raise _nothing(ledger, selector, project)
+
+
+def open_instead(ledger: Reader, selector: str | None, project: str | None, run: Run) -> Run | None:
+    """The newest open run, meant where `run`, found for no name or a job's, never started."""
+    by_name = selector is None or selector == run.job
+    if not by_name or run.verdict is not Verdict.NEVER_STARTED:
+        return None
+    return next(iter(ledger.runs(project=project, job=selector, open_only=True, limit=1)), None)
 
 
 def _earlier(ledger: Reader, selector: str, project: str | None) -> Run | None:

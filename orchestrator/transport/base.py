@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from typing import Any, Protocol
 
-from orchestrator import errors
+from orchestrator import errors, names
 from orchestrator.domain import Host
 from orchestrator.paths import RemoteLayout
 from remote import wire
@@ -249,8 +249,11 @@ class Agent:
         if not isinstance(error, dict):
             raise wire.WireError("a refusal without a reason")
         kind, message = str(error.get("kind"))[:80], str(error.get("message"))[:2000]
-        known = REFUSALS.get(kind, errors.HostFailed)
-        return known(f"{self.host.name}: {message}", hint=HINTS.get(kind))
+        known, hint = REFUSALS.get(kind, errors.HostFailed), HINTS.get(kind)
+        named = names.run_id_in(message)
+        if hint is not None and named is not None:
+            hint = hint.replace("RUN", named)
+        return known(f"{self.host.name}: {message}", hint=hint)
 
 
 def _pieces(data: Iterable[bytes]) -> list[tuple[int, bytes]]:
@@ -288,8 +291,9 @@ HINTS: Mapping[str, str] = {
     "HostReadOnly": "nothing can be written there; look at its mounts and its kernel log",
     "GpuBusy": "`orch gpus` shows the hosts' GPUs",
     "GpuInUse": "`orch gpus` shows who uses them; `--queue` waits, `--share` runs beside them",
-    "NotUnique": "`orch show` tells of it; without `--unique` a second run is made",
-    "NotResumable": "`orch retry` makes a new run of the same job",
+    "NotUnique": "`orch show RUN` tells of it; without `--unique` a second run is made",
+    "NotFound": "put it there, or name another place in the job's file",
+    "NotResumable": "`orch retry RUN` makes a new run of the job",
 }
 
 

@@ -69,7 +69,7 @@ class OpenSshTransport:
         with _locked(socket + ".lock"):
             if not _answers(argv, socket, environ, host):
                 _remove_stale(socket)
-                _start_master(host, argv, socket, environ)
+                _start_master(host, argv, socket, environ, told.get("proxyjump"))
         return cls(host, argv, socket, environ)
 
     def run(self, command: str) -> ProcessPipe:
@@ -228,7 +228,9 @@ def _remove_stale(socket: str) -> None:
     )
 
 
-def _start_master(host: Host, argv: Sequence[str], socket: str, env: Mapping[str, str]) -> None:
+def _start_master(
+    host: Host, argv: Sequence[str], socket: str, env: Mapping[str, str], jump: str | None
+) -> None:
     master = ["-f", "-N", "-M", "-o", f"ControlPersist={PERSIST}", "-S", socket]
     with tempfile.TemporaryFile() as said:  # a pipe would be held open by the master
         try:
@@ -247,7 +249,13 @@ def _start_master(host: Host, argv: Sequence[str], socket: str, env: Mapping[str
             ) from None
         if done.returncode != 0:
             said.seek(0)
-            raise translated(host, said.read(65536).decode("utf-8", "replace"))
+            words = said.read(65536).decode("utf-8", "replace")
+            if jump and "UNKNOWN port 65535" in words:  # all that is left of what the jump said
+                raise errors.ConnectFailed(
+                    f"{host.name}: no connection by way of its jump host {jump}",
+                    hint=f"`ssh {jump}` by hand tells why",
+                )
+            raise translated(host, words)
 
 
 # --- what ssh says --------------------------------------------------------------------------------
@@ -283,8 +291,10 @@ def translated(host: Host, words: str) -> errors.OrchError:
         )
     if re.search(r"[Bb]ad (owner|configuration|number|yes/no)|extra arguments at end", words):
         return errors.UsageError(f"{where}: {last}", hint="mend the ssh config")
-    if "Could not resolve hostname" in words:
-        return errors.ConnectFailed(f"{where}: the name does not resolve", hint=_again(host))
+    unknown = re.search(r"Could not resolve hostname ([^\s:]+)", words)
+    if unknown:  # its own, or that of a jump host
+        told = f"the name {unknown[1]} does not resolve"
+        return errors.ConnectFailed(f"{where}: {told}", hint=_again(host))
     if "timed out" in words:
         return errors.ConnectFailed(f"{where}: no connection in time", hint=_again(host))
     return errors.ConnectFailed(f"{where}: cannot connect: {last[:400]}", hint=_again(host))

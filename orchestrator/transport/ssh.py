@@ -304,7 +304,14 @@ def translated(host: Host, connection: fabric.Connection) -> Iterator[None]:
     except (paramiko.SSHException, OSError, EOFError, ValueError) as exc:
         if "No authentication methods" in str(exc):
             raise _no_key(host, where, connection) from None
-        raise _connect_error(host, where, exc) from None
+        raise _connect_error(host, where, exc, _first_hop(connection)) from None
+
+
+def _first_hop(connection: fabric.Connection) -> str:
+    """The host that is connected to from here, the only one whose name is looked up here."""
+    while isinstance(connection.gateway, fabric.Connection):
+        connection = connection.gateway
+    return str(connection.host)
 
 
 def _no_key(host: Host, where: str, connection: fabric.Connection) -> errors.AuthFailed:
@@ -319,7 +326,7 @@ def _no_key(host: Host, where: str, connection: fabric.Connection) -> errors.Aut
     )
 
 
-def _connect_error(host: Host, where: str, exc: Exception) -> errors.OrchError:
+def _connect_error(host: Host, where: str, exc: Exception, first: str) -> errors.OrchError:
     text = str(exc) or type(exc).__name__
     hint = f"runs that go on there go on; `orch doctor {host.name}` tells when it answers again"
     if "not found in known_hosts" in text:
@@ -333,7 +340,8 @@ def _connect_error(host: Host, where: str, exc: Exception) -> errors.OrchError:
             hint="its MaxSessions may be reached",
         )
     if isinstance(exc, socket.gaierror):
-        return errors.ConnectFailed(f"{host.name} ({where}): the name does not resolve", hint=hint)
+        told = f"the name {first} does not resolve"
+        return errors.ConnectFailed(f"{host.name} ({where}): {told}", hint=hint)
     if isinstance(exc, TimeoutError):
         return errors.ConnectFailed(f"{host.name} ({where}): no connection in time", hint=hint)
     if "protocol banner" in text:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import shlex
+import signal
+import subprocess
 from dataclasses import dataclass
 
 from orchestrator.domain import Host, Run
-from orchestrator.errors import NotFound
+from orchestrator.errors import ConnectFailed, NotFound, UsageError
 from orchestrator.paths import ssh_config
 from orchestrator.transport.replies import unlawful, words
 from orchestrator.usecases.context import Context
 
+SSH_FAILED = 255  # ssh's own word; any other code is that of the program on the host
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    argv: tuple[str, ...]  # to be executed in place of this process
+    argv: tuple[str, ...]
     notice: str | None = None
 
 
-def view(ctx: Context, run: Run) -> View:
+def view(ctx: Context, run: Run, *, terminal: bool = True) -> View:
+    """How to watch the run; UsageError for one that goes on where there is no terminal."""
+    if run.state.is_open and not terminal:
+        raise UsageError(
+            "attach shows a session, and there is no terminal here to show it on",
+            hint=f"`orch tail {run.run_id}` follows the log without one",
+        )
     host = ctx.host_of(run)
     with ctx.connect(host) as agent:
         reply = agent.call("view", {"run_id": run.run_id})
@@ -31,18 +41,39 @@ def view(ctx: Context, run: Run) -> View:
     found = reply.get("view")
     if isinstance(found, dict) and found.get("rebuilt"):
         notice = "the session had been lost (the run was not affected); it was built again"
+        if run.session is not None and run.session.kind == "plain":
+            notice = "the run had no session; one was opened to watch it"
     elif reply.get("phase") == "finished":
         notice = f"the run has ended; this is its log. `orch show {run.run_id}` tells how it ended"
     elif argv[0] == "tail":
         notice = "no tmux or screen session stands; showing the log. Ctrl-C leaves, the run goes on"
-    return View(tuple(argv) if host.is_local else _over_ssh(ctx, host, argv), notice)
+    return View(tuple(argv) if host.is_local else _over_ssh(ctx, host, argv, terminal), notice)
 
 
-def _over_ssh(ctx: Context, host: Host, argv: list[str]) -> tuple[str, ...]:
+def enter(found: View, run: Run) -> int:
+    """The exit code of what shows the run, when it has ended. Ctrl-C is for it alone."""
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: None)  # a child has its default
+    try:
+        code = subprocess.Popen(found.argv).wait()
+    except OSError as exc:
+        raise UsageError(
+            f"{found.argv[0]}: {exc.strerror}", hint=f"`orch tail {run.run_id}` shows the log"
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if found.argv[0] == "ssh" and code == SSH_FAILED:
+        raise ConnectFailed(
+            f"{run.run_id}: ssh could not show it, or lost {run.host}; the run is not affected",
+            hint=f"`orch tail {run.run_id}` shows the log, `orch doctor {run.host}` tests the host",
+        )
+    return 128 - code if code < 0 else code
+
+
+def _over_ssh(ctx: Context, host: Host, argv: list[str], terminal: bool) -> tuple[str, ...]:
     """The user's own ssh: a terminal needs a real client, and it asks by its own rules."""
-    command = ["ssh", "-t"]
+    command = ["ssh", "-t" if terminal else "-T"]
     config = ssh_config(ctx.env)
-    if ctx.env.get("ORCH_SSH_CONFIG"):
+    if config.exists():
         command += ["-F", str(config)]
     if ctx.layout.known_hosts.exists():
         known = f"~/.ssh/known_hosts {ctx.layout.known_hosts}"

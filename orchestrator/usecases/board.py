@@ -13,6 +13,7 @@ from orchestrator.domain import Host, Run
 from orchestrator.errors import LedgerError, OrchError, TransportError
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
+from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import run_statuses, unlawful
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.reconcile import by_host, question
@@ -87,8 +88,9 @@ class Glimpse:
 class _Line:
     """One host's connection, kept from look to look; at most one question is under way."""
 
-    def __init__(self, ctx: Context, host: Host) -> None:
+    def __init__(self, ctx: Context, host: Host, named: bool) -> None:
         self._ctx = ctx
+        self._named = named
         self.place = Place(host)
         self._agent: Agent | None = None
         self.asking: Background[dict[str, Any]] | None = None
@@ -97,6 +99,8 @@ class _Line:
         def work() -> dict[str, Any]:
             try:
                 if self._agent is None:
+                    if self._named:
+                        check_name(self.place.host, self._ctx.env)
                     self._agent = self._ctx.connect(self.place.host)
                 return self._agent.call("glance", body, deadline=ANSWER_WITHIN)
             except BaseException:
@@ -135,6 +139,12 @@ class Board:
     def places(self) -> list[Place]:
         return [line.place for line in self._lines.values()]
 
+    @property
+    def errors(self) -> list[OrchError]:
+        """Why hosts are silent that somebody named; without names, only when all are silent."""
+        errors = [place.error for place in self.places if place.error is not None]
+        return errors if self._named or len(errors) == len(self.places) else []
+
     def _configured(self) -> list[Host]:
         from orchestrator.projectfile import LOCAL, load_project
 
@@ -142,7 +152,7 @@ class Board:
         return [hosts.get(LOCAL.name, LOCAL), *hosts.values()]
 
     def _line(self, host: Host) -> _Line:
-        return self._lines.setdefault(host, _Line(self._ctx, host))
+        return self._lines.setdefault(host, _Line(self._ctx, host, host in self._named))
 
     def ask(self) -> None:
         """A question is under way to every host that does not owe an answer."""
@@ -152,13 +162,16 @@ class Board:
         with self._ctx.ledger(readonly=True) as ledger:
             self.runs = self._of_hosts(ledger.runs(open_only=True))
             self.ended = self._of_hosts(self._recent(ledger)) if self._with_runs else []
-        groups = by_host(self._ctx, self.runs, self.notes.__setitem__)
+        groups = by_host(self._ctx, self.runs, self._unread)
         for host in groups:
             self._line(host)
         for host, line in self._lines.items() if ask else ():
             if line.asking is None:
                 body = question(self._ctx, groups.get(host, [])) if self._with_runs else {}
                 line.ask({**body, "gpus": True})
+
+    def _unread(self, host: str, why: OrchError) -> None:
+        self.notes[host] = why.message
 
     def _of_hosts(self, runs: list[Run]) -> list[Run]:
         names = {host.name for host in self._named}

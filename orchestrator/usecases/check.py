@@ -50,7 +50,7 @@ def check(
     listing = GitListing(project)
     max_file = ctx.config().max_file_size or MAX_FILE
     spec = load_job(project, job, profile=profile, overrides=overrides)
-    on = ctx.host(host) if host is not None else None
+    on = ctx.named_host(host) if host is not None else None
     ready.folders(ctx, spec)
     found = preflight(ctx, spec)
     ready.code(ctx, project, spec, listing, max_file)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.clock import Clock, iso
 from orchestrator.domain import Host, Run
 from orchestrator.errors import PreflightRefused
-from orchestrator.ledger.select import resolve
+from orchestrator.ledger.select import open_instead, resolve
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import LocalLayout
 
@@ -64,6 +64,14 @@ class Context:
 
         return resolve_host(name, load_project(self.project_or_none(), self.env), self.env)
 
+    def named_host(self, name: str) -> Host:
+        """`host`, of a name that somebody just gave: NotFound when nobody has ever heard of it."""
+        from orchestrator.transport.connect import check_name
+
+        host = self.host(name)
+        check_name(host, self.env)
+        return host
+
     def host_of(self, run: Run) -> Host:
         """The host a run is on, by what its project says of it today."""
         return self.host_in(run.project, run.host)
@@ -96,6 +104,16 @@ class Context:
     def run(self, ledger: Ledger, selector: str | None) -> Run:
         project = self.project_or_none()
         return resolve(ledger, selector, str(project) if project else None)
+
+    def live_run(self, ledger: Ledger, selector: str | None) -> Run:
+        """`run`, for what is done with one that goes on: a refused submit hides none that does."""
+        run = self.run(ledger, selector)
+        project = self.project_or_none()
+        meant = open_instead(ledger, selector, str(project) if project else None, run)
+        if meant is None:
+            return run
+        self.say(f"{run.run_id} never started; {meant.run_id} is meant, which is open")
+        return meant
 
     def secret(self, name: str) -> str:
         value = self.env.get(name)

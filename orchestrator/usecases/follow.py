@@ -233,7 +233,7 @@ def wait(
                 raise NotFinished(
                     f"{run.run_id} is {known.state.value} on {run.host}; "
                     f"it did not end within {timeout:g} s",
-                    hint="it goes on; `orch tail` shows its log",
+                    hint=f"it goes on; `orch tail {run.run_id}` shows its log",
                 )
     finally:
         agent.close()

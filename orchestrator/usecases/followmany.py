@@ -131,7 +131,7 @@ def follow_many(
 
     met = {run.run_id: run for run in refresh_quietly(ctx, ledger, runs, silent)}
     waiting: queue.Queue[tuple[str, str, Any]] = queue.Queue(WAITING)
-    groups = by_host(ctx, met.values(), silent)
+    groups = by_host(ctx, met.values(), lambda host, exc: silent(host, exc.message))
     for host, group in groups.items():
         cursors = {run.run_id: Cursor(lines=lines) for run in group}
         follower = _Follower(

@@ -79,10 +79,12 @@ def doctor(ctx: Context, name: str | None) -> tuple[Host, list[Check]]:
     """What would bite later, found now. A host that cannot be reached is one failed check."""
     host = ctx.host(name)
     try:
+        check_name(host, ctx.env)
         with ctx.connect(host) as agent:
             facts = agent.call("doctor", {}, deadline=90.0)
     except OrchError as exc:
-        text = exc.message + (f"; {exc.hint}" if exc.hint else "")
+        hint = (exc.hint or "").replace(f"`orch doctor {host.name}`", "this command")
+        text = exc.message + (f"; {hint}" if hint else "")
         return host, [Check("fail", "connection", text, exc.exit_code)]
     return host, [Check("ok", "connection", _reached(host, facts)), *_judge(ctx, facts)]
 

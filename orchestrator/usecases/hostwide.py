@@ -10,10 +10,11 @@ from typing import Any
 from orchestrator import names
 from orchestrator.background import Background
 from orchestrator.domain import Fetched, Host, Run, RunState, Verdict
-from orchestrator.errors import OrchError
+from orchestrator.errors import NotFound, OrchError
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent
+from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import run_statuses, words
 from orchestrator.unpack import JOURNAL
 from orchestrator.usecases.context import Context
@@ -42,7 +43,7 @@ class HostAccount:
     """What came of one host. `error`: why it could not be asked; nothing changed then."""
 
     host: str
-    error: str | None = None
+    error: OrchError | None = None
     settled: list[tuple[Run, Run]] = field(default_factory=list)  # (as it was, as it is)
     foreign: list[Foreign] = field(default_factory=list)
     taken: list[Run] = field(default_factory=list)  # foreign until now, in the ledger from now on
@@ -72,7 +73,7 @@ def reconcile(
     """
     accounts: list[HostAccount] = []
 
-    def silent(name: str, why: str) -> None:
+    def silent(name: str, why: OrchError) -> None:
         accounts.append(HostAccount(name, why))
 
     chosen = list(runs) if runs is not None else ledger.runs(open_only=True)
@@ -81,7 +82,13 @@ def reconcile(
         chosen = [run for run in chosen if run.host in named]
     groups = by_host(ctx, chosen, silent)
     for host in hosts:
-        groups.setdefault(host, [])
+        if host not in groups:
+            try:
+                check_name(host, ctx.env)
+            except NotFound as exc:
+                silent(host.name, exc)
+            else:
+                groups[host] = []
     whole = runs is None
     asked = [
         (place, group, Background(_asking(ctx, ledger, place, group, whole)))
@@ -93,7 +100,7 @@ def reconcile(
         try:
             found = answer.result()
         except OrchError as exc:
-            account.error = exc.message
+            account.error = exc
             continue
         account.settled = _settled(ctx, ledger, group, found)
         if take:

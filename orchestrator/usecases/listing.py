@@ -21,6 +21,7 @@ class Listing:
     runs: list[Run]
     total: int
     silent: frozenset[str] = frozenset()  # names of hosts that were asked and did not answer
+    elsewhere: int = 0  # runs of other projects, counted when this one has none
 
 
 def listing(
@@ -41,6 +42,8 @@ def listing(
         most = limit or None if chosen is None else None
         runs = ledger.runs(project=scope, job=job, limit=most)
         total = ledger.count(scope, job) if limit and len(runs) == limit else len(runs)
+        if not runs and scope:
+            return Listing([], 0, elsewhere=ledger.count(None, job))
     told: dict[str, str] = {}
     runs = met(ctx, runs, told)
     silent = frozenset(host for host, why in told.items() if is_unreachable(why))

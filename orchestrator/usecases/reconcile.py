@@ -66,10 +66,8 @@ def refresh_quietly(
     """The runs, open ones by their hosts' latest word. A host that does not answer `within` seconds
     changes nothing: `silent(host, why)` is told and what was last known stays."""
     known = {run.run_id: run for run in runs}
-    asked = {
-        host: Background(_asking(ctx, host, group))
-        for host, group in by_host(ctx, filter(_is_open, runs), silent).items()
-    }
+    groups = by_host(ctx, filter(_is_open, runs), lambda host, exc: silent(host, exc.message))
+    asked = {host: Background(_asking(ctx, host, group)) for host, group in groups.items()}
     end = ctx.clock.monotonic() + within
     for host, answer in asked.items():
         if not answer.is_done_within(end - ctx.clock.monotonic()):
@@ -120,7 +118,7 @@ def _write_down(
 
 
 def by_host(
-    ctx: Context, runs: Iterable[Run], silent: Callable[[str, str], None]
+    ctx: Context, runs: Iterable[Run], silent: Callable[[str, OrchError], None]
 ) -> dict[Host, list[Run]]:
     """Runs by the host they are on, as their project describes it today.
 
@@ -135,7 +133,7 @@ def by_host(
                 described[key] = ctx.host_of(run)
             except OrchError as exc:
                 described[key] = None
-                silent(run.host, exc.message)
+                silent(run.host, exc)
         host = described[key]
         if host is not None:
             groups.setdefault(host, []).append(run)

@@ -6,9 +6,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from orchestrator import sanitize
+from orchestrator import outlet, sanitize
 from orchestrator.domain import Run
-from orchestrator.errors import NotFound, OrchError, UsageError
+from orchestrator.errors import NotFound, UsageError
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
 from orchestrator.report.content import Account, report_of
@@ -112,27 +112,34 @@ def _beside(run: Run) -> list[Path]:
             f"the run's project folder {run.project} is not there any more",
             hint="name a file: orch report ... -o report.html",
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(
+            f"{folder} cannot be made: {exc.strerror}", hint="name a file: orch report ... -o FILE"
+        ) from None
     return [folder / f"report-{run.run_id}{suffix}" for suffix in WRITERS]
 
 
 def _write(path: Path, text: str) -> None:
     """`path` holds the report, whole; a file that is no report of ours is never replaced."""
-    if path.exists():
-        with path.open("rb") as file:
-            ours = MARK.encode() in file.read(4096)
-        if not ours:
-            raise OrchError(
-                f"{path} exists and is no report; it was left alone", hint="name another file"
-            )
+    if path.exists() and not _is_ours(path):
+        raise UsageError(
+            f"{path} exists and is no report; it was left alone", hint="name another file with -o"
+        )
     tmp = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(tmp, path)
-    except OSError as exc:
-        raise OrchError(
-            f"{path} cannot be written: {exc.strerror}", hint="name another file with -o"
-        ) from None
+        with outlet.to_file(path):
+            tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
+            os.replace(tmp, path)
     finally:
         with contextlib.suppress(OSError):
             tmp.unlink(missing_ok=True)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return MARK.encode() in file.read(4096)
+    except OSError:
+        return False

@@ -50,7 +50,7 @@ def refuse(run: Run) -> None:
     if run.state is not RunState.FINISHED:
         raise PreflightRefused(
             f"{run.run_id} has not ended: it is {run.state.value} on {run.host}",
-            hint="`orch tail` follows it, `orch cancel` ends it",
+            hint=f"`orch tail {run.run_id}` follows it, `orch cancel {run.run_id}` ends it",
         )
     if run.verdict is Verdict.SUCCEEDED:
         raise PreflightRefused(
@@ -71,7 +71,7 @@ def _start(ctx: Context, ledger: Ledger, before: Run, agent: Agent, asked: dict[
         if not is_ours or not ledger.resuming(before.run_id, ctx.now(), attempt):
             raise PreflightRefused(
                 f"{before.run_id} is being resumed by another command",
-                hint="`orch tail` follows it",
+                hint=f"`orch tail {before.run_id}` follows it",
             )
         body = {"run_id": before.run_id, "attempt": attempt, **asked}
         try:

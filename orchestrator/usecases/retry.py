@@ -1,9 +1,12 @@
-"""A new run of the same job, with the same profile and overrides; it supersedes the old one."""
+"""A new run of the job as it is today, with the old run's profile and overrides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from orchestrator.compare import rows_of
+from orchestrator.comparetext import brief
 from orchestrator.domain import Run
 from orchestrator.usecases.submit import Request
 
@@ -21,7 +24,7 @@ def request_for(
 
     return Request(
         job=run.job,
-        host=host or run.host,
+        host=run.host if host is None else host,
         profile=run.profile,
         overrides={key: json.dumps(value) for key, value in run.overrides.items()},
         tags={**run.tags, **tags},
@@ -30,3 +33,12 @@ def request_for(
         supersedes=run.run_id,
         gpu_use=gpu_use,
     )
+
+
+def changes(old: Run, config: Mapping[str, Any]) -> list[str]:
+    """What of the config is not as the old run had it, a line a key."""
+    return [
+        f"{row.key}: {brief(row.values[0])} -> {brief(row.values[1])}"
+        for row in rows_of([old.config, config])
+        if row.differs
+    ]

@@ -148,7 +148,7 @@ COMMANDS: Mapping[str, tuple[list[str], int, list[str]]] = {
     "mlflow to a file": (["ledger", "export", "--format", "mlflow", "-o", "x"], 2, ["-o"]),
     "export over a file": (["ledger", "export", "-o", "orch.yaml"], 2, ["orch.yaml", "left alone"]),
     "export over a folder": (["ledger", "export", "-o", "jobs"], 2, ["jobs", "left alone"]),
-    "export to no folder": (["ledger", "export", "-o", "no/such/x.csv"], 1, ["no/such/x.csv"]),
+    "export to no folder": (["ledger", "export", "-o", "no/such/x.csv"], 2, ["no/such/x.csv"]),
     "trust local": (["host", "trust", "local"], 2, ["local"]),
     "unknown host": (["submit", "good", "--host", "no-such-host-x"], 3, ["no-such-host-x"]),
     "trust nobody": (["host", "trust", "no-such-host-x"], 3, ["no-such-host-x"]),
@@ -240,7 +240,7 @@ def test_a_project_that_may_not_be_written_still_runs_and_says_where_fetch_stops
         assert str(desk.project) in done.stderr
         assert desk.show(run_id)["fetched"] == "none"
         assert desk.show(run_id)["accuracy"] == 0.9
-        init = desk.orch("init", "new", code=1)
+        init = desk.orch("init", "new", code=2)
         assert "new" in init.stderr
     finally:
         subprocess.run(["umount", desk.project], check=True)

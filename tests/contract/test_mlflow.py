@@ -133,7 +133,7 @@ def test_a_server_has_the_runs_as_the_ledger_has_them_and_each_once(
 @pytest.mark.slow
 def test_a_server_that_is_not_there_is_named(desk: Desk) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    assert_clear(export(desk, nowhere, code=1), nowhere, "0 runs were written")
+    assert_clear(export(desk, nowhere, code=2), nowhere, "0 runs were written")
 
 
 def test_without_mlflow_or_a_store_it_says_what_to_do(desk: Desk) -> None:

@@ -76,10 +76,10 @@ def test_only_a_report_is_written_over(desk: Desk) -> None:
     desk.orch("wait")
     precious = desk.project / "notes.md"
     precious.write_text("precious")
-    assert_clear(desk.orch("report", "-o", "notes.md", code=1), "notes.md", "left alone")
+    assert_clear(desk.orch("report", "-o", "notes.md", code=2), "notes.md", "left alone")
     assert precious.read_text() == "precious"
     assert_clear(desk.orch("report", "-o", "out.pdf", code=2), ".html or .md")
-    assert_clear(desk.orch("report", "-o", "no/such/out.md", code=1), "no/such")
+    assert_clear(desk.orch("report", "-o", "no/such/out.md", code=2), "no/such")
     desk.orch("report", "-o", "out.md")
     first = (desk.project / "out.md").read_text()
     desk.orch("report", "-o", "out.md")

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.domain import Run, RunState
 from orchestrator.errors import NotFound
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.select import resolve
+from orchestrator.ledger.select import open_instead, resolve
 
 HERE, THERE = "/projects/here", "/projects/there"
 FIRST = "20261123-091929-123aaaaa"
@@ -136,3 +136,21 @@ def test_an_empty_ledger_says_how_a_run_is_started(tmp_path: Path) -> None:
         resolve(empty, None, HERE)
     assert "orch submit" in (refused.value.hint or "")
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("selector", "instead"),
+    [("train", FIRST), (None, SECOND), (THIRD, None), ("train~1", None), ("other", None)],
+)
+def test_a_run_that_never_started_stands_before_no_open_one(
+    selector: str | None, instead: str | None, ledger: Ledger
+) -> None:
+    at = "2026-11-24T10:10:11.000000Z"
+    ledger.never_started(THIRD, at, "refused")
+    found = open_instead(ledger, selector, HERE, resolve(ledger, selector, HERE))
+    assert (found and found.run_id) == instead
+
+
+def test_without_an_open_run_the_latest_is_meant_as_it_is(ledger: Ledger) -> None:
+    ledger.never_started(SECOND, "2026-11-24T10:10:11.000000Z", "refused")
+    assert open_instead(ledger, "other", HERE, resolve(ledger, "other", HERE)) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -432,3 +433,31 @@ def test_a_profile_may_waive_what_its_size_makes_it_miss(load: Load) -> None:
     small = load(text, profile="small").reference
     assert small.waive == {"warmup": "short run"}
     assert [file.path for file in small.files] == ["ref.yaml"]
+
+
+@pytest.mark.parametrize("typed", ["1.10", "0x1F", "1e-4", "True", "null", "~", "007.0", "[1, 2]"])
+def test_the_hint_for_a_text_keeps_what_was_typed(load: Load, typed: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(SMALL, overrides=[f"model.size={typed}"])
+    (quoted,) = shlex.split((caught.value.hint or caught.value.message).rpartition(": ")[2])
+    if caught.value.hint is None:
+        quoted = f'"{quoted}"'  # a scalar that surprises is shown as YAML has it
+    assert load(SMALL, overrides=[f"model.size={quoted}"]).config["model"]["size"] == typed
+
+
+def test_a_text_within_a_map_is_quoted_by_its_user(load: Load) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(SMALL, overrides=["model={size: 1.10}"])
+    assert caught.value.hint == "quote it if it is a text"
+
+
+def test_files_among_the_jobs_that_are_none_are_told_with_why(tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "folder.yaml").mkdir(parents=True)
+    for name in ("good.yaml", "q.yml", "UPPER.yaml", "a b.yaml", ".hidden.yaml", "train.py"):
+        (tmp_path / "jobs" / name).write_text("command: x")
+    told = dict(spec.no_jobs(tmp_path))
+    assert list(told) == ["jobs/UPPER.yaml", "jobs/a b.yaml", "jobs/q.yml"]
+    assert "`U` at position 1" in told["jobs/UPPER.yaml"]
+    assert ".yaml" in told["jobs/q.yml"]
+    assert spec.job_names(tmp_path) == ["good"]
+    assert spec.no_jobs(tmp_path / "nowhere") == []

@@ -1,0 +1,162 @@
+"""What follows say at their end, and to whom: the verdict, the hints, the run that is meant."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.domain import Run, Session
+from orchestrator.usecases import attach
+from orchestrator.usecases.context import Context
+from tests.contract import liar
+from tests.contract.conftest import MakeDesk, box
+from tests.contract.desk import Desk, assert_clear
+from tests.helpers.cli import orch_argv, orch_env
+from tests.helpers.sshd import PrivateSshd
+
+
+def merged(desk: Desk, *words: str) -> str:
+    """All that `orch WORDS` wrote, on one stream as on a terminal."""
+    done = subprocess.run(
+        orch_argv(words), cwd=desk.project, env=orch_env(desk.home), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.parametrize("raw", [[], ["--raw"]], ids=["safe", "raw"])
+def test_the_verdict_begins_a_line_and_the_log_gets_no_byte_for_it(
+    raw: list[str], new_desk: MakeDesk
+) -> None:
+    desk = new_desk({"open": "printf 'no newline'"})
+    run_id = desk.submit("open")
+    desk.orch("wait")
+    assert f"no newline\n{run_id}: succeeded" in merged(desk, "tail", *raw)
+    done = desk.orch("tail", *raw)
+    assert (done.stdout, done.stderr[:1]) == ("no newline", run_id[:1])
+    assert merged(desk, "tail", "--no-follow", *raw) == "no newline"
+
+
+# --- attach ---------------------------------------------------------------------------------------
+
+
+def test_attach_without_a_terminal_says_so_and_asks_no_host(new_desk: MakeDesk) -> None:
+    desk = new_desk({"long": "sleep 600"})
+    run_id = desk.submit("long")
+    assert_clear(desk.orch("attach", code=2), "no terminal", f"orch tail {run_id}")
+
+
+@pytest.mark.parametrize(("kind", "word"), [("plain", "had no session"), ("tmux", "lost")])
+def test_a_session_that_is_opened_for_the_first_time_was_not_lost(
+    kind: str, word: str, ctx: Context, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = {"ok": True, "phase": "running", "view": {"rebuilt": True}, "argv": ["tmux", "a"]}
+    liar.lie(monkeypatch, liar.end(reply))
+    shown = attach.view(ctx, replace(run, session=Session(kind, "orch-x")))
+    assert word in (shown.notice or "")
+
+
+@pytest.mark.ssh
+def test_what_ssh_says_of_itself_is_no_end_of_a_run(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    desk = new_desk({"short": "echo visible"}, host=box(sshd))
+    (desk.home / ".ssh").mkdir()
+    config = desk.home / ".ssh" / "config"
+    shutil.copy(sshd.client_config, config)
+    desk.orch("submit", "short", "-f")
+    assert desk.orch("attach").stdout == "visible\n"
+    client = tmp_path / "bin" / "ssh"
+    client.parent.mkdir()
+    client.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 255\n')
+    client.chmod(0o755)
+    done = desk.orch("attach", code=6, PATH=f"{client.parent}:{os.environ['PATH']}")
+    assert_clear(done, "ssh", "orch doctor box")
+    words = done.stdout.split()
+    assert words[:3] == ["-T", "-F", str(config)]
+
+
+# --- which run is meant ---------------------------------------------------------------------------
+
+
+def test_a_refused_submit_hides_no_run_that_goes_on(new_desk: MakeDesk) -> None:
+    desk = new_desk({"long": "sleep 600"})
+    run_id = desk.submit("long")
+    refused = desk.orch("submit", "long", "--unique", code=5)
+    assert f"orch show {run_id}" in refused.stderr
+    latest = desk.show("long")["run_id"]
+    assert latest != run_id
+    assert "fetch-results" not in desk.orch("show", "long").stdout
+    late = desk.orch("wait", "long", "--timeout", "1s", code=4)
+    assert_clear(late, f"{run_id} is meant", f"orch tail {run_id}")
+    for command in (["attach"], ["tail", "--no-follow"]):
+        assert f"{run_id} is meant" in desk.orch(*command, code=None).stderr
+    resumed = desk.orch("resume", run_id, code=5)
+    assert_clear(resumed, f"orch tail {run_id}", f"orch cancel {run_id}")
+    desk.orch("cancel", "long")
+    assert desk.show(run_id)["verdict"] == "cancelled"
+
+
+def test_a_run_that_fails_at_its_start_has_one_verdict(new_desk: MakeDesk) -> None:
+    desk = new_desk({"broken": {"command": ["/nonexistent/prog"]}})
+    done = desk.orch("submit", "broken", "-f", code=1)
+    assert done.stderr.count("failed") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["submit", "train"], ["check", "train"], ["reconcile"]], ids=lambda c: c[0]
+)
+def test_an_empty_host_is_no_default(command: list[str], desk: Desk) -> None:
+    assert_clear(desk.orch(*command, "--host", "", code=2), "empty", "--host")
+    assert desk.rows() == []
+
+
+def test_texts_of_several_lines_are_one_line_in_a_list(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    desk.spec("two", "description: |\n  two\n  lines\ncommand: |\n  echo a\n  echo b\n")
+    (desk.project / "jobs" / "q.yml").write_text("command: x")
+    listed = desk.orch("jobs")
+    assert "two lines" in listed.stdout
+    assert "jobs/q.yml is no job" in listed.stderr
+    assert "q.yml is no job" in desk.orch("jobs", "--json").stderr
+    assert "echo a echo b\n" in desk.orch("submit", "two", "--dry-run").stdout
+
+
+# --- where to go next -----------------------------------------------------------------------------
+
+
+def test_verdicts_of_several_runs_are_no_errors(new_desk: MakeDesk) -> None:
+    desk = new_desk({"one": "echo 1", "two": "echo 2"})
+    ids = [desk.submit("one"), desk.submit("two")]
+    said = desk.orch("tail", *ids).stderr
+    for run_id in ids:
+        assert f"\n{run_id}: succeeded" in f"\n{said}"
+
+
+def test_a_tag_is_advised_as_its_command_takes_it(desk: Desk) -> None:
+    desk.orch("submit", "train", "-f")
+    said = desk.orch("tag", "train", "a", code=2).stderr
+    assert "write key=value" in said
+    assert "--tag" not in said
+
+
+def test_init_elsewhere_goes_there_first(desk: Desk) -> None:
+    assert "`cd '../p 7'`, then `orch submit hello" in desk.orch("init", "../p 7").stderr
+    assert "cd" not in desk.orch("init").stderr.splitlines()[-1]
+
+
+def test_a_project_that_was_moved_is_told_where_its_runs_are(desk: Desk) -> None:
+    assert desk.orch("ls").stderr == ""
+    desk.orch("submit", "train", "-f")
+    moved = desk.project.with_name("moved")
+    desk.project.rename(moved)
+    desk.project = moved
+    done = desk.orch("ls")
+    assert "orch ls --all" in done.stderr
+    assert "1 of other folders" in done.stderr
+    assert desk.orch("ls", "--job", "nosuch").stderr == ""

@@ -1,0 +1,41 @@
+"""`orch retry`: a new run of the job as it is today, and what is said of the difference."""
+
+from __future__ import annotations
+
+import json
+
+from tests.contract.conftest import MakeDesk
+from tests.contract.desk import TRAIN, assert_clear
+
+
+def test_retry_says_what_of_the_config_has_changed_since(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    desk.orch("submit", "train", "--set", "right=46", "-f")
+    (first,) = [run["run_id"] for run in desk.runs()]
+    assert "has changed" not in desk.orch("retry", first, "--dry-run").stderr
+    desk.spec("train", {**TRAIN, "config": {"right": 45, "lr": 2.0e-4, "new": 1}})
+    dry = desk.orch("retry", first, "--dry-run", "--json")
+    document = json.loads(dry.stdout)
+    assert (document["started"], document["host"]) == (False, "box")
+    told = [f"the config has changed since {first}:", "  lr: 0.0001 -> 0.0002"]
+    told.append("  new: (absent) -> 1")
+    assert dry.stderr.splitlines() == told
+    again = desk.orch("retry", first, "-f")
+    assert again.stderr.startswith("\n".join(told))
+    assert_clear(desk.orch("retry", first, "--json", code=2), "--dry-run")
+
+
+def test_an_override_that_fits_no_more_is_called_the_old_runs(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    desk.orch("submit", "train", "--set", "lr=0.5", "-f")
+    desk.spec("train", {**TRAIN, "config": {"right": 45}})
+    done = desk.orch("retry", "train", code=2)
+    assert_clear(done, "the old run's override lr=0.5", "no key `lr`", "orch submit train")
+    assert "--set:" not in done.stderr
+
+
+def test_retry_stays_on_the_old_runs_host_and_its_help_says_so(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    told = " ".join(desk.orch("retry", "--help").stdout.split())
+    assert "default: where it was" in told
+    assert "ORCH_HOST" not in told
