@@ -37,7 +37,7 @@ def passed(ctx: Context, plan: Plan, request: Request) -> Plan:
         raise refuse(plan.found)
     plan = with_findings(plan, run_canary(ctx, plan, request))
     if not plan.found.ok and not request.force:
-        raise refuse(plan.found)
+        raise refuse(plan.found, "mend what stopped the canary; --no-canary starts without it")
     return plan
 
 
@@ -211,8 +211,8 @@ def _log_end(agent: Agent, run: Run) -> str:
     except OrchError:
         return f"`orch tail {run.run_id}` shows the canary's log"
     cleaner = sanitize.LogSanitizer()
-    text = cleaner.feed(raw[-8192:]) + cleaner.finish()
-    return f"the end of the canary's log:\n{text.rstrip()}"
+    text = (cleaner.feed(raw[-8192:]) + cleaner.finish()).rstrip()
+    return f"the end of the canary's log:\n{text}" if text else "the canary's log is empty"
 
 
 def _is_data(frame: Any) -> bool:

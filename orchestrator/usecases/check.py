@@ -22,6 +22,7 @@ from orchestrator.usecases.context import Context
 from orchestrator.usecases.listing import refreshed
 from orchestrator.wording import counted
 
+MEND = "mend the config, waive the finding with a reason in the spec, or --force"
 MET = 20  # of a job's open runs: in a sweep of many each submit would ask after all of them
 
 
@@ -134,11 +135,8 @@ def _named(ledger: Ledger, against: str, project: str) -> Run:
     return run
 
 
-def refuse(found: Preflight) -> PreflightRefused:
+def refuse(found: Preflight, hint: str = MEND) -> PreflightRefused:
     bad = [finding for finding in found.findings if finding.refuses]
     lines = "".join(f"\n  {finding.rule}: {finding.message}" for finding in bad)
     count = counted(len(bad), "finding refuses", "findings refuse")
-    return PreflightRefused(
-        f"{found.spec.name}: {count} it; nothing was started{lines}",
-        hint="mend the config, waive the finding with a reason in the spec, or --force",
-    )
+    return PreflightRefused(f"{found.spec.name}: {count} it; nothing was started{lines}", hint=hint)
