@@ -53,25 +53,32 @@ def check(
     spec = load_job(project, job, profile=profile, overrides=overrides)
     on = ctx.named_host(host) if host is not None else None
     ready.folders(ctx, spec)
-    found = preflight(ctx, spec)
+    found = preflight(ctx, spec, every=True)
     ready.code(ctx, project, spec, listing, max_file)
     found = found.more(ready.unset(ctx, spec))
     found = found.more(survey.checkpoint_findings(ctx, spec, on))
     return found.more(survey.host_findings(ctx, spec, on)) if on is not None else found
 
 
-def preflight(ctx: Context, spec: JobSpec) -> Preflight:
-    """What the spec, its references and the ledger say of the job."""
-    _meet_open_runs(ctx, spec)
+def preflight(ctx: Context, spec: JobSpec, *, every: bool) -> Preflight:
+    """What the spec, its references and the ledger say of the job.
+
+    The job's open runs are asked after first: `every` one, or those of this very config, whose
+    results would be a reason not to start. Without a config there is nothing to learn from them.
+    """
+    _meet_open_runs(ctx, spec, every)
     with ctx.ledger(readonly=True) as ledger:
         return _preflight(ctx, spec, ledger)
 
 
-def _meet_open_runs(ctx: Context, spec: JobSpec) -> None:
+def _meet_open_runs(ctx: Context, spec: JobSpec, every: bool) -> None:
     """The ledger holds the latest word on the job's open runs that comes in time."""
     with ctx.ledger(readonly=True) as ledger:
         project = str(ctx.project())
         runs = ledger.runs(project=project, job=spec.name, open_only=True, limit=MET)
+    if not every:
+        digest = config_hash(spec.config, spec.volatile)
+        runs = [run for run in runs if spec.config and run.config_hash == digest]
     if runs:
         refreshed(ctx, runs, {})
 

@@ -247,6 +247,16 @@ def test_check_submit_jobs_and_export_meet_open_runs_first(new_desk: MakeDesk) -
         assert desk.rows() == [(run_id, "finished", "succeeded")]
 
 
+def test_a_submit_without_a_config_asks_nobody_first(new_desk: MakeDesk) -> None:
+    desk = new_desk({"quick": "true"})
+    run_id = desk.submit("quick")
+    until((folder(desk, run_id) / "exit.json").exists)
+    desk.orch("submit", "quick", "--dry-run")
+    assert desk.rows() == [(run_id, "running", None)]
+    desk.orch("check", "quick")
+    assert desk.rows() == [(run_id, "finished", "succeeded")]
+
+
 def test_a_silent_host_of_an_open_run_hinders_no_check(new_desk: MakeDesk) -> None:
     desk = new_desk()
     run_id = desk.submit("train")
