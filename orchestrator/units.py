@@ -48,11 +48,6 @@ def size(value: Any) -> int:
     return int(float(found[1]) * _BYTES[found[2]])
 
 
-def gigabytes(count: float) -> str:
-    """Bytes for eyes, with digits enough below 1 GB too."""
-    return f"{count / 1e9:.{1 if count >= 1e9 else 3}f} GB"
-
-
 def gpus(value: Any) -> tuple[int, int]:
     """Least and most GPUs: `2` is exactly two, `0-1` is one if the host has one."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:

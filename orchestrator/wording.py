@@ -11,10 +11,10 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """`0 B`, `999 B`, `1.2 kB`, `3.4 MB`, `5.6 GB`: 1000-based, with one digit."""
     if count < 1000:
-        return f"{count} B"
+        return f"{count:.0f} B"
     for power, unit in ((1, "kB"), (2, "MB")):
         if count < 999_950 * 1000 ** (power - 1):  # what rounds to 1000.0 is the next unit's 1.0
             return f"{count / 1000**power:.1f} {unit}"

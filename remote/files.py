@@ -128,9 +128,14 @@ def full_words(exc: OSError, path: str) -> str:
     return "the disk under %s on the host is full: %d kB free" % (path, free >> 10)
 
 
-def gigabytes(count: int) -> str:
-    """Bytes for eyes, with digits enough below 1 GB too."""
-    return ("%.1f GB" if count >= 1e9 else "%.3f GB") % (count / 1e9)
+def size(count: float) -> str:
+    """As `wording.size` of the controller says it: `999 B`, `1.2 kB`, `3.4 MB`, `5.6 GB`."""
+    if count < 1000:
+        return "%d B" % count
+    for power, unit in ((1, "kB"), (2, "MB")):
+        if count < 999950 * 1000 ** (power - 1):  # what rounds to 1000.0 is the next unit's 1.0
+            return "%.1f %s" % (count / 1000**power, unit)
+    return "%.1f GB" % (count / 1e9)
 
 
 def filesystem(path: str) -> str:

@@ -115,7 +115,7 @@ def check_host(layout: Layout, order: Dict[str, Any], more: int) -> None:
     free = files.free_bytes(layout.root)
     if free < needed:
         text = "%s are free under %s on the host, the run needs %s"
-        has, wants = files.gigabytes(free), files.gigabytes(needed)
+        has, wants = files.size(free), files.size(needed)
         raise Refused("NoRoom", text % (has, layout.root, wants))
     if order.get("gpus_max"):
         least, seen = int(order.get("gpus_min") or 0), len(_cards(order))

@@ -16,11 +16,11 @@ from orchestrator.domain import Finding, Run, Severity, Verdict
 from orchestrator.errors import Interrupted, OrchError, UsageError
 from orchestrator.jobspec import Canary, JobSpec, Stage
 from orchestrator.transport.base import Agent
-from orchestrator.units import gigabytes
 from orchestrator.usecases import follow
 from orchestrator.usecases.check import Preflight, refuse
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.submit import Plan, Request, make_plan, submit
+from orchestrator.wording import size
 
 SUFFIX = ".canary"
 RULE = "canary"
@@ -137,8 +137,8 @@ def _findings(ctx: Context, spec: JobSpec, run: Run, agent: Agent) -> list[Findi
     needed = max(estimate.disk or 0, used.get("bytes") or 0)
     free = used.get("free")
     if isinstance(free, int) and needed > free:
-        room = f"{gigabytes(free)} are free on {run.host}"
-        about = f"{gigabytes(needed)} of results, and {room}"
+        room = f"{size(free)} are free on {run.host}"
+        about = f"{size(needed)} of results, and {room}"
         found.append(_finding(Severity.WARNING, f"the run itself would write {about}", run))
     return found
 

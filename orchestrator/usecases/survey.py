@@ -13,10 +13,10 @@ from orchestrator.jobspec import JobSpec
 from orchestrator.spec import data_for
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import words
-from orchestrator.units import gigabytes
 from orchestrator.usecases import modellisting
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.modellisting import LOCAL
+from orchestrator.wording import size
 
 SURVEY_DEADLINE = 90.0  # nvidia-smi, a python to start, perhaps pip: each has its own deadline
 LOW_INODES = 10_000
@@ -66,7 +66,7 @@ def _room(spec: JobSpec, host: Host, facts: Mapping[str, Any]) -> Iterator[Findi
     free, inodes = facts.get("disk_free"), facts.get("inodes_free")
     needed = (spec.resources.disk or 0) + HEADROOM
     if isinstance(free, int) and free < needed:
-        has, wants = gigabytes(free), gigabytes(needed)
+        has, wants = size(free), size(needed)
         told = f"{has} are free on {host.name}, the run needs {wants}"
         yield _finding(Severity.ERROR, "resources.disk", told)
     if isinstance(inodes, int) and inodes < LOW_INODES:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator import wording
+from remote import files
 
 
 def test_one_is_singular_and_every_other_number_plural() -> None:
@@ -23,6 +24,7 @@ def test_one_is_singular_and_every_other_number_plural() -> None:
 )  # fmt: skip
 def test_a_size_has_the_unit_that_shows_it(count: int, told: str) -> None:
     assert wording.size(count) == told
+    assert files.size(count) == told  # a host says it in the same words
 
 
 @pytest.mark.parametrize(
