@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("orchestrator", "remote", "jobs")
 
@@ -326,3 +328,25 @@ def test_listing_runs_loads_no_network_library(tmp_path: Path) -> None:
     (tmp_path / "orch.yaml").write_text("name: empty\n")
     loaded = loaded_by(["ls"], cwd=tmp_path, home=tmp_path)
     assert loaded.isdisjoint({"fabric", "paramiko", "torch"})
+
+
+def test_a_command_is_built_alone_and_help_builds_all(tmp_path: Path) -> None:
+    (tmp_path / "orch.yaml").write_text("name: empty\n")
+    prefix = "orchestrator.commands."
+    alone = {name for name in loaded_by(["ls"], tmp_path, tmp_path) if name.startswith(prefix)}
+    every = {name for name in loaded_by(["--help"], tmp_path, tmp_path) if name.startswith(prefix)}
+    assert f"{prefix}listing" in alone and f"{prefix}starting" not in alone
+    assert every >= {prefix + module for module in cli.COMMANDS.values()}
+
+
+def test_ssh_loads_no_mocks_and_leaves_the_real_ones_to_be_imported() -> None:
+    program = """
+import sys
+from orchestrator.transport import ssh
+assert "fabric" in sys.modules and "asyncio" not in sys.modules
+assert "unittest" not in sys.modules
+from unittest import mock
+assert mock.MagicMock()() is not None
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
