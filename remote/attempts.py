@@ -45,7 +45,7 @@ def asked_for(
 
 def mark_begun(run: RunFiles) -> bool:
     """True once in an attempt's life: whoever is told so may start it."""
-    marker = {"boot_id": procs.boot_id(), "at": status.now()}
+    marker = {"boot_id": procs.boot_id(), "machine": procs.machine(), "at": status.now()}
     return files.write_once(run.started, json.dumps(marker).encode("ascii"))
 
 

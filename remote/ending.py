@@ -9,6 +9,7 @@ from typing import Any, Dict, Optional
 from remote import adopt, closing, files, procs, status, stream
 from remote.causes import End
 from remote.channel import Channel
+from remote.errors import Refused
 from remote.layout import Layout
 
 Body = Dict[str, Any]
@@ -33,6 +34,8 @@ def cancel(layout: Layout, channel: Channel, request: Body) -> Body:
     if known["phase"] in ("finished", "absent"):
         cancelled = (known.get("exit") or {}).get("verdict") == "cancelled"
         return {**known, "already": not cancelled}
+    if "machine" in known:
+        raise Refused("Elsewhere", "it was started on %(machine)s, which has this home too" % known)
     _ask(layout, run_id)
     return _until_finished(layout, channel, run_id, float(request.get("patience") or 0))
 

@@ -27,6 +27,18 @@ def boot_id() -> str:
         return "unknown"
 
 
+def machine() -> Dict[str, str]:
+    """This machine, whatever it boots: {"id": machine-id(5), else the host name; "name": the host
+    name}."""
+    name = os.uname().nodename
+    path = os.environ.get("ORCH_MACHINE_ID_FILE", "/etc/machine-id")
+    try:
+        with open(path, "r") as file:
+            return {"id": file.read().strip() or name, "name": name}
+    except OSError:
+        return {"id": name, "name": name}
+
+
 def start_time(pid: int) -> Optional[int]:
     """Start time in clock ticks since boot (proc(5), field 22); None for no such process."""
     fields = _stat(pid)

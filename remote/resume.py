@@ -42,6 +42,8 @@ def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
 def _why_not(known: Dict[str, Any], attempt: int, wanted: int) -> str:
     if known["phase"] == "absent":
         return "the host has no such run"
+    if "machine" in known and known["phase"] != "finished":
+        return "it was started on %(machine)s, which has this home too" % known
     if known["phase"] != "finished":
         return "it has not ended: it is %s" % known["phase"]
     return "its latest attempt is %d, so the next one cannot be %d" % (attempt, wanted)

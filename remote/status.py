@@ -30,13 +30,18 @@ def now() -> str:
 
 def status(layout: Layout, run_id: str) -> Dict[str, Any]:
     """`phase` is absent | claimed | starting | queued | running | unowned | finished, of the run's
-    latest attempt."""
+    latest attempt. `machine`: the name of another one that has this root too, and on which the
+    attempt was started; `phase` is then what its records say, since nothing here can prove an end.
+    """
     run = layout.run(run_id)
     report: Dict[str, Any] = {"run_id": run_id, "phase": "absent", "host_time": now()}
     if not os.path.isdir(run.path):
         return report
     report["phase"] = _phase(layout, run)
     report["attempt"] = run.attempt
+    away = other_machine(layout, run)
+    if away is not None:
+        report["machine"] = away
     job = files.read_json(run.job) or {}
     report["started_at"] = job.get("started_at")
     report["gpus"] = job.get("gpus")
@@ -81,6 +86,9 @@ def _phase(layout: Layout, run: RunFiles) -> str:
 
 def _unlocked(layout: Layout, run: RunFiles, lock: str) -> str:
     """Started, yet nobody holds the lock and no exit record was there a moment ago."""
+    if other_machine(layout, run) is not None:
+        job = files.read_json(run.job) or {}
+        return "running" if job.get("phase") == "running" else "queued"
     started = files.read_json(run.started) or {}
     same_boot = started.get("boot_id") == procs.boot_id()
     identity = files.read_json(run.identity)
@@ -102,6 +110,18 @@ def _unlocked(layout: Layout, run: RunFiles, lock: str) -> str:
         return "finished"
     finally:
         os.close(held)
+
+
+def other_machine(layout: Layout, run: RunFiles) -> Optional[str]:
+    """The name of the machine on which the attempt was started, if that is not this one: several
+    may have one home. None also when nothing tells."""
+    started = files.read_json(run.started) or {}
+    there, here = started.get("machine"), procs.machine()
+    if not isinstance(there, dict) or there.get("id") == here["id"]:
+        return None
+    if started.get("boot_id") == procs.boot_id() or files.filesystem(layout.root) == "local":
+        return None  # a new name or id of this very machine
+    return str(there.get("name"))
 
 
 def tree_of(run: RunFiles) -> procs.Tree:

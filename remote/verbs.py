@@ -53,7 +53,7 @@ def view(layout: Layout, channel: Channel, request: Body) -> Body:
         return {**known, "view": None, "argv": list(session.ended_argv(run))}
     state = status.view_state(run)
     kind = str(state["kind"])
-    if not state["open"]:
+    if not state["open"] and "machine" not in known:
         kind = session.choose("auto") if kind == "plain" else kind
         if kind != "plain" and session.open_view(kind, run, session.plain_env()):
             record = {"kind": kind, "name": session.name_of(run.run_id)}

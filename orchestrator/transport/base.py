@@ -282,6 +282,7 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "FrameGarbled": errors.FrameGarbled,
     "AgentMismatch": errors.HostUnfit,
     "NotResumable": errors.PreflightRefused,
+    "Elsewhere": errors.HostUnfit,
     "HostError": errors.HostFailed,
 }
 HINTS: Mapping[str, str] = {
@@ -294,6 +295,7 @@ HINTS: Mapping[str, str] = {
     "NotUnique": "`orch show RUN` tells of it; without `--unique` a second run is made",
     "NotFound": "put it there, or name another place in the job's file",
     "NotResumable": "`orch retry RUN` makes a new run of the job",
+    "Elsewhere": "reach that machine by a name of its own: here nothing tells whether it lives",
 }
 
 

@@ -24,6 +24,7 @@ PHASES: Mapping[str, RunState] = {
 }
 TEXT_MAX = 2000
 UNOWNED = "unowned"  # the event: the supervisor was killed, the job lives and is watched again
+ELSEWHERE = "elsewhere"  # the event: its host leads to another machine with the same home now
 
 
 def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
@@ -37,6 +38,9 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
         ledger.went_on(run.run_id, at, attempt)
         run = ledger.get(run.run_id)
     hostevents.note(ledger, run, status, at)
+    machine = _text(status.get("machine"))
+    if machine is not None:
+        _note_once(ledger, run, at, ELSEWHERE, {"attempt": attempt, "machine": machine})
     if run.state is RunState.FINISHED:
         return run
     if attempt < run.attempt and phase != "absent":
@@ -50,7 +54,7 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
         else:
             ledger.seen(run.run_id, at, state)
         if status.get("adopted") is True:
-            _note_adopted(ledger, run, at, attempt)
+            _note_once(ledger, run, at, UNOWNED, {"attempt": attempt})
     return ledger.get(run.run_id)
 
 
@@ -88,10 +92,9 @@ def contradiction(run: Run, status: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _note_adopted(ledger: Ledger, run: Run, at: str, attempt: int) -> None:
-    told = {"attempt": attempt}
-    if not any(each.kind == UNOWNED and each.data == told for each in ledger.events(run.run_id)):
-        ledger.event(run.run_id, at, UNOWNED, told)
+def _note_once(ledger: Ledger, run: Run, at: str, kind: str, told: dict[str, Any]) -> None:
+    if not any(each.kind == kind and each.data == told for each in ledger.events(run.run_id)):
+        ledger.event(run.run_id, at, kind, told)
 
 
 def _started(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str, state: RunState) -> None:
