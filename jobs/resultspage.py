@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs import resultsgoals
 from jobs.resultsgoals import Result
+from jobs.textdiff.config import GPT2_BOTH_WAYS
 from jobs.textdiff.summary import wilson
 
 
@@ -34,6 +35,7 @@ MODELS = [
     ("baselines", "naive_bayes_bigram", "naive Bayes, words and pairs"),
     ("baselines", "naive_bayes_unigram", "naive Bayes, words"),
     ("gpt2", None, "`gpt2`: a causal model a class, exact likelihood"),
+    ("gpt2", "onwards", "of the same the one from the beginning, alone, exact likelihood"),
     ("gpt2", "class_likelihood", "the same, trained on by class likelihood"),
     (INCIDENT, None, "`mdlm-pretrained`: the incident as it was"),
     (FIXED, None, "`mdlm-pretrained-fixed`: a diffusion model a class"),
@@ -42,7 +44,10 @@ MODELS = [
     ("mdlm-conditional", "calibrated", "the same, noise levels weighed on dev"),
     ("mdlm-conditional", "class_likelihood", "the same, trained on by class likelihood"),
 ]
-TOLD = {"gpt2": "`gpt2`: one causal model told the class, exact likelihood"}
+TOLD = "`gpt2`: one causal model told the class, exact likelihood"
+BOTH_WAYS = (
+    "`gpt2`: two causal models told the class, one from a text's beginning, one from its end"
+)
 TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu", "selfmade/cpu"]
 HEAD = """# Results
 
@@ -161,16 +166,21 @@ def _models(runs: Sequence[Run]) -> str:
     for job, variant, what in MODELS:
         own = [run for run in runs if run.job == job and _row(run, variant) is not None]
         if own:
-            told = own[-1].facts.get("classes", "separate") != "separate"
-            if told and variant is None:
-                what = TOLD.get(job, what)
+            what = _called(what, own[-1].facts) if variant is None else what
             lines.append(_line(what, own, lambda run, v=variant: _row(run, v) or {}))
-        else:
-            absent.append(f"{job}: {variant}" if variant else job)
+        elif variant is None:
+            absent.append(job)
     if len(lines) == 2:
         return "Not measured yet.\n"
     text = "\n".join(lines) + "\n" + "".join(_notes(runs))
     return text + (f"\nNot measured yet: {', '.join(absent)}.\n" if absent else "")
+
+
+def _called(what: str, facts: Mapping[str, Any]) -> str:
+    """The row's name; gpt2 comes in three kinds."""
+    if not what.startswith("`gpt2`") or facts.get("classes", "separate") == "separate":
+        return what
+    return BOTH_WAYS if facts.get("architecture") == GPT2_BOTH_WAYS else TOLD
 
 
 def _notes(runs: Sequence[Run]) -> Iterable[str]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,15 @@ def load_into(
     usable = {name for name in model.state_dict() if name not in {*fit.missing, *fit.other_shape}}
     model.load_state_dict({name: weights[name] for name in usable}, strict=False)
     return fit
+
+
+def part(whole: Checkpoint, prefix: str) -> Checkpoint:
+    """Of a network the module whose names begin with `prefix`, under its own names."""
+
+    def own(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+
+    return replace(whole, weights=own(whole.weights), raw=own(whole.raw))
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

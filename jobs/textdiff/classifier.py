@@ -18,7 +18,7 @@ from jobs.textdiff.batches import collate
 from jobs.textdiff.config import Config
 from jobs.textdiff.diffusion import LogLinear
 from jobs.textdiff.errors import TrainingError
-from jobs.textdiff.gpt2 import GPT2
+from jobs.textdiff.gpt2 import GPT2, BothWays
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import precision
 
@@ -34,7 +34,7 @@ class Classifier:
 
     @property
     def exact(self) -> bool:
-        return isinstance(self.models[0], GPT2)
+        return isinstance(self.models[0], (GPT2, BothWays))
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +58,8 @@ class Classifier:
         for label in range(len(self.labels)):
             weights = self.models[0 if self.conditional else label].state_dict()
             if self.conditional:
-                weights = {**weights, CLASS_VECTORS: weights[CLASS_VECTORS][label]}
+                vectors = [name for name in weights if name.endswith(CLASS_VECTORS)]
+                weights = {**weights, **{name: weights[name][label] for name in vectors}}
             found.append(checkpoint.digest(weights))
         if len(set(found)) < len(found):
             raise TrainingError(f"the classes' models are the same weights ({found[0][:12]})")

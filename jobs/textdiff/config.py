@@ -37,7 +37,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    architecture: str  # mdlm | gpt2
+    architecture: str  # mdlm | gpt2 | gpt2-both-ways
     classes: str  # separate: a model a class; added, adaln: one model, where its class vector goes
     size: str  # tiny | small | medium; the four below override it when not null
     length: int  # tokens; longer texts are cut and counted
@@ -46,6 +46,11 @@ class Model:
     n_blocks: int | None
     n_heads: int | None
     dropout: float
+
+    @property
+    def exact(self) -> bool:
+        """A causal model: its likelihood takes no draws."""
+        return self.architecture != "mdlm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +154,11 @@ class Config:
 # diffusion.py `_loss` without buffers; mdlm never reads them). Used only when asked for by name.
 FALLBACKS = {("training", "sampling_eps_min"): 1e-3, ("training", "sampling_eps_max"): 1.0}
 
+GPT2_BOTH_WAYS = "gpt2-both-ways"
 CHOICES = {
     "data.name": ("selfmade", "sst2", "imdb", "files", "hub"),
     "data.tokenizer": ("words", "bpe", "gpt2"),
-    "model.architecture": ("mdlm", "gpt2"),
+    "model.architecture": ("mdlm", "gpt2", GPT2_BOTH_WAYS),
     "model.classes": ("separate", "added", "adaln"),
     "model.size": ("tiny", "small", "medium"),
     "noise.type": ("loglinear", "uniform"),
@@ -257,7 +263,7 @@ def check_data(data: Data) -> None:
 
 
 def _check_parts(config: Config) -> None:
-    exact = config.model.architecture == "gpt2"
+    exact = config.model.exact
     if config.eval.draws % config.eval.round:
         raise ConfigError(
             f"config eval.round: {config.eval.round} does not divide eval.draws {config.eval.draws}"

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jobs.textdiff import fused
+from jobs.textdiff.config import GPT2_BOTH_WAYS
 from jobs.textdiff.config import Model as ModelConfig
 from jobs.textdiff.errors import ConfigError
 from jobs.textdiff.model import Shape, class_vectors, override
@@ -76,6 +77,16 @@ class GPT2(nn.Module):
         return F.linear(features_ND, self.wte.weight)
 
 
+class BothWays(nn.Module):
+    """Two of them, one that reads a text from its beginning and one from its end. Each has an exact
+    likelihood of it; what one takes for chance the other may have a reason for."""
+
+    def __init__(self, shape: Shape, vocab: int, dropout: float, classes: int = 0) -> None:
+        super().__init__()
+        self.onwards = GPT2(shape, vocab, dropout, classes)
+        self.back = GPT2(shape, vocab, dropout, classes)
+
+
 class Block(nn.Module):
     def __init__(self, shape: Shape, dropout: float) -> None:
         super().__init__()
@@ -134,13 +145,18 @@ def _joined(x: Tensor, new: Tensor, dropout: float, training: bool) -> Tensor:
 
 
 def nll(
-    model: GPT2,
+    model: GPT2 | BothWays,
     tokens_BL: Tensor,
     valid_BL: Tensor | None,
     start_id: int,
     classes_B: Tensor | None = None,
 ) -> Tensor:
-    """[B] -log p(text) in nats, exactly; the text's end is not predicted."""
+    """[B] -log p(text) in nats, exactly; the text's end is not predicted. Of both ways their mean:
+    then it is a score, and no probability's logarithm."""
+    if isinstance(model, BothWays):
+        back_BL = reversed_texts(tokens_BL, valid_BL)
+        onwards_B = nll(model.onwards, tokens_BL, valid_BL, start_id, classes_B)
+        return (onwards_B + nll(model.back, back_BL, valid_BL, start_id, classes_B)) / 2
     real_BL = torch.ones_like(tokens_BL, dtype=torch.bool) if valid_BL is None else valid_BL
     rows_N, at_N = fused.places(real_BL)  # first: a GPU is waited for here
     start_B1 = torch.full_like(tokens_BL[:, :1], start_id)
@@ -150,6 +166,20 @@ def nll(
     logits_NV = model.logits(features_BLD.flatten(0, 1).index_select(0, at_N))
     nll_N = fused.token_nll(logits_NV, tokens_BL.flatten()[at_N])
     return torch.zeros(len(tokens_BL), device=nll_N.device).index_add(0, rows_N, nll_N)
+
+
+def reversed_texts(tokens_BL: Tensor, valid_BL: Tensor | None) -> Tensor:
+    """Each text from its last token to its first; padding stays at the end."""
+    if valid_BL is None:
+        return tokens_BL.flip(1)
+    places_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
+    at_BL = valid_BL.sum(dim=1, keepdim=True) - 1 - places_L
+    return tokens_BL.gather(1, at_BL.clamp(min=0)).where(valid_BL, tokens_BL)
+
+
+def made(config: ModelConfig, vocab: int, classes: int) -> GPT2 | BothWays:
+    kind = BothWays if config.architecture == GPT2_BOTH_WAYS else GPT2
+    return kind(shape_of(config), vocab, config.dropout, classes)
 
 
 def _initialised(module: nn.Module) -> None:

@@ -110,7 +110,7 @@ class ClassLikelihood(nn.Module):
         super().__init__()
         self.model, self.labels, self.classes = model, labels, classes
         self.tokenizer, self.stratified = tokenizer, config.training.antithetic_sampling
-        self.exact = config.model.architecture == "gpt2"
+        self.exact = config.model.exact
         self.generative = config.class_likelihood.generative
 
     def prepare(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:

@@ -79,17 +79,17 @@ class Job:
         torch.manual_seed(self.config.seed)
         config = self.config.model
         count = len(self.dataset.labels) if classes and self.conditional else 0
-        rows = self.tokenizer.rows(config.architecture)
+        rows = self.tokenizer.rows(causal=config.exact)
         made: nn.Module
-        if config.architecture == "gpt2":
-            made = gpt2.GPT2(gpt2.shape_of(config), rows, config.dropout, count)
+        if config.exact:
+            made = gpt2.made(config, rows, count)
         else:
             shape = model.shape_of(config)
             made = model.Denoiser(shape, rows, config.dropout, count, config.classes)
         return made.to(self.world.device)
 
     def objective(self, network: nn.Module, labels: Sequence[int] | None = None) -> Objective:
-        if self.config.model.architecture == "gpt2":
+        if self.config.model.exact:
             return objectives.NextToken(network, self.tokenizer, labels)
         return objectives.Diffusion(network, self.config, self.tokenizer, labels)
 
@@ -179,7 +179,7 @@ def begun(job: Job, start: Start) -> nn.Module:
     """A class's model before its first step; class vectors are new, the rest is `start`."""
     network = job.fresh_model(classes=True)
     if start.weights is not None:
-        waived = [CLASS_VECTORS] if job.conditional else []
+        waived = [name for name in network.state_dict() if name.endswith(CLASS_VECTORS)]
         checkpoint.load_into(network, start.weights, waived=waived)
     return network
 

@@ -197,8 +197,9 @@ def about(job: Job) -> dict[str, Any]:
     network = job.fresh_model(classes=True)
     return {
         "draws": config.eval.draws,
-        "estimator": "exact" if config.model.architecture == "gpt2" else config.eval.estimator,
+        "estimator": "exact" if config.model.exact else config.eval.estimator,
         "weights": config.eval.weights,
+        "architecture": config.model.architecture,
         "classes": config.model.classes,
         "split": config.eval.split,
         "data": dataset.name,
@@ -223,6 +224,8 @@ def _carried_out(job: Job) -> dict[str, Any]:
     judge = phases.classifier(job, done, raw=raw)
     weights = judge.digests()
     final = verdict.main_row(job, judge)
+    if job.config.model.architecture == configs.GPT2_BOTH_WAYS:
+        final["variants"] |= verdict.onwards_row(job, done, raw=raw)
     if job.config.class_likelihood.steps:
         apart = phases.tell_classes_apart(job, done[0], raw=raw)
         final["variants"] |= verdict.class_likelihood_row(job, apart, raw=raw)

@@ -48,9 +48,9 @@ class Tokenizer:
     def start_id(self) -> int:
         return self.size - 1 if self.kind == "gpt2" else self.size
 
-    def rows(self, architecture: str) -> int:
+    def rows(self, *, causal: bool) -> int:
         """Rows of the embedding."""
-        return max(self.start_id if architecture == "gpt2" else self.mask_id, self.size - 1) + 1
+        return max(self.start_id if causal else self.mask_id, self.size - 1) + 1
 
     @property
     def sha256(self) -> str:

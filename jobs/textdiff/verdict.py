@@ -7,9 +7,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from jobs.textdiff import calibrate, data, evaluate, metrics, phases, selfmade, summary
+from jobs.textdiff import calibrate, checkpoint, data, evaluate, metrics, phases, selfmade, summary
 from jobs.textdiff.checkpoint import Checkpoint
 from jobs.textdiff.classifier import Classifier
+from jobs.textdiff.config import GPT2_BOTH_WAYS
 from jobs.textdiff.evaluate import Scored
 from jobs.textdiff.phases import Job
 from jobs.textdiff.tokenizer import Tokenizer
@@ -30,6 +31,18 @@ def main_row(job: Job, judge: Classifier) -> dict[str, Any]:
     found |= summary.scores(scored, texts.labels, labels)
     found["variants"] = _calibrated(job, judge, scored, "calibrated")
     return found | bayes(job.dataset.grammar, texts)
+
+
+def onwards_row(job: Job, done: Sequence[Checkpoint], *, raw: bool) -> dict[str, Any]:
+    """Of models that read both ways the ones that read from the beginning, alone."""
+    model = replace(job.config.model, architecture="gpt2")
+    one_way = replace(job, config=replace(job.config, model=model))
+    kept = [checkpoint.part(each, "onwards.") for each in done]
+    judge = phases.classifier(one_way, kept, raw=raw)
+    decisions = evaluate.decide(
+        _scored(one_way, judge, job.evaluated, "eval:onwards"), job.config.seed
+    )
+    return {"onwards": summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)}
 
 
 def class_likelihood_row(job: Job, done: Checkpoint, *, raw: bool) -> dict[str, Any]:
@@ -82,9 +95,11 @@ def work(job: Job) -> list[metrics.Phase]:
         """Work of one draw for every class."""
         return float(classes * sum(map(len, _ids(job.tokenizer, split.texts))))
 
-    draws = 1 if job.config.model.architecture == "gpt2" else settings.draws
+    draws = 1 if job.config.model.exact else settings.draws
     each = once(job.evaluated)
     found = [metrics.Phase("eval", draws * each)]
+    if job.config.model.architecture == GPT2_BOTH_WAYS:
+        found.append(metrics.Phase("eval:onwards", each))
     if _calibrates(job):
         found.append(metrics.Phase("calibrate", draws * once(job.dataset.dev)))
     if job.config.class_likelihood.steps:

@@ -146,7 +146,7 @@ def _train(
     device: torch.device,
 ) -> dict[str, float]:
     torch.manual_seed(1)
-    model = Denoiser(shape_of(settings.model), words.rows("mdlm"), settings.model.dropout)
+    model = Denoiser(shape_of(settings.model), words.rows(causal=False), settings.model.dropout)
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=device.type == "cuda")
     ema = Ema(model, 0.9999)
@@ -262,7 +262,7 @@ def _utilisation(
 ) -> dict[str, float]:
     """The median step of `fit`, the first few left out; at the profile's own batch."""
     torch.manual_seed(1)
-    model = Denoiser(shape_of(settings.model), words.rows("mdlm"), settings.model.dropout)
+    model = Denoiser(shape_of(settings.model), words.rows(causal=False), settings.model.dropout)
     model.to(world.device)
     reports: list[StepReport] = []
     torch.cuda.reset_peak_memory_stats(world.device)
@@ -331,7 +331,7 @@ def _trained(folder: Path, texts: int) -> tuple[Classifier, data.Split]:
     for label in (0, 1):
         found = checkpoint.read(folder / "out" / "checkpoints" / f"class-{label}.pt")
         words = tokenizer.restored(*found.tokenizer, settings.model.length)
-        model = Denoiser(shape_of(settings.model), words.rows("mdlm"), 0.0).eval()
+        model = Denoiser(shape_of(settings.model), words.rows(causal=False), 0.0).eval()
         checkpoint.load_into(model, found.weights)
         models.append(model)
     dataset = data.load(settings.data, settings.seed, None)

@@ -81,6 +81,25 @@ def test_every_parameter_learns() -> None:
     assert idle == []
 
 
+def test_both_ways_is_the_mean_of_a_text_and_of_its_reverse() -> None:
+    torch.manual_seed(3)
+    both = gpt2.BothWays(SHAPE, 11, 0.0, classes=2).eval()
+    for parameter in both.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    texts, valid = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8]]), torch.ones(2, 5).bool()
+    valid[0, 3:] = False
+    found = gpt2.nll(both, texts, valid, START, torch.tensor([0, 1]))
+    for row, text in enumerate(([1, 2, 3], [4, 5, 6, 7, 8])):
+        label = torch.tensor([row])
+        onwards = gpt2.nll(both.onwards, torch.tensor([text]), None, START, label)
+        back = gpt2.nll(both.back, torch.tensor([text[::-1]]), None, START, label)
+        torch.testing.assert_close(found[row : row + 1], (onwards + back) / 2)
+        assert abs((onwards - back).item()) > 0.1
+        torch.testing.assert_close(
+            gpt2.nll(both, torch.tensor([text]), None, START, label), (onwards + back) / 2
+        )
+
+
 def test_what_cannot_be_built_is_a_config_error(tree: dict[str, Any]) -> None:
     for key, values in {
         "n_heads": {"hidden_size": 30, "n_heads": 4},

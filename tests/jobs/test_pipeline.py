@@ -291,14 +291,15 @@ def test_a_resume_whose_checkpoints_are_gone_is_an_error_not_a_start_from_step_0
         ("simple-diffusion", []),
         ("gpt2", []),
         ("gpt2:added", ["class_likelihood"]),
+        ("gpt2:added:gpt2-both-ways", ["onwards", "class_likelihood"]),
     ],
 )
 def test_the_other_jobs_leave_a_result_with_their_rows(
     tmp_path: Path, name: str, variants: list[str]
 ) -> None:
-    name, _, classes = name.partition(":")
+    name, *model = name.split(":")
     tree = tiny(name, "cpu")
-    tree["model"] |= {"length": 48, **({"classes": classes} if classes else {})}
+    tree["model"] |= {"length": 48, **dict(zip(("classes", "architecture"), model, strict=False))}
     if "class_likelihood" in variants:
         tree["class_likelihood"] |= {"steps": 5}
     done = run(tmp_path, tree)

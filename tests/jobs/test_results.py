@@ -166,7 +166,7 @@ def test_seeds_of_a_row_are_counted_and_variants_are_rows() -> None:
         line for line in text.splitlines() if "weighed on dev" in line
     )
     assert "Not measured yet: baselines" in text
-    assert "mdlm-conditional: class_likelihood" in text
+    assert "mdlm-conditional" not in text.partition("Not measured yet: baselines")[2].split("\n")[0]
 
 
 def test_what_another_machine_measured_stays_until_the_same_row_is_measured_again(
@@ -192,6 +192,8 @@ def test_a_model_that_is_told_the_class_is_called_so_and_its_variant_keeps_its_n
     assert "| the same, trained on by class likelihood | 90.0 % |" in text
     apart = resultspage.page([replace(told, facts={"classes": "separate"})], None)
     assert "| `gpt2`: a causal model a class, exact likelihood | 80.0 % |" in apart
+    both = replace(told, facts={"classes": "added", "architecture": "gpt2-both-ways"})
+    assert "| `gpt2`: two causal models told the class, one from" in resultspage.page([both], None)
 
 
 def test_what_a_reader_must_know_of_some_runs_names_them() -> None:

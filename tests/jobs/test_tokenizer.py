@@ -22,7 +22,7 @@ def test_rare_words_are_unknown_and_mask_and_start_are_no_words() -> None:
     words = tokenizer.words(["a a b"], vocab_size=10, min_count=2, length=9)
     assert words.content.split("\n") == ["<unk>", "a"]
     assert words.mask_id == words.start_id == 2
-    assert words.rows("mdlm") == words.rows("gpt2") == 3
+    assert words.rows(causal=False) == words.rows(causal=True) == 3
     assert max(max(ids) for ids in words.encode_all(["a b <unk> 2"])) < words.mask_id
 
 
@@ -58,7 +58,7 @@ def test_gpt2s_own_vocabulary_gives_its_published_numbers() -> None:
     pieces = tokenizer.gpt2(folder, 20)
     assert pieces.encode_all(["hello world"]) == [[31373, 995]]
     assert (pieces.size, pieces.mask_id, pieces.start_id) == (50257, 50257, 50256)
-    assert (pieces.rows("mdlm"), pieces.rows("gpt2")) == (50258, 50257)
+    assert (pieces.rows(causal=False), pieces.rows(causal=True)) == (50258, 50257)
 
 
 @pytest.mark.torch
