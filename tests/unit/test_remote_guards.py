@@ -121,6 +121,26 @@ CASES: dict[str, tuple[dict[str, Any], Lines, str | None]] = {
         [{"step": s, "accuracy": 0.5} for s in range(5)],
         "has not improved",
     ),
+    "nan first, then improving": (
+        {"metric": "loss", "steps": 3, "better": "lower"},
+        ['{"step": 0, "loss": NaN}', *({"step": s, "loss": 9.0 - s} for s in range(1, 9))],
+        None,
+    ),
+    "minus infinity is nothing to improve on": (
+        {"metric": "loss", "steps": 3, "better": "lower"},
+        ['{"loss": -Infinity}', *({"step": s, "loss": 9.0 - s} for s in range(1, 9))],
+        None,
+    ),
+    "nan for good is no improvement": (
+        {"metric": "loss", "steps": 3, "better": "lower"},
+        [{"step": 0, "loss": 2.0}, *(f'{{"step": {s}, "loss": NaN}}' for s in range(1, 5))],
+        "loss has not improved for 3 steps: best 2 at step 0",
+    ),
+    "counts that no float can hold": (
+        {"predictions": "not-degenerate"},
+        ['{"confusion_matrix": [[1%s, 0], [0, 1]]}' % ("0" * 400), MATRIX],
+        "class `pos` is never predicted at step 5",
+    ),
     "improving": (
         {"metric": "loss", "steps": 10, "better": "lower"},
         [{"step": s, "loss": 3.0 - s / 100} for s in range(50)],
@@ -360,3 +380,21 @@ def test_events_are_read_back_numbered_and_torn_ones_left_out(tmp_path: Path) ->
     first, second = events.read(run)
     assert (first["number"], first["evidence"], len(first["message"])) == (1, {"x": 1}, 1000)
     assert (second["number"], second["message"], "evidence" in second) == (2, "second", False)
+
+
+def test_of_many_events_the_latest_are_told_under_their_own_numbers(tmp_path: Path) -> None:
+    run = RunFiles(str(tmp_path), "run-1")
+    for at in range(1, 151):
+        events.append(run, "T", "guard", f"event {at}")
+    with open(run.events, "a") as file:
+        file.write('{"of a job": ' + "[" * 20000 + "]" * 20000 + "}\n")
+    told = events.read(run)
+    assert told[-1]["number"] == 150
+    assert [each["message"] for each in told] == [f"event {each['number']}" for each in told]
+    assert len(told) == events.COUNT_MAX - 1
+
+
+def test_what_no_json_can_say_is_null_in_an_event(tmp_path: Path) -> None:
+    run = RunFiles(str(tmp_path), "run-1")
+    events.append(run, "T", "guard", "m", evidence={"best": float("nan"), "worst": -float("inf")})
+    assert json.loads(Path(run.events).read_text())["evidence"] == {"best": None, "worst": None}
