@@ -38,9 +38,17 @@ def cancel(layout: Layout, channel: Channel, request: Body) -> Body:
 
 
 def _ask(layout: Layout, run_id: str) -> None:
-    """The mark first: a supervisor that comes up now sees it, one that is up is signalled."""
+    """The mark first: a supervisor that comes up now sees it, one that is up is signalled.
+
+    The mark is empty: it fits on a disk that the job has filled. Where not even that can be made
+    (no inodes, read-only) the run is ended all the same, but not called cancelled.
+    """
     run = layout.run(run_id)
-    files.write_once(run.cancel, status.now().encode("ascii"))
+    try:
+        files.write_once(run.cancel, b"")
+    except OSError as exc:
+        if not files.is_full(exc):
+            raise
     identity = files.read_json(run.identity) or {}
     pid = identity.get("pid")
     if procs.is_same(pid, identity.get("start_time")):
