@@ -60,14 +60,22 @@ class Watcher(Supervisor):
 
     def watch(self) -> None:
         """After this returns the exit record stands and every process of the run is gone."""
-        self.voice.say("the supervisor was killed; the job goes on and is watched again")
-        self._stand_guard()
+        if not self._has_begun():
+            self.voice.say("the supervisor was killed before it had started the job")
+        else:
+            self.voice.say("the supervisor was killed; the job goes on and is watched again")
+            self._stand_guard()
         if self._over(self._watched()):
             Supervisor(self.layout, self.run, self.order, None).main()
 
+    def _has_begun(self) -> bool:
+        """Else what lives of the run are the tools that make its environment."""
+        return files.read_json(self.run.job) is not None
+
     def _watched(self) -> End:
         try:
-            self._wait(0, None)
+            if self._has_begun():
+                self._wait(0, None)
         except Ended as ended:
             return ended.end
         return status.end_without_supervisor(self.run)

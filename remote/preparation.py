@@ -7,7 +7,6 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from remote import environment, files, gpu, session
 from remote.layout import Layout, RunFiles
-from remote.voice import Voice
 
 
 def lease(
@@ -40,23 +39,15 @@ def lease(
         pause()
 
 
-def search_path(
-    layout: Layout,
-    run: RunFiles,
-    order: Dict[str, Any],
-    voice: Voice,
-    waited: Callable[[int], int],
-) -> str:
+def search_path(layout: Layout, order: Dict[str, Any], maker: environment.Maker) -> str:
     """The job's PATH; the environment it asks for is made first, if it is not there yet.
 
-    `waited(pid)` waits for a tool of the set-up and gives its exit code. Raises
-    environment.SetupFailed.
+    Raises environment.SetupFailed.
     """
     folder = order.get("path_first")
     if order.get("requirements"):
-        folder = environment.prepare(
-            layout, order["requirements"], voice.log, run.tree, voice.say, waited
-        )
+        wanted = order.get("requirement_files") or [order["requirements"]]
+        folder = environment.prepare(layout, wanted, maker)
     return environment.search_path(folder, layout, sys.executable)
 
 

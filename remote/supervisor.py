@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 GRACE = 10.0
 QUEUE_POLL = 3.0
+SETUP_POLL = 1.0
 STUCK_POLL = 5.0
 
 
@@ -138,13 +139,16 @@ class Supervisor:
     def _environment(self) -> str:
         if self.order.get("requirements"):
             self._report({"phase": "queued", "why": "its environment is being made"})
-        return preparation.search_path(
-            self.layout, self.run, self.order, self.voice, self._wait_code
-        )
+        voice = self.voice
+        maker = environment.Maker(self.run, voice.log, voice.say, self._wait_code, self._pause)
+        return preparation.search_path(self.layout, self.order, maker)
 
     def _report(self, value: Dict[str, Any]) -> None:
         if self.voice.report(value):
             self.view.open()
+
+    def _pause(self) -> None:
+        self._wait(None, SETUP_POLL)
 
     def _wait_code(self, pid: int) -> int:
         """For the tools that make the environment: their exit code, and nothing of them left."""
