@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remote import events, gpu, guards
+from remote import events, gpu, guards, procs
 from remote.guards import Firing, Guards
 from remote.layout import RunFiles
 
@@ -352,13 +352,13 @@ def test_an_idle_gpu_fires_after_its_time_and_a_busy_or_silent_one_never(
 ) -> None:
     busy: dict[str, int | None] = {"per cent": 0}
 
-    def probe() -> list[gpu.Gpu]:
+    def cards(_smi: gpu.Smi) -> list[gpu.Gpu]:
         if busy["per cent"] == -1:
             raise gpu.NoAnswer("hangs")
         return [gpu.Gpu(0, "GPU-1", "card", 0, 10, busy["per cent"], "5"),
                 gpu.Gpu(1, "GPU-2", "another's", 0, 10, 99, "5")]  # fmt: skip
 
-    monkeypatch.setattr(gpu, "probe", probe)
+    monkeypatch.setattr(gpu.Smi, "cards", cards)
     run = watch({"gpu": "idle", "after": 100.0})
     assert [run.after(20) for _ in range(5)] == [[]] * 5
     assert run.after(20) == ["its GPU has been idle for 100 s: 0 % busy at most"]
@@ -368,6 +368,45 @@ def test_an_idle_gpu_fires_after_its_time_and_a_busy_or_silent_one_never(
     busy["per cent"] = 3
     told = [message for _ in range(8) for message in run.after(20)]
     assert told == ["its GPU has been idle for 100 s: 3 % busy at most"]
+
+
+def test_a_bound_of_zero_lets_a_gpu_be_busy_with_one_per_cent(
+    watch: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = {"per cent": 1}
+    monkeypatch.setattr(
+        gpu.Smi, "cards", lambda _: [gpu.Gpu(0, "GPU-1", "card", 0, 10, busy["per cent"], "5")]
+    )
+    run = watch({"gpu": "idle", "after": 100.0, "below": 0})
+    assert [run.after(20) for _ in range(8)] == [[]] * 8
+    busy["per cent"] = 0
+    assert any(run.after(20) for _ in range(8))
+
+
+def test_f40_a_guard_starts_no_second_nvidia_smi_beside_one_that_cannot_be_killed(
+    watch: Callable[..., Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\nexec sleep 600\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    started: list[int] = []
+
+    def ask(argv: list[str], _deadline: float, stuck: list[int]) -> procs.Said:
+        started.append(procs.spawn(argv, dict(os.environ), "/", 2))
+        stuck.append(started[-1])
+        return procs.Said(None, b"")
+
+    monkeypatch.setattr(procs, "ask", ask)
+    run = watch({"gpu": "idle", "after": 100.0})
+    try:
+        assert [run.after(20) for _ in range(4)] == [[]] * 4
+        assert len(started) == 1
+    finally:
+        for pid in started:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
 
 
 def test_events_are_read_back_numbered_and_torn_ones_left_out(tmp_path: Path) -> None:
