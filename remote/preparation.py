@@ -18,7 +18,8 @@ def lease(
 ) -> Tuple[List[gpu.Gpu], List[int]]:
     """The GPUs that `order` asks for, and the descriptors of the locks that lease them.
 
-    While too few are free it says why and looks again after each `pause()`, which may raise.
+    While too few are free it says why and looks again after each `pause()`, which may raise. While
+    other runs lease what it waits for it looks at their locks only: asking nvidia-smi is dear.
     """
     most = int(order.get("gpus_max") or 0)
     if not most:
@@ -26,16 +27,19 @@ def lease(
     least = gpu.must_have(order, 1)
     needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
     smi, told = gpu.Smi(), ""
+    cards: List[gpu.Gpu] = []
     while True:
-        try:
-            cards = smi.cards()
-            least = gpu.must_have(order, len(cards))
-            return gpu.lease(layout, cards, least, most, needed, run.run_id, shared)
-        except (gpu.Busy, gpu.NoAnswer) as exc:
-            why = str(exc)
-        if why != told:
-            told = why
-            say("waits for %d GPU(s): %s" % (least, why))
+        leased = sum(gpu.holder(layout, card) is not None for card in cards)
+        if not leased or len(cards) - leased >= least:
+            try:
+                cards = smi.cards()
+                least = gpu.must_have(order, len(cards))
+                return gpu.lease(layout, cards, least, most, needed, run.run_id, shared)
+            except (gpu.Busy, gpu.NoAnswer) as exc:
+                why = str(exc)
+            if why != told:
+                told = why
+                say("waits for %d GPU(s): %s" % (least, why))
         pause()
 
 
