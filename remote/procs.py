@@ -27,6 +27,11 @@ def boot_id() -> str:
         return "unknown"
 
 
+def since_boot() -> float:
+    """Seconds of the clock that nobody sets and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def start_time(pid: int) -> Optional[int]:
     """Start time in clock ticks since boot (proc(5), field 22); None for no such process."""
     fields = _stat(pid)
