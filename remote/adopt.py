@@ -71,6 +71,8 @@ class Watcher(Supervisor):
         return files.read_json(self.run.job) is not None
 
     def _watched(self) -> End:
+        if self._is_cancelled():
+            return self._asked_to_end()
         try:
             if self._has_begun():
                 self._wait(0, None)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, until
+from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, supervisor_of, until
+from tests.helpers import processes
 
 pytestmark = [
     pytest.mark.root,
@@ -153,13 +154,17 @@ with open("results/filler", "wb", buffering=0) as file:
 """
 
 
+@pytest.mark.parametrize("owned", [True, False])
 def test_f29_a_run_that_has_filled_the_disk_can_be_cancelled(
-    new_desk: MakeDesk, small_disk: Mount, tmp_path: Path
+    owned: bool, new_desk: MakeDesk, small_disk: Mount, tmp_path: Path
 ) -> None:
     place = small_disk(tmp_path / "host", "24m")
     desk = new_desk({"hoard": "exec python3 hoard.py"}, host=on(place), files={"hoard.py": HOARD})
     run_id = desk.submit("hoard")
     until(lambda: os.statvfs(place).f_bavail == 0, 60)
+    if not owned:
+        supervisor = supervisor_of(place / "orch" / "runs" / run_id)
+        assert processes.end([supervisor]) == []
     desk.orch("cancel", run_id)
     assert desk.show()["verdict"] == "cancelled"
     assert of_run(run_id) == []
