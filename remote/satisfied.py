@@ -43,7 +43,10 @@ def take(path, into):
 take(sys.argv[1], asked)
 there = {}
 for each in distributions():
-    there.setdefault(plain(each.metadata["Name"] or ""), each)
+    try:
+        there.setdefault(plain(each.metadata["Name"]), each)
+    except Exception:  # what an interrupted pip has left: no package
+        continue
 done = set()
 def check(wanted, extra, must):
     if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):

@@ -44,6 +44,16 @@ def test_a_python_has_what_is_asked_for_or_not(text: str, answer: int, tmp_path:
     assert code(tmp_path, r=text, more=more, bound=bound) == answer
 
 
+def test_what_an_interrupted_pip_has_left_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "~ytest-1.0.dist-info").mkdir()
+    (tmp_path / "numpy-99.dist-info").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert code(tmp_path, r="pytest\n") == 0
+    assert code(tmp_path, r="numpy==99\n") == 1
+
+
 def test_a_python_without_pip_cannot_tell(tmp_path: Path) -> None:
     assert code(tmp_path, "-S", r="pytest\n") == satisfied.CANNOT_TELL
 
