@@ -7,7 +7,8 @@ import select
 import time
 from typing import Any, Dict, Optional
 
-from remote import files, keeper, ownership, procs, status
+from remote import files, gpu, keeper, ownership, procs, status
+from remote.attempts import Attempt
 from remote.causes import End
 from remote.layout import Layout, RunFiles
 from remote.leader import Ending, Leader
@@ -19,6 +20,8 @@ REPORT_DEADLINE = 10.0
 class Adopted(Leader):
     """A keeper that is no child of ours: whether it lives is looked up, and how the job ended is
     what it wrote."""
+
+    poll = 1.0
 
     def __init__(self, run: RunFiles, job: Dict[str, Any]) -> None:
         super().__init__()
@@ -43,34 +46,47 @@ class Adopted(Leader):
 
 
 class Watcher(Supervisor):
-    """The owner of an adopted job, at which it looks every second."""
-
-    poll = 1.0
+    """The owner of an adopted job; attempts that follow are its own."""
 
     def __init__(self, layout: Layout, run: RunFiles) -> None:
         order: Dict[str, Any] = files.read_json(run.order) or {}
         if order.get("secrets_named"):
             order["retry"] = None  # another attempt needs what only the submitter has
-        super().__init__(layout, run, order, None)
         job = files.read_json(run.job) or {}
-        if job.get("time_left") is not None:
-            passed = time.clock_gettime(time.CLOCK_BOOTTIME) - float(job["since_boot"])
-            self.deadline = time.monotonic() + float(job["time_left"]) - passed
-        self.leader = Adopted(run, job)
+        adopted = Attempt(run, order, Adopted(run, job), _deadline(job))
+        super().__init__(layout, adopted, order, None)
+        self.gpus = [gpu.Gpu(**card) for card in job.get("gpus") or []]
 
     def watch(self) -> None:
         """After this returns the exit record stands and every process of the run is gone."""
-        self.voice.say("the supervisor was killed; the job goes on and is watched again")
-        self._stand_guard()
-        if self._over(self._watched()):
-            Supervisor(self.layout, self.run, self.order, None).main()
+        if not self._has_begun():
+            self.voice.say("the supervisor was killed before it had started the job")
+        else:
+            self.voice.say("the supervisor was killed; the job goes on and is watched again")
+            self._stand_guard()
+        self.live(self._watched)
+
+    def _has_begun(self) -> bool:
+        """Else what lives of the run are the tools that make its environment."""
+        return files.read_json(self.run.job) is not None
 
     def _watched(self) -> End:
+        if self._is_cancelled():
+            return self._asked_to_end()
         try:
-            self._wait(0, None)
+            if self._has_begun():
+                self._wait(0, None)
         except Ended as ended:
             return ended.end
         return status.end_without_supervisor(self.run)
+
+
+def _deadline(job: Dict[str, Any]) -> Optional[float]:
+    """When the job's time is up, on the monotonic clock; None: it has no limit."""
+    if job.get("time_left") is None:
+        return None
+    passed = procs.since_boot() - float(job["since_boot"])
+    return time.monotonic() + float(job["time_left"]) - passed
 
 
 def take_over(layout: Layout, run_id: str) -> bool:

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from remote import files, procs, status
 from remote.causes import End
 from remote.layout import Layout, RunFiles
+from remote.leader import Leader
+
+if TYPE_CHECKING:
+    from remote.sentry import Sentry
+
+GRACE = 10.0
+
+
+class Attempt:
+    """What its owner knows of one attempt, and of no other: the next one begins with its own."""
+
+    def __init__(
+        self,
+        run: RunFiles,
+        order: Dict[str, Any],
+        leader: Optional[Leader] = None,
+        deadline: Optional[float] = None,
+    ) -> None:
+        self.run = run
+        self.leader = Leader() if leader is None else leader
+        self.deadline = deadline  # of its job, monotonic; None: it has no limit, or no job yet
+        self.grace = float(order.get("grace") or GRACE)  # seconds between TERM and KILL
+        self.sentry: Optional[Sentry] = None
 
 
 def follows(
@@ -45,7 +68,12 @@ def asked_for(
 
 def mark_begun(run: RunFiles) -> bool:
     """True once in an attempt's life: whoever is told so may start it."""
-    marker = {"boot_id": procs.boot_id(), "machine": procs.machine(), "at": status.now()}
+    marker = {
+        "boot_id": procs.boot_id(),
+        "machine": procs.machine(),
+        "at": status.now(),
+        "since_boot": procs.since_boot(),
+    }
     return files.write_once(run.started, json.dumps(marker).encode("ascii"))
 
 

@@ -10,7 +10,7 @@ from remote import adopt, closing, files, procs, status, stream
 from remote.causes import End
 from remote.channel import Channel
 from remote.errors import Refused
-from remote.layout import Layout
+from remote.layout import Layout, RunFiles
 
 Body = Dict[str, Any]
 KEEPALIVE = 10.0
@@ -30,6 +30,7 @@ def cancel(layout: Layout, channel: Channel, request: Body) -> Body:
         closing.close(layout, run_id, 1, end, CLAIM_PATIENCE)
         known = status.status(layout, run_id)
     elif known["phase"] == "unowned":
+        _mark(layout.run(run_id))  # which its new owner sees, also when it cannot be known by name
         adopt.take_over(layout, run_id)
     if known["phase"] in ("finished", "absent"):
         cancelled = (known.get("exit") or {}).get("verdict") == "cancelled"
@@ -43,11 +44,21 @@ def cancel(layout: Layout, channel: Channel, request: Body) -> Body:
 def _ask(layout: Layout, run_id: str) -> None:
     """The mark first: a supervisor that comes up now sees it, one that is up is signalled."""
     run = layout.run(run_id)
-    files.write_once(run.cancel, status.now().encode("ascii"))
+    _mark(run)
     identity = files.read_json(run.identity) or {}
     pid = identity.get("pid")
     if procs.is_same(pid, identity.get("start_time")):
         procs.send(int(pid), 15)  # type: ignore[arg-type]
+
+
+def _mark(run: RunFiles) -> None:
+    """Empty: it fits on a disk that the job has filled. Where not even that can be made (no inodes,
+    read-only) the run is ended all the same, but not called cancelled."""
+    try:
+        files.write_once(run.cancel, b"")
+    except OSError as exc:
+        if not files.is_full(exc):
+            raise
 
 
 def wait(layout: Layout, channel: Channel, request: Body) -> Body:

@@ -1,7 +1,8 @@
 """The python environment a run asks for (`setup.requirements`), cached by content.
 
 If the host's own python already satisfies the file it is used as it is; else a virtual environment
-is made once under `envs/` and shared by every run that asks for the same file.
+is made once under `envs/` and shared by every run that asks for the same: for the same contents of
+the file and of all that it includes.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import glob
 import hashlib
 import os
 import sys
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
-from remote import files, procs
-from remote.layout import Layout
+from remote import files, procs, satisfied
+from remote.layout import Layout, RunFiles
 
 COMPLETE = "complete"  # stands in an environment once all of it was installed
 
@@ -22,46 +23,46 @@ class SetupFailed(Exception):
     """The environment could not be made; the run's log says why."""
 
 
-def prepare(
-    layout: Layout,
-    requirements: str,
-    log: int,
-    cwd: str,
-    say: Callable[[str], None],
-    waited: Callable[[int], int],
-) -> str:
-    """The folder to put first on PATH, in which `python` has what the file asks for.
+class Maker(NamedTuple):
+    """The run for which an environment is made, by its supervisor."""
 
-    `requirements` is a path inside `cwd`. `waited(pid)` waits for a process and returns its code.
+    run: RunFiles
+    log: int
+    say: Callable[[str], None]
+    waited: Callable[[int], int]  # waits for a process; its exit code
+    pause: Callable[[], None]  # a moment; it raises when the run is to end, as `waited` does
+
+    def code_of(self, argv: Sequence[str], output: int, held: Sequence[int] = ()) -> int:
+        """The exit code of a tool in the run's tree. It carries the run's tag, and holds the locks
+        `held` as long as it lives, also when its supervisor was killed."""
+        env = {**_tool_env(), procs.RUN_TAG: self.run.run_id}
+        return self.waited(procs.spawn(argv, env, self.run.tree, output, keep=held))
+
+
+def prepare(layout: Layout, wanted: Sequence[str], maker: Maker) -> str:
+    """The folder to put first on PATH, in which `python` has what is asked for.
+
+    `wanted`: the requirements file, then those that it includes; paths inside the run's tree.
     """
-    with open(os.path.join(cwd, requirements), "rb") as file:
-        text = file.read()
-    env = _tool_env()
-    null = os.open("/dev/null", os.O_WRONLY)
-    try:
-        if waited(procs.spawn(dry_run(requirements), env, cwd, null)) == 0:
-            return shim(layout, sys.executable)
-    finally:
-        os.close(null)
-    place = place_of(layout, text)
-    guard = files.lock(place + ".lock")
+    texts = []
+    for name in wanted:
+        with open(os.path.join(maker.run.tree, name), "rb") as file:
+            texts.append(file.read())
+    if _is_satisfied(wanted[0], maker):
+        return shim(layout, sys.executable)
+    place = place_of(layout, texts)
+    guard = _lock(layout, place, wanted[0], maker)
     try:
         if not os.path.exists(os.path.join(place, COMPLETE)):
-            _make(place, requirements, log, cwd, env, say, waited)
+            _make(place, wanted[0], maker, guard)
     finally:
         os.close(guard)
     return os.path.join(place, "bin")
 
 
-def dry_run(requirements: str) -> List[str]:
-    """A command that succeeds when this very python has all that the file asks for."""
-    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--quiet"]
-    return [*pip, "-r", requirements]
-
-
-def made_for(layout: Layout, text: bytes) -> Optional[str]:
-    """The `bin` of the environment that was made for a file with this content, if it was."""
-    place = place_of(layout, text)
+def made_for(layout: Layout, texts: Sequence[bytes]) -> Optional[str]:
+    """The `bin` of the environment that was made for files of these contents, if it was."""
+    place = place_of(layout, texts)
     return os.path.join(place, "bin") if os.path.exists(os.path.join(place, COMPLETE)) else None
 
 
@@ -71,33 +72,51 @@ def all_made(layout: Layout) -> List[str]:
     return [os.path.join(os.path.dirname(each), "bin") for each in sorted(found)]
 
 
-def place_of(layout: Layout, text: bytes) -> str:
-    """Where the environment for a file with this content is, or would be made."""
-    seed = b"\0".join([sys.executable.encode(), sys.version.encode(), text])
+def place_of(layout: Layout, texts: Sequence[bytes]) -> str:
+    """Where the environment for files of these contents is, or would be made."""
+    seed = b"\0".join([sys.executable.encode(), sys.version.encode(), *texts])
     return os.path.join(layout.envs, hashlib.sha256(seed).hexdigest())
 
 
-def _make(
-    place: str,
-    requirements: str,
-    log: int,
-    cwd: str,
-    env: Dict[str, str],
-    say: Callable[[str], None],
-    waited: Callable[[int], int],
-) -> None:
-    say("making the environment for %s (once for this content)" % requirements)
+def _is_satisfied(requirements: str, maker: Maker) -> bool:
+    null = os.open("/dev/null", os.O_WRONLY)
+    try:
+        code = maker.code_of(satisfied.command(requirements), null)
+    finally:
+        os.close(null)
+    if code == satisfied.CANNOT_TELL:
+        words = "%s has no pip to tell whether it has what %s asks for"
+        maker.say(words % (sys.executable, requirements))
+    return code == 0
+
+
+def _lock(layout: Layout, place: str, requirements: str, maker: Maker) -> int:
+    """The lock under which the environment is made; others may be at it."""
+    path = layout.lock("env-" + os.path.basename(place)[:32])
+    told = False
+    while True:
+        held = files.try_lock(path)
+        if held is not None:
+            return held
+        if not told:
+            maker.say("waits for the environment for %s: another run makes it" % requirements)
+            told = True
+        maker.pause()
+
+
+def _make(place: str, requirements: str, maker: Maker, guard: int) -> None:
+    maker.say("making the environment for %s (once for this content)" % requirements)
     steps: List[List[str]] = [
         [sys.executable, "-m", "venv", "--clear", place],
         [place + "/bin/python", "-m", "pip", "install", "--quiet", "-r", requirements],
     ]
     for step in steps:
-        code = waited(procs.spawn(step, env, cwd, log))
+        code = maker.code_of(step, maker.log, [guard])
         if code != 0:
             what = "python3 -m venv" if step is steps[0] else "pip install -r " + requirements
             raise SetupFailed("%s ended with exit code %d; the log has its words" % (what, code))
     files.write_atomic(os.path.join(place, COMPLETE), b"")
-    say("the environment is ready")
+    maker.say("the environment is ready")
 
 
 def _tool_env() -> Dict[str, str]:
@@ -116,10 +135,9 @@ def shim(layout: Layout, python: str) -> str:
     script = ('#!/bin/sh\nexec "%s" "$@"\n' % python).encode()
     for name in ("python", "python3"):
         path = os.path.join(folder, name)
-        if files.read_regular(path, 4096) != script:
+        if files.read_regular(path, 4096) != script or not os.access(path, os.X_OK):
             os.makedirs(folder, 0o700, exist_ok=True)
-            files.write_atomic(path, script, durable=False)
-            os.chmod(path, 0o700)
+            files.write_atomic(path, script, durable=False, mode=0o700)
     return folder
 
 

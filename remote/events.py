@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
-from remote import files
+from remote import files, wire
 from remote.layout import RunFiles
 
-READ_MAX = 64 * 1024
+FILE_MAX = 4 * 1024 * 1024  # bytes that are looked through
+READ_MAX = 64 * 1024  # bytes that are told
 LINE_MAX = 4096
 COUNT_MAX = 100
 
@@ -17,7 +18,7 @@ COUNT_MAX = 100
 def append(run: RunFiles, at: str, kind: str, message: str, **about: Any) -> None:
     """One more line; best effort, since a full disk must not end a run."""
     record = {"at": at, "kind": kind, "message": message[:1000], **about}
-    line = json.dumps(record, sort_keys=True).encode("ascii")
+    line = json.dumps(wire.lawful(record), sort_keys=True).encode("ascii")
     if len(line) > LINE_MAX:
         line = json.dumps({key: record[key] for key in ("at", "kind", "message")}).encode("ascii")
     try:
@@ -34,14 +35,27 @@ def append(run: RunFiles, at: str, kind: str, message: str, **about: Any) -> Non
 
 
 def read(run: RunFiles) -> List[Dict[str, Any]]:
-    """The events, oldest first, each with its line number as `number`; torn lines are left out."""
-    raw = files.read_regular(run.events, READ_MAX) or b""
-    found = []
-    for number, line in enumerate(raw[:READ_MAX].split(b"\n")[:-1][:COUNT_MAX], start=1):
-        try:
-            record = json.loads(line.decode("ascii"))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
+    """The latest events, oldest first, each with its line number as `number`; torn lines and those
+    that are too long to be ours are left out."""
+    raw = files.read_regular(run.events, FILE_MAX) or b""
+    lines = list(enumerate(raw[:FILE_MAX].split(b"\n")[:-1], start=1))
+    found: List[Dict[str, Any]] = []
+    left = READ_MAX
+    for number, line in reversed(lines[-COUNT_MAX:]):
+        record = _record(line)
+        if record is not None:
+            left -= len(line)
+            if left < 0:
+                break
             found.append({**record, "number": number})
-    return found
+    return found[::-1]
+
+
+def _record(line: bytes) -> Optional[Dict[str, Any]]:
+    if len(line) > LINE_MAX:
+        return None
+    try:
+        record = json.loads(line.decode("ascii"))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

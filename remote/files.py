@@ -19,11 +19,11 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def write_atomic(path: str, data: bytes, durable: bool = True) -> None:
+def write_atomic(path: str, data: bytes, durable: bool = True, mode: int = 0o600) -> None:
     """`path` holds all of `data` or what it held before, even across a crash when `durable`."""
     tmp = "%s.tmp.%d" % (path, os.getpid())
     try:
-        _write_synced(tmp, data, durable)
+        _write_synced(tmp, data, durable, mode)
         os.rename(tmp, path)
     except OSError:
         remove(tmp)
@@ -49,10 +49,11 @@ def write_once(path: str, data: bytes) -> bool:
     return True
 
 
-def _write_synced(path: str, data: bytes, durable: bool) -> None:
+def _write_synced(path: str, data: bytes, durable: bool, mode: int = 0o600) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         write_all(fd, data)
+        os.fchmod(fd, mode)  # before it has its name: nobody meets it with another
         if durable:
             os.fsync(fd)
     finally:

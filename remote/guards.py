@@ -19,6 +19,7 @@ from remote.series import LINE_MAX, Series
 
 EVERY = 2.0  # seconds between two looks
 DISK_EVERY = 10.0
+IDLE_BELOW = 5.0  # per cent that a GPU is busy, unless the spec says another
 FIRINGS_MAX = 5  # of one guard in one run
 
 
@@ -59,7 +60,9 @@ class IdleGpu(Guard):
     def __init__(self, spec: Spec, cards: List[gpu.Gpu], now: float) -> None:
         super().__init__(spec)
         self.uuids = {card.uuid for card in cards}
+        self.smi = gpu.Smi()
         self.after = float(spec["after"])
+        self.below = IDLE_BELOW if spec.get("below") is None else float(spec["below"])
         self.every = max(5.0, min(60.0, self.after / 5.0))
         self.due = now + self.every
         self.since: Optional[float] = None
@@ -72,7 +75,7 @@ class IdleGpu(Guard):
         return self.last
 
     def _judge(self, now: float, busy: Optional[int]) -> Optional[Trouble]:
-        if busy is None or busy > float(self.spec.get("below") or 5):
+        if busy is None or busy > self.below:
             self.since = None
             return None
         self.since = now if self.since is None else self.since
@@ -85,7 +88,7 @@ class IdleGpu(Guard):
     def _busy(self) -> Optional[int]:
         """Per cent of the busiest card; None where nvidia-smi does not tell."""
         try:
-            cards = [card for card in gpu.probe() if card.uuid in self.uuids]
+            cards = [card for card in self.smi.cards() if card.uuid in self.uuids]
         except gpu.NoAnswer:
             return None
         told = [card.utilization for card in cards if card.utilization is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from remote import files, procs, status
@@ -22,6 +21,8 @@ class Ending(NamedTuple):
 
 class Leader:
     """As its parent sees it; `remote.adopt` has the view of one who is not."""
+
+    poll: Optional[float] = None  # seconds between two looks at it; None: the kernel tells
 
     def __init__(self) -> None:
         self.pid: Optional[int] = None  # of a job its keeper; not reaped before its tree is
@@ -80,5 +81,5 @@ def record(
         "started_at": before.get("started_at") or status.now(),
         "gpus": [card._asdict() for card in cards],
         "time_left": time_left,
-        "since_boot": time.clock_gettime(time.CLOCK_BOOTTIME),
+        "since_boot": procs.since_boot(),
     }

@@ -23,14 +23,13 @@ def listing(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[s
 
     It runs with the python that a job would get, the text `config` at $ORCH_CONFIG and no GPU, for
     `seconds` at most; nothing of it stays. {"need": "tree"}: the code is not here. {"unmade":
-    true}: the environment for the text `requirements` is still to be made.
+    true}: the environment for `requirements` (see torchcuda) is still to be made.
     """
     try:
         manifest = store.manifest_of(layout, str(request["tree"]))
     except FileNotFoundError:
         return {"need": "tree"}
-    text = request.get("requirements")
-    found = torchcuda.place_for(layout, None if text is None else str(text).encode("utf-8"))
+    found = torchcuda.place_for(layout, request.get("requirements"))
     if found is None:
         return {"unmade": True}
     folder = tempfile.mkdtemp(prefix="listing-", dir=layout.parts)

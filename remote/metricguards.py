@@ -13,6 +13,7 @@ Spec = Dict[str, Any]
 Trouble = Tuple[str, Dict[str, Any]]  # in words; in numbers
 
 FEW = 30  # examples; of fewer nothing is concluded
+COUNT_MAX = 1 << 53  # in a matrix: what a float can hold
 NULLS = 10  # lines in a row
 Z99 = 2.326  # one-sided 1 % of the normal curve
 
@@ -88,7 +89,10 @@ class Range(Guard):
 
 
 class Stalled(Guard):
-    """The metric gets better at least once in so many steps, or in so many seconds."""
+    """The metric gets better at least once in so many steps, or in so many seconds.
+
+    A value that is not finite is no improvement, and nothing to improve on.
+    """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -100,11 +104,12 @@ class Stalled(Guard):
         value = value_of(record, self.spec["metric"])
         if value is None or step < self.start:
             return None
-        if self.best is None or self.sign * value < self.sign * self.best:
+        better = self.best is None or self.sign * value < self.sign * self.best
+        if better and math.isfinite(value):
             self.best, self.at_step, self.at_time = value, step, now
             return None
         limit = self.spec.get("steps")
-        if limit is None or step - self.at_step < limit:
+        if limit is None or self.best is None or step - self.at_step < limit:
             return None
         return self._told("%g steps" % (step - self.at_step))
 
@@ -144,7 +149,9 @@ def _is_matrix(value: Any) -> bool:
     if not isinstance(value, list) or not 2 <= len(value) <= 10000:
         return False
     rows = all(isinstance(row, list) and len(row) == len(value) for row in value)
-    return rows and all(type(count) is int and count >= 0 for row in value for count in row)
+    return rows and all(
+        type(count) is int and 0 <= count <= COUNT_MAX for row in value for count in row
+    )
 
 
 def _degenerate(matrix: List[List[int]], labels: Any, step: float) -> Optional[Trouble]:

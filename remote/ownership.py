@@ -46,4 +46,8 @@ def identify(run: RunFiles, **more: Any) -> None:
         "agent": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
         **more,
     }
-    files.write_json(run.identity, identity, durable=False)  # means nothing after a reboot
+    try:
+        files.write_json(run.identity, identity, durable=False)  # means nothing after a reboot
+    except OSError as exc:
+        if not files.is_full(exc):  # then it is known by its lock alone
+            raise

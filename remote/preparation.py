@@ -7,7 +7,6 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from remote import environment, files, gpu, session
 from remote.layout import Layout, RunFiles
-from remote.voice import Voice
 
 
 def lease(
@@ -19,7 +18,8 @@ def lease(
 ) -> Tuple[List[gpu.Gpu], List[int]]:
     """The GPUs that `order` asks for, and the descriptors of the locks that lease them.
 
-    While too few are free it says why and looks again after each `pause()`, which may raise.
+    While too few are free it says why and looks again after each `pause()`, which may raise. While
+    other runs lease what it waits for it looks at their locks only: asking nvidia-smi is dear.
     """
     most = int(order.get("gpus_max") or 0)
     if not most:
@@ -27,36 +27,31 @@ def lease(
     least = gpu.must_have(order, 1)
     needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
     smi, told = gpu.Smi(), ""
+    cards: List[gpu.Gpu] = []
     while True:
-        try:
-            cards = smi.cards()
-            least = gpu.must_have(order, len(cards))
-            return gpu.lease(layout, cards, least, most, needed, run.run_id, shared)
-        except (gpu.Busy, gpu.NoAnswer) as exc:
-            why = str(exc)
-        if why != told:
-            told = why
-            say("waits for %d GPU(s): %s" % (least, why))
+        leased = sum(gpu.holder(layout, card) is not None for card in cards)
+        if not leased or len(cards) - leased >= least:
+            try:
+                cards = smi.cards()
+                least = gpu.must_have(order, len(cards))
+                return gpu.lease(layout, cards, least, most, needed, run.run_id, shared)
+            except (gpu.Busy, gpu.NoAnswer) as exc:
+                why = str(exc)
+            if why != told:
+                told = why
+                say("waits for %d GPU(s): %s" % (least, why))
         pause()
 
 
-def search_path(
-    layout: Layout,
-    run: RunFiles,
-    order: Dict[str, Any],
-    voice: Voice,
-    waited: Callable[[int], int],
-) -> str:
+def search_path(layout: Layout, order: Dict[str, Any], maker: environment.Maker) -> str:
     """The job's PATH; the environment it asks for is made first, if it is not there yet.
 
-    `waited(pid)` waits for a tool of the set-up and gives its exit code. Raises
-    environment.SetupFailed.
+    Raises environment.SetupFailed.
     """
     folder = order.get("path_first")
     if order.get("requirements"):
-        folder = environment.prepare(
-            layout, order["requirements"], voice.log, run.tree, voice.say, waited
-        )
+        wanted = order.get("requirement_files") or [order["requirements"]]
+        folder = environment.prepare(layout, wanted, maker)
     return environment.search_path(folder, layout, sys.executable)
 
 

@@ -39,6 +39,11 @@ def machine() -> Dict[str, str]:
         return {"id": name, "name": name}
 
 
+def since_boot() -> float:
+    """Seconds of the clock that nobody sets and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def start_time(pid: int) -> Optional[int]:
     """Start time in clock ticks since boot (proc(5), field 22); None for no such process."""
     fields = _stat(pid)
@@ -189,13 +194,14 @@ def spawn(
     output: int,
     own_session: bool = True,
     source: Optional[int] = None,
+    keep: Sequence[int] = (),
 ) -> int:
     """Start `argv` in a session (or only a process group) of its own; returns its pid.
 
-    stdin is `source`, or /dev/null; stdout and stderr both go to `output`; nothing else is
-    inherited. An exec that fails raises OSError here.
+    stdin is `source`, or /dev/null; stdout and stderr both go to `output`; of all else only `keep`
+    is inherited. An exec that fails raises OSError here.
     """
-    return begin(argv[0], lambda: _become(argv, env, cwd, output, own_session, source))
+    return begin(argv[0], lambda: _become(argv, env, cwd, output, own_session, source, keep))
 
 
 def begin(name: str, work: Callable[[], None]) -> int:
@@ -230,6 +236,7 @@ def _become(
     output: int,
     own_session: bool,
     source: Optional[int],
+    keep: Sequence[int],
 ) -> None:
     if own_session:
         os.setsid()
@@ -241,6 +248,8 @@ def _become(
     os.dup2(os.open("/dev/null", os.O_RDONLY) if source is None else source, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    for kept in keep:
+        os.set_inheritable(kept, True)
     os.chdir(cwd)
     os.execvpe(argv[0], list(argv), env)
 

@@ -10,6 +10,8 @@ from remote.channel import Channel
 from remote.errors import Refused
 from remote.layout import Layout
 
+OWNER_PATIENCE = 20.0  # seconds; more than the deadlines of a slow tmux together
+
 
 def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
     """Start attempt `attempt` of the run unless it was started before; the reply is its status.
@@ -28,6 +30,7 @@ def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
             raise Refused("NotResumable", _why_not(known, run.attempt, wanted))
         if (known.get("exit") or {}).get("verdict") == "succeeded":
             raise Refused("NotResumable", "it has succeeded; there is nothing to go on with")
+        _await_owner(layout, run_id)
         left = status.tree_of(run).living()
         if left:
             raise Refused("NotResumable", "processes of it still live: %s" % left[:20])
@@ -37,6 +40,16 @@ def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         return start.launch(layout, following, order)
     finally:
         os.close(guard)
+
+
+def _await_owner(layout: Layout, run_id: str) -> None:
+    """The owner of the attempt before has let go of the run: after its exit record it still closes
+    the session, whose name the next owner will use."""
+    held = files.lock_within(layout.lock(run_id + ".lock"), OWNER_PATIENCE)
+    if held is None:
+        told = "its supervisor is still closing its session; the same command works in a moment"
+        raise Refused("NotResumable", told)
+    os.close(held)
 
 
 def _why_not(known: Dict[str, Any], attempt: int, wanted: int) -> str:

@@ -95,7 +95,7 @@ def _unlocked(layout: Layout, run: RunFiles, lock: str) -> str:
     if same_boot:
         if identity and procs.is_same(identity.get("pid"), identity.get("start_time")):
             return "running"  # the lock is gone, its holder is not: a lock file was swept away
-        if identity is None and _age(run.started) < START_GRACE:
+        if identity is None and 0 <= _age(started) < START_GRACE:
             return "starting"
     # Under the lock: a supervisor that comes up after all must find the record, or we find it.
     held = files.try_lock(lock)
@@ -131,11 +131,10 @@ def tree_of(run: RunFiles) -> procs.Tree:
     return procs.Tree(run.run_id, int(job["pid"]) if leads else None, [os.getpid()])
 
 
-def _age(path: str) -> float:
-    try:
-        return time.time() - os.stat(path).st_mtime
-    except OSError:
-        return 0.0
+def _age(started: Dict[str, Any]) -> float:
+    """Seconds since this start marker of the present boot was set."""
+    since = started.get("since_boot")
+    return procs.since_boot() - since if isinstance(since, (int, float)) else START_GRACE
 
 
 def _record_loss(run: RunFiles, same_boot: bool) -> None:

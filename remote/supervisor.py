@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from remote import (
     causes,
@@ -26,18 +26,18 @@ from remote import (
     trees,
 )
 from remote.aside import Aside
-from remote.attempts import follows, owned_by
+from remote.attempts import Attempt, follows, owned_by
 from remote.causes import End
 from remote.layout import Layout, RunFiles
-from remote.leader import Ending, Leader
+from remote.leader import Ending
 from remote.view import View
 from remote.voice import Voice
 
 if TYPE_CHECKING:
     from remote.sentry import Sentry
 
-GRACE = 10.0
 QUEUE_POLL = 3.0
+SETUP_POLL = 1.0
 STUCK_POLL = 5.0
 
 
@@ -52,35 +52,38 @@ class Ended(Exception):
 class Supervisor:
     """One run's owner. `main` is the life of one; `remote.adopt` has another beginning."""
 
-    poll: Optional[float] = None  # seconds between two looks at the job; None: the kernel tells
-
     def __init__(
-        self, layout: Layout, run: RunFiles, order: Dict[str, Any], report: Optional[int]
+        self, layout: Layout, attempt: Attempt, order: Dict[str, Any], report: Optional[int]
     ) -> None:
         self.layout = layout
-        self.run = run
+        self.attempt = attempt
         self.order = order
-        self.deadline: Optional[float] = None
         self.gpus: List[gpu.Gpu] = []
         self.leases: List[int] = []
         self.aside = Aside()
-        self.view = View(run, self.aside)
-        self.voice = Voice(run, order, report, self.aside)
-        self.sentry: Optional[Sentry] = None
-        self.grace = float(order.get("grace") or GRACE)
-        self.first = run.attempt  # the earliest attempt this process owned
-        self.leader = Leader()
+        self.view = View(attempt.run, self.aside)
+        self.voice = Voice(attempt.run, order, report, self.aside)
+        self.first = attempt.run.attempt  # the earliest that this process owned
+
+    @property
+    def run(self) -> RunFiles:
+        return self.attempt.run
 
     def main(self) -> None:
         """After this returns the exit records stand and every process of the run is gone."""
         self.view.choose(str(self.order.get("session") or "auto"))
-        while True:
-            if self.run.attempt > 1:
-                self.voice.say("attempt %d" % self.run.attempt)
-            if not self._over(self._attempt()):
-                return
+        self.live(self._fresh)
 
-    def _attempt(self) -> End:
+    def live(self, first: Callable[[], End]) -> None:
+        """The rest of the run's life, whose present attempt ends as `first` tells."""
+        end = first()
+        while self._over(end):
+            end = self._fresh()
+
+    def _fresh(self) -> End:
+        """The end of an attempt that is begun here."""
+        if self.run.attempt > 1:
+            self.voice.say("attempt %d" % self.run.attempt)
         try:
             self._lease()
             return self._stages(self._environment())
@@ -94,7 +97,7 @@ class Supervisor:
             return End("failed", "not_started", 127, None, (reason,))
 
     def _over(self, end: End) -> bool:
-        """Write the attempt down; True when the spec wants another one, which is then `self.run`.
+        """Write the attempt down; True when the spec wants another, then `self.attempt`.
 
         Nothing is recorded while a process of it is left, e.g. one in uninterruptible sleep: it may
         still write, and holds its GPUs.
@@ -105,11 +108,10 @@ class Supervisor:
                 break
             self.voice.say("%d processes would not end: %s" % (len(left), left[:20]))
             time.sleep(STUCK_POLL)
-        end = self.leader.told_in(end, self.run)
-        if self.sentry is not None:
-            self.sentry.look(ended=True)
-        self.sentry, self.grace = None, float(self.order.get("grace") or GRACE)
         done = self.run
+        end = self.attempt.leader.told_in(end, done)
+        if self.attempt.sentry is not None:
+            self.attempt.sentry.look(ended=True)
         following = follows(self.layout, done, self.order.get("retry"), end, self._is_cancelled)
         if following is not None:
             # The marker of the next attempt is there already: nobody takes this end for the last.
@@ -120,7 +122,7 @@ class Supervisor:
         if following is None:
             self._leave()
             return False
-        self.run = following
+        self.attempt = Attempt(following, self.order)
         return True
 
     # --- before the job ---------------------------------------------------------------------------
@@ -138,17 +140,20 @@ class Supervisor:
     def _environment(self) -> str:
         if self.order.get("requirements"):
             self._report({"phase": "queued", "why": "its environment is being made"})
-        return preparation.search_path(
-            self.layout, self.run, self.order, self.voice, self._wait_code
-        )
+        voice = self.voice
+        maker = environment.Maker(self.run, voice.log, voice.say, self._wait_code, self._pause)
+        return preparation.search_path(self.layout, self.order, maker)
 
     def _report(self, value: Dict[str, Any]) -> None:
         if self.voice.report(value):
             self.view.open()
 
+    def _pause(self) -> None:
+        self._wait(None, SETUP_POLL)
+
     def _wait_code(self, pid: int) -> int:
         """For the tools that make the environment: their exit code, and nothing of them left."""
-        self.leader.pid = pid
+        self.attempt.leader.pid = pid
         ended = self._wait(pid, None)
         assert ended is not None
         self._clear_tree()
@@ -160,7 +165,7 @@ class Supervisor:
         """The end of the first stage that failed, or of the last one."""
         env = preparation.variables(self.run, self.order, path, self.gpus)
         limit = self.order.get("time")
-        self.deadline = time.monotonic() + float(limit) if limit else None
+        self.attempt.deadline = time.monotonic() + float(limit) if limit else None
         stages = preparation.stages_left(self.run, self.order["stages"])
         for index, stage in enumerate(stages):
             last = index + 1 == len(stages)
@@ -171,7 +176,7 @@ class Supervisor:
             if index == 0:
                 # Before the fork: killed right after it, we must not leave a job untold of.
                 files.write_json(self.run.job, {"phase": "spawning"}, durable=False)
-            pid = self.leader.pid = keeper.spawn(
+            pid = self.attempt.leader.pid = keeper.spawn(
                 stage["argv"], env, self.run, self.voice.log, self.leases, told
             )
             self._started(pid)
@@ -189,17 +194,17 @@ class Supervisor:
         return causes.judge(ended.code, ended.signal, bool(word.get("oom")), self.run.log)
 
     def _started(self, pid: int) -> None:
-        left = None if self.deadline is None else self.deadline - time.monotonic()
+        left = None if self.attempt.deadline is None else self.attempt.deadline - time.monotonic()
         record = leader.record(self.run, pid, self.gpus, left)
         self._report(record)
         files.write_json(self.run.job, record)
         self._stand_guard()
 
     def _stand_guard(self) -> None:
-        if self.order.get("guards") and self.sentry is None:
+        if self.order.get("guards") and self.attempt.sentry is None:
             from remote.sentry import Sentry  # a run without guards does not pay for them
 
-            self.sentry = Sentry(self.run, self.order["guards"], self.gpus, self.voice)
+            self.attempt.sentry = Sentry(self.run, self.order["guards"], self.gpus, self.voice)
 
     def leave_login(self) -> None:
         stays = scope.leave_login(self.run.run_id)
@@ -224,32 +229,34 @@ class Supervisor:
         Raises Ended when the run is cancelled, asked to end, or past its time.
         """
         end = None if seconds is None else time.monotonic() + seconds
+        attempt = self.attempt
         while True:
             self.aside.reap()
-            ended = self.leader.ending(pid) if pid is not None else None
+            ended = attempt.leader.ending(pid) if pid is not None else None
             if ended is not None:
                 if ended.code != 0 and causes.is_logout():
                     raise Ended(self._asked_to_end())  # the job may go before us
                 return ended
-            pause = 3600.0 if self.poll is None else self.poll
-            for limit in (end, self.deadline, self.sentry.due if self.sentry else None):
+            pause = 3600.0 if attempt.leader.poll is None else attempt.leader.poll
+            sentry = attempt.sentry
+            for limit in (end, attempt.deadline, sentry.due if sentry else None):
                 if limit is not None:
                     pause = min(pause, limit - time.monotonic())
             info = signal.sigtimedwait(ownership.WATCHED, max(0.0, pause))
             if info is not None and info.si_signo in (signal.SIGTERM, signal.SIGINT):
                 raise Ended(self._asked_to_end())
-            if self.deadline is not None and time.monotonic() >= self.deadline:
+            if attempt.deadline is not None and time.monotonic() >= attempt.deadline:
                 reason = "its time limit of %g s was reached" % float(self.order["time"])
                 raise Ended(End("killed", "time_limit", reasons=(reason,)))
-            if self.sentry is not None and time.monotonic() >= self.sentry.due:
-                self._guard(self.sentry)
+            if sentry is not None and time.monotonic() >= sentry.due:
+                self._guard(sentry)
             if end is not None and time.monotonic() >= end:
                 return None
 
     def _guard(self, sentry: Sentry) -> None:
         ending = sentry.look()
         if ending is not None:
-            end, self.grace = ending
+            end, self.attempt.grace = ending
             raise Ended(end)
 
     def _asked_to_end(self) -> End:
@@ -265,7 +272,7 @@ class Supervisor:
     # --- after the job ----------------------------------------------------------------------------
 
     def _clear_tree(self) -> List[int]:
-        return self.leader.clear(self.run.run_id, self.aside, self.grace)
+        return self.attempt.leader.clear(self.run.run_id, self.aside, self.attempt.grace)
 
     def _record(self, run: RunFiles, end: End) -> None:
         try:
@@ -291,7 +298,7 @@ def supervise(layout: Layout, run: RunFiles, order: Dict[str, Any], report: int)
     if os.path.exists(run.cancel):
         status.write_exit(run, End("cancelled", reasons=("cancelled before it started",)), None)
         os._exit(0)
-    supervisor = Supervisor(layout, run, order, report)
+    supervisor = Supervisor(layout, Attempt(run, order), order, report)
     try:
         supervisor.leave_login()
         supervisor.main()

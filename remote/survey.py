@@ -17,7 +17,7 @@ def survey(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     `checkpoint`: {"path", "root"}; its reply {"tensors": {name: [shape, dtype]}} or {"error": why}.
     With `gpus` also why a run that needs `gpu_memory` bytes on each could not have them now, and
     why not when no other run holds them; and, where there are GPUs, the torch that the job's
-    python would import: `requirements` is the text of its `setup.requirements`, if it has any.
+    python would import, which has what its `requirements` (see torchcuda) ask for.
     """
     info = os.statvfs(layout.root)
     paths = [str(path) for path in request.get("at") or []]
@@ -37,8 +37,7 @@ def survey(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         except gpu.NoAnswer as exc:
             facts["gpus_error"] = str(exc)
     if facts.get("gpus"):
-        text = request.get("requirements")
-        found = torchcuda.of_job(layout, None if text is None else str(text).encode("utf-8"))
+        found = torchcuda.of_job(layout, request.get("requirements"))
         facts["torch"], facts["forward"] = found, torchcuda.is_forward()
     wanted = request.get("checkpoint")
     if wanted:

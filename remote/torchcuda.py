@@ -10,12 +10,14 @@ import json
 import os
 import sys
 import tempfile
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from remote import environment, procs
+from remote import environment, procs, satisfied, wire
 from remote.layout import Layout
 
 DEADLINE = 20.0
+# A job's `setup.requirements` and the files that it includes: (path in the project, text) of each.
+Requirements = Optional[Sequence[Tuple[str, str]]]
 # A toolkit's own newer libcuda beside an older driver: NVIDIA's forward compatibility.
 FORWARD = "/usr/local/cuda*/compat/libcuda.so.1"
 PROBE = r"""
@@ -37,21 +39,21 @@ print(json.dumps(found))
 """
 
 
-def of_job(layout: Layout, requirements: Optional[bytes]) -> Optional[Dict[str, Any]]:
+def of_job(layout: Layout, requirements: Requirements) -> Optional[Dict[str, Any]]:
     """{"python", "version", "cuda", "hip"} of the python that a job here would run.
 
-    `requirements` is the content of its `setup.requirements`. None: there is no torch, or the
-    environment is still to be made, so that nobody knows.
+    None: there is no torch, or the environment is still to be made, so that nobody knows.
     """
     path = place_for(layout, requirements)
     return None if path is None else _first(path)
 
 
-def place_for(layout: Layout, requirements: Optional[bytes]) -> Optional[str]:
+def place_for(layout: Layout, requirements: Requirements) -> Optional[str]:
     """PATH of a job with these requirements; None while its environment is still to be made."""
     folder: Optional[str] = None
-    if requirements is not None:
-        folder = environment.made_for(layout, requirements)
+    if requirements:
+        texts = [text.encode("utf-8") for _, text in requirements]
+        folder = environment.made_for(layout, texts)
         if folder is None and _satisfies(requirements):
             folder = environment.shim(layout, sys.executable)
         if folder is None:
@@ -84,10 +86,14 @@ def _told(python: str) -> Optional[Dict[str, Any]]:
     return value if isinstance(value, dict) and isinstance(value.get("version"), str) else None
 
 
-def _satisfies(requirements: bytes) -> bool:
-    """Whether this very python has all that the file asks for; not if it includes other files."""
+def _satisfies(requirements: Sequence[Tuple[str, str]]) -> bool:
+    """Whether this very python has all that the files ask for."""
     with tempfile.TemporaryDirectory(prefix="orch-") as folder:
-        path = os.path.join(folder, "requirements.txt")
-        with open(path, "wb") as file:
-            file.write(requirements)
-        return procs.capture(environment.dry_run(path), DEADLINE) is not None
+        for name, text in requirements:
+            wire.check_path(name.encode("utf-8"))
+            path = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(text.encode("utf-8"))
+        first = os.path.join(folder, requirements[0][0])
+        return procs.capture(satisfied.command(first), DEADLINE) is not None

@@ -51,6 +51,7 @@ class Voice:
         if event not in (order.get("events") or ()) or order.get("by") == "controller":
             return
         text = "%s (%s): %s" % (order.get("job"), run.run_id, text)
+        text = text.encode("utf-8", "replace").decode("utf-8")  # a label may be half a pair
         message = {"text": text, "event": event, "run_id": run.run_id, "job": order.get("job")}
         webhook = self._order.get("webhook") or order.get("webhook")
         if str(webhook).startswith("$"):

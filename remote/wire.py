@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 import zlib
 from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Tuple
@@ -31,6 +32,8 @@ READ_AHEAD = 64 * 1024
 NOISE_MAX = 64 * 1024
 DATA_MAX = 1024 * 1024  # payload of one DATA frame, unpacked
 JSON_MAX = 64 * 1024 * 1024
+BITS_MAX = 4096
+DEPTH_MAX = 64
 
 REQUEST, ITEM, DATA, END = 1, 2, 3, 4
 PACKED = 1  # flag: the payload is zlib-compressed
@@ -71,13 +74,33 @@ def encode_json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
+def lawful(value: Any, depth: int = 0) -> Any:
+    """`value` with null in place of what JSON has no words for, or a reader may refuse: NaN,
+    infinity, integers of more than `BITS_MAX` bits, and what lies deeper than `DEPTH_MAX`."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int):
+        return value if value.bit_length() <= BITS_MAX else None
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth >= DEPTH_MAX:
+        return None
+    if isinstance(value, dict):
+        return {key: lawful(each, depth + 1) for key, each in value.items()}
+    return [lawful(each, depth + 1) for each in value]
+
+
 def frame(nonce: bytes, kind: int, payload: bytes, flags: int = 0) -> bytes:
     head = HEADER.pack(MAGIC, nonce, kind, flags, 0, len(payload), zlib.crc32(payload))
     return head + payload
 
 
 def json_frame(nonce: bytes, kind: int, value: Any) -> bytes:
-    payload = encode_json(value)
+    """A frame of a host, which can always be sent: in it may be whatever a run wrote."""
+    try:
+        payload = encode_json(value)
+    except (ValueError, RecursionError):
+        payload = encode_json(lawful(value))
     if len(payload) > 4096:
         return frame(nonce, kind, zlib.compress(payload, 1), PACKED)
     return frame(nonce, kind, payload)

@@ -18,7 +18,7 @@ from orchestrator.errors import UsageError
 from orchestrator.jobspec import Checkpoint, JobSpec
 from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_project
 from orchestrator.transport.base import Agent
-from orchestrator.usecases import sync
+from orchestrator.usecases import ready, sync
 from orchestrator.usecases.context import Context
 
 MODEL_DEADLINE = 300.0
@@ -66,17 +66,6 @@ def model(
         raise _no_model(where, told) from None
 
 
-def requirements(ctx: Context, spec: JobSpec) -> str | None:
-    """The text of the job's `setup.requirements`."""
-    if spec.requirements is None:
-        return None
-    path = ctx.project() / spec.requirements
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"setup.requirements: {path} cannot be read as text") from None
-
-
 def _listed_there(ctx: Context, spec: JobSpec, wanted: Checkpoint, host: Host) -> str | None:
     """What the command prints on the host; None while the environment is not there."""
     scan = _code(ctx, spec)
@@ -85,7 +74,7 @@ def _listed_there(ctx: Context, spec: JobSpec, wanted: Checkpoint, host: Host) -
         "argv": list(wanted.model_command),
         "env": dict(spec.env),
         "config": json.dumps(spec.config),
-        "requirements": requirements(ctx, spec),
+        "requirements": list(ready.requirements(ctx, spec).items()),
         "seconds": MODEL_DEADLINE,
     }
     with ctx.connect(host) as agent:

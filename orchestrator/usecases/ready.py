@@ -8,6 +8,7 @@ from orchestrator.domain import Finding, Severity
 from orchestrator.errors import UsageError
 from orchestrator.jobspec import JobSpec
 from orchestrator.manifest import GitListing, Scan, scan_project
+from orchestrator.requirements import closure
 from orchestrator.usecases import datasets
 from orchestrator.usecases.context import Context, webhook_variable
 
@@ -16,9 +17,17 @@ RULE = "shell"
 
 def folders(ctx: Context, spec: JobSpec) -> datasets.Folders:
     """Where the job's data lies here; raises when a file or folder that its spec names is not."""
-    if spec.requirements and not (ctx.project() / spec.requirements).is_file():
-        raise UsageError(f"{spec.path.name}: setup.requirements: no file {spec.requirements}")
+    requirements(ctx, spec)
     return datasets.folders(ctx, spec)
+
+
+def requirements(ctx: Context, spec: JobSpec) -> dict[str, str]:
+    """Path -> text of the job's requirements file and of those that it includes."""
+    if not spec.requirements:
+        return {}
+    if not (ctx.project() / spec.requirements).is_file():
+        raise UsageError(f"{spec.path.name}: setup.requirements: no file {spec.requirements}")
+    return closure(ctx.project(), spec.requirements)
 
 
 def code(ctx: Context, project: Path, spec: JobSpec, listing: GitListing, max_file: int) -> Scan:

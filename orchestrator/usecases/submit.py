@@ -70,6 +70,7 @@ class Plan:
     max_file: int
     listing: GitListing
     gpu_use: str = "alone"
+    requirements: tuple[str, ...] = ()  # its setup.requirements, then the files that includes
     unique: str | None = None  # the job of whose config no other run may be on the host
 
     @property
@@ -101,6 +102,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         max_file=config.max_file_size or MAX_FILE,
         listing=listing,
         gpu_use=request.gpu_use,
+        requirements=tuple(ready.requirements(ctx, spec)),
         unique=spec.name if request.unique else None,
     )
 
@@ -333,6 +335,7 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
             "secrets": dict(plan.secrets),
             "results_dir": spec.results_dir,
             "requirements": spec.requirements,
+            "requirement_files": list(plan.requirements),
             "session": plan.host.session,
             "gpus_min": needs.gpus_min,
             "gpus_max": needs.gpus_max,

@@ -13,7 +13,7 @@ from orchestrator.jobspec import JobSpec
 from orchestrator.spec import data_for
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import words
-from orchestrator.usecases import modellisting
+from orchestrator.usecases import modellisting, ready
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.modellisting import LOCAL
 from orchestrator.wording import size
@@ -53,7 +53,7 @@ def _asked(ctx: Context, spec: JobSpec, host: Host) -> Mapping[str, Any]:
         "gpu_memory": spec.resources.gpu_memory,
     }
     if spec.requirements:
-        body["requirements"] = modellisting.requirements(ctx, spec)
+        body["requirements"] = list(ready.requirements(ctx, spec).items())
     with ctx.connect(host) as agent:
         return agent.call("survey", body, deadline=SURVEY_DEADLINE)
 

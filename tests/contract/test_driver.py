@@ -67,7 +67,7 @@ def test_a_driver_older_than_torchs_cuda_refuses_check_and_submit(
     desk = desk_on(machine, new_desk, resources={"gpus": 1}, setup=setup)
     (desk.project / "requirements.txt").write_text("torch==2.5.1\n")
     layout = Layout(str(desk.home / ".orch"))
-    made = Path(environment.place_of(layout, b"torch==2.5.1\n"))  # as a run before this one did
+    made = Path(environment.place_of(layout, [b"torch==2.5.1\n"]))  # as a run before this one did
     made.mkdir(parents=True)
     (made / "bin").symlink_to(machine.folder)
     (made / environment.COMPLETE).touch()

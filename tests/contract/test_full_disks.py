@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, until
+from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, supervisor_of, until
+from tests.helpers import processes
 
 pytestmark = [
     pytest.mark.root,
@@ -139,6 +140,34 @@ def test_f29_a_disk_that_fills_during_the_run_still_gets_the_verdict(
     desk.orch("fetch-results", run_id)
     assert (desk.results("fill", run_id) / "filler").stat().st_size > 1_000_000
     assert desk.orch("tail", "--no-follow").stdout.startswith("begun")
+
+
+HOARD = """
+import os, time
+print("begun", flush=True)
+with open("results/filler", "wb", buffering=0) as file:
+    while True:
+        try:
+            file.write(b"x" * 4096)
+        except OSError:
+            time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_f29_a_run_that_has_filled_the_disk_can_be_cancelled(
+    owned: bool, new_desk: MakeDesk, small_disk: Mount, tmp_path: Path
+) -> None:
+    place = small_disk(tmp_path / "host", "24m")
+    desk = new_desk({"hoard": "exec python3 hoard.py"}, host=on(place), files={"hoard.py": HOARD})
+    run_id = desk.submit("hoard")
+    until(lambda: os.statvfs(place).f_bavail == 0, 60)
+    if not owned:
+        supervisor = supervisor_of(place / "orch" / "runs" / run_id)
+        assert processes.end([supervisor]) == []
+    desk.orch("cancel", run_id)
+    assert desk.show()["verdict"] == "cancelled"
+    assert of_run(run_id) == []
 
 
 def test_f82_a_full_disk_here_keeps_what_came_and_goes_on_when_there_is_room(

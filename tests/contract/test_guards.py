@@ -67,6 +67,44 @@ def test_a_guard_stops_a_run_with_its_checkpoint_and_nobody_is_connected(
     assert "[orch] guard (stop): loss is nan at step 3" in desk.orch("tail", code=1).stdout
 
 
+WILD = r"""
+import json, time
+with open("results/metrics.jsonl", "w") as file:
+    for step in range(12):
+        file.write('{"step": %d, "loss": %s}\n' % (step, 3.0 - step / 10 if step % 4 else "NaN"))
+    matrix = [[600, 0], [400, 0]]
+    labels = ["half \ud800 a pair", "b \udfff"]
+    file.write(json.dumps({"step": 20, "confusion_matrix": matrix, "labels": labels}) + "\n")
+    file.write('{"step": 21, "loss": 1e999}\n')
+time.sleep(3)
+told = '{"accuracy": NaN, "far": [Infinity, 1e999], "long": %s, "half": "\\ud800"}'
+with open("results/metrics.json", "w") as file:
+    file.write(told % ("9" * 5000))
+"""
+
+
+def test_a_run_stays_within_reach_whatever_numbers_and_texts_it_writes(new_desk: MakeDesk) -> None:
+    stalled = {"metric": "loss", "no_improvement": 3}
+    wild = {
+        "command": "python3 wild.py",
+        "guards": [stalled, {"predictions": "not-degenerate"}, {"metric": "loss", "max": 2.95}],
+    }
+    desk = new_desk({"wild": wild}, files={"wild.py": WILD})
+    run_id = desk.submit("wild")
+    until(lambda: len(guard_events(desk.show())) >= 3, 60)
+    desk.orch("tail", "-f", run_id, code=7)
+    desk.orch("wait", run_id, code=7)
+    desk.orch("fetch-results", run_id, code=7)
+    desk.orch("reconcile", "--host", "box", "--import")
+    shown = desk.show()
+    assert (shown["verdict"], shown["outcome"]) == ("succeeded", "invalid_result")
+    told = sorted(event["message"] for event in guard_events(shown))
+    assert len(told) == 3, told
+    assert told[0].startswith("class `b \udfff` is never predicted"), told
+    assert told[1] == "loss has not improved for 10 steps: best 1.9 at step 11"
+    assert told[2].startswith("loss is nan at step 0"), told
+
+
 def test_kill_gives_no_grace_and_warn_lets_the_run_go_on(new_desk: MakeDesk) -> None:
     stubborn = job("NaN stubborn", {"metric": "loss", "rule": "finite", "action": "kill"})
     warned = job("9.5", {"metric": "loss", "max": 9})

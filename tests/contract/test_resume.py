@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,24 @@ def test_a_cancelled_run_can_go_on_and_is_cancelled_again(new_desk: MakeDesk) ->
     desk.orch("cancel", run_id)
     assert verdicts(desk, run_id) == {"exit.json": "cancelled", "exit.2.json": "cancelled"}
     assert of_run(run_id) == []
+
+
+def test_a_resume_right_after_the_end_waits_for_a_slow_session_to_close(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    tmux = tmp_path / "bin" / "tmux"
+    tmux.parent.mkdir()
+    tmux.write_text("#!/bin/sh\ntest $1 != kill-session || exec sleep 4\n")
+    tmux.chmod(0o755)
+    fails = {"command": COUNTED + "exit 1"}
+    desk = new_desk({"fails": fails}, host={"transport": "local", "session": "tmux"})
+    desk.env["PATH"] = f"{tmux.parent}:{os.environ['PATH']}"
+    run_id = desk.submit("fails")
+    desk.orch("wait", run_id, code=1)
+    desk.orch("resume", run_id)
+    desk.orch("wait", run_id, code=1)
+    assert verdicts(desk, run_id) == {"exit.json": "failed", "exit.2.json": "failed"}
+    assert starts(desk, run_id) == 2
 
 
 def test_two_resumes_at_once_make_one_attempt(new_desk: MakeDesk) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote import gpu, procs
+from remote import gpu, preparation, procs
 from remote.layout import Layout
 
 GIB = 1024**3
@@ -152,3 +152,26 @@ def test_f40_no_second_probe_is_started_beside_one_that_cannot_be_killed(
 def test_f39_without_the_tool_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert gpu.probe() == []
+
+
+def test_f38_who_waits_for_leased_cards_asks_nvidia_smi_only_when_one_is_let_go(
+    smi: Path, tmp_path: Path
+) -> None:
+    written(smi, f"echo x >> {smi}.calls; echo '{IDLE}'")
+    layout = Layout(str(tmp_path / "root"))
+    layout.ensure()
+    held = gpu.lease(layout, gpu.parse(IDLE), 1, 1, None, "another-run").locks
+    said: list[str] = []
+    pauses = iter(range(5))
+
+    def pause() -> None:
+        if next(pauses) == 3:
+            os.close(held[0])
+
+    run = layout.attempt("20261123-091929-123k3x7q", 1)
+    order = {"gpus_min": 1, "gpus_max": 1}
+    cards, locks = preparation.lease(layout, run, order, said.append, pause)
+    assert [card.uuid for card in cards] == ["GPU-a"]
+    assert said == ["waits for 1 GPU(s): GPU 0 is leased by another run"]
+    assert Path(f"{smi}.calls").read_text() == "x\n" * 2
+    os.close(locks[0])

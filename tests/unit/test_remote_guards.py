@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remote import events, gpu, guards
+from remote import events, gpu, guards, procs
 from remote.guards import Firing, Guards
 from remote.layout import RunFiles
 
@@ -120,6 +120,26 @@ CASES: dict[str, tuple[dict[str, Any], Lines, str | None]] = {
         {"metric": "accuracy", "steps": 3, "better": "higher"},
         [{"step": s, "accuracy": 0.5} for s in range(5)],
         "has not improved",
+    ),
+    "nan first, then improving": (
+        {"metric": "loss", "steps": 3, "better": "lower"},
+        ['{"step": 0, "loss": NaN}', *({"step": s, "loss": 9.0 - s} for s in range(1, 9))],
+        None,
+    ),
+    "minus infinity is nothing to improve on": (
+        {"metric": "loss", "steps": 3, "better": "lower"},
+        ['{"loss": -Infinity}', *({"step": s, "loss": 9.0 - s} for s in range(1, 9))],
+        None,
+    ),
+    "nan for good is no improvement": (
+        {"metric": "loss", "steps": 3, "better": "lower"},
+        [{"step": 0, "loss": 2.0}, *(f'{{"step": {s}, "loss": NaN}}' for s in range(1, 5))],
+        "loss has not improved for 3 steps: best 2 at step 0",
+    ),
+    "counts that no float can hold": (
+        {"predictions": "not-degenerate"},
+        ['{"confusion_matrix": [[1%s, 0], [0, 1]]}' % ("0" * 400), MATRIX],
+        "class `pos` is never predicted at step 5",
     ),
     "improving": (
         {"metric": "loss", "steps": 10, "better": "lower"},
@@ -332,13 +352,13 @@ def test_an_idle_gpu_fires_after_its_time_and_a_busy_or_silent_one_never(
 ) -> None:
     busy: dict[str, int | None] = {"per cent": 0}
 
-    def probe() -> list[gpu.Gpu]:
+    def cards(_smi: gpu.Smi) -> list[gpu.Gpu]:
         if busy["per cent"] == -1:
             raise gpu.NoAnswer("hangs")
         return [gpu.Gpu(0, "GPU-1", "card", 0, 10, busy["per cent"], "5"),
                 gpu.Gpu(1, "GPU-2", "another's", 0, 10, 99, "5")]  # fmt: skip
 
-    monkeypatch.setattr(gpu, "probe", probe)
+    monkeypatch.setattr(gpu.Smi, "cards", cards)
     run = watch({"gpu": "idle", "after": 100.0})
     assert [run.after(20) for _ in range(5)] == [[]] * 5
     assert run.after(20) == ["its GPU has been idle for 100 s: 0 % busy at most"]
@@ -348,6 +368,45 @@ def test_an_idle_gpu_fires_after_its_time_and_a_busy_or_silent_one_never(
     busy["per cent"] = 3
     told = [message for _ in range(8) for message in run.after(20)]
     assert told == ["its GPU has been idle for 100 s: 3 % busy at most"]
+
+
+def test_a_bound_of_zero_lets_a_gpu_be_busy_with_one_per_cent(
+    watch: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = {"per cent": 1}
+    monkeypatch.setattr(
+        gpu.Smi, "cards", lambda _: [gpu.Gpu(0, "GPU-1", "card", 0, 10, busy["per cent"], "5")]
+    )
+    run = watch({"gpu": "idle", "after": 100.0, "below": 0})
+    assert [run.after(20) for _ in range(8)] == [[]] * 8
+    busy["per cent"] = 0
+    assert any(run.after(20) for _ in range(8))
+
+
+def test_f40_a_guard_starts_no_second_nvidia_smi_beside_one_that_cannot_be_killed(
+    watch: Callable[..., Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\nexec sleep 600\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    started: list[int] = []
+
+    def ask(argv: list[str], _deadline: float, stuck: list[int]) -> procs.Said:
+        started.append(procs.spawn(argv, dict(os.environ), "/", 2))
+        stuck.append(started[-1])
+        return procs.Said(None, b"")
+
+    monkeypatch.setattr(procs, "ask", ask)
+    run = watch({"gpu": "idle", "after": 100.0})
+    try:
+        assert [run.after(20) for _ in range(4)] == [[]] * 4
+        assert len(started) == 1
+    finally:
+        for pid in started:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
 
 
 def test_events_are_read_back_numbered_and_torn_ones_left_out(tmp_path: Path) -> None:
@@ -360,3 +419,21 @@ def test_events_are_read_back_numbered_and_torn_ones_left_out(tmp_path: Path) ->
     first, second = events.read(run)
     assert (first["number"], first["evidence"], len(first["message"])) == (1, {"x": 1}, 1000)
     assert (second["number"], second["message"], "evidence" in second) == (2, "second", False)
+
+
+def test_of_many_events_the_latest_are_told_under_their_own_numbers(tmp_path: Path) -> None:
+    run = RunFiles(str(tmp_path), "run-1")
+    for at in range(1, 151):
+        events.append(run, "T", "guard", f"event {at}")
+    with open(run.events, "a") as file:
+        file.write('{"of a job": ' + "[" * 20000 + "]" * 20000 + "}\n")
+    told = events.read(run)
+    assert told[-1]["number"] == 150
+    assert [each["message"] for each in told] == [f"event {each['number']}" for each in told]
+    assert len(told) == events.COUNT_MAX - 1
+
+
+def test_what_no_json_can_say_is_null_in_an_event(tmp_path: Path) -> None:
+    run = RunFiles(str(tmp_path), "run-1")
+    events.append(run, "T", "guard", "m", evidence={"best": float("nan"), "worst": -float("inf")})
+    assert json.loads(Path(run.events).read_text())["evidence"] == {"best": None, "worst": None}

@@ -31,9 +31,9 @@ def python_with(place: Path, name: str, version: str, cuda: str | None) -> None:
     tool.chmod(0o755)
 
 
-def made(layout: Layout, text: bytes) -> Path:
-    """The bin folder of an environment for that file, complete but for its python."""
-    place = Path(environment.place_of(layout, text))
+def made(layout: Layout, texts: list[bytes]) -> Path:
+    """The bin folder of an environment for those files, complete but for its python."""
+    place = Path(environment.place_of(layout, texts))
     (place / "bin").mkdir(parents=True)
     (place / environment.COMPLETE).touch()
     return place / "bin"
@@ -54,10 +54,11 @@ def test_the_environment_made_for_a_file_counts_and_not_the_hosts_python(
 ) -> None:
     python_with(tmp_path / "one", "python", "2.5.1", "12.4")
     monkeypatch.setenv("PATH", f"{tmp_path / 'one'}:/usr/bin:/bin")
-    text = b"torch==999.0\n"
-    assert torchcuda.of_job(layout, text) is None  # nobody knows yet
-    python_with(made(layout, text), "python", "2.13.0", "13.0")
-    found = torchcuda.of_job(layout, text)
+    asked = [("jobs/r.txt", "-r ../base.txt\n"), ("base.txt", "torch==999.0\n")]
+    assert torchcuda.of_job(layout, asked) is None  # nobody knows yet
+    texts = [text.encode() for _, text in asked]
+    python_with(made(layout, texts), "python", "2.13.0", "13.0")
+    found = torchcuda.of_job(layout, asked)
     assert found is not None and found["cuda"] == "13.0"
     told = sorted(str(each["cuda"]) for each in torchcuda.of_host(layout))
     assert told == ["12.4", "13.0"]

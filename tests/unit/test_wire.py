@@ -190,6 +190,19 @@ def test_a_large_document_is_packed_and_comes_back() -> None:
     assert frame.json() == value
 
 
+def test_a_host_can_always_answer_whatever_a_run_wrote() -> None:
+    deep: object = 1
+    for _ in range(5000):
+        deep = [deep]
+    value = {"nan": float("nan"), "far": [1.5, -float("inf")], "long": 10**5000, "deep": deep,
+             "half": "\ud800", "true": True}  # fmt: skip
+    frame = wire.FrameReader(reading(wire.json_frame(NONCE, wire.END, value)), NONCE).next()
+    assert frame is not None
+    told = frame.json()
+    assert isinstance(told.pop("deep"), list)
+    assert told == {"nan": None, "far": [1.5, None], "long": None, "half": "\ud800", "true": True}
+
+
 # --- manifests ------------------------------------------------------------------------------------
 
 PART = st.binary(min_size=1, max_size=12).filter(

@@ -59,7 +59,6 @@ class Host:
         self.boot = 1
         self.jobs: list[Job] = []
         self.starts: Counter[str] = Counter()
-        self.born_at: dict[str, float] = {}  # start marker -> host time
         self.reports: dict[int, bytearray] = {}
         self.reporters: dict[int, Any] = {}
         self.logs: list[int] = []
@@ -237,6 +236,7 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (files, "free_bytes", lambda path: 1 << 40),
         (files, "sync_dir", lambda path: None),
         (procs, "boot_id", lambda: f"boot-{host.boot}"),
+        (procs, "since_boot", world.monotonic),
         (procs, "is_same", host.is_same),
         (procs, "start_time", host.start_time),
         (procs, "send", host.send),
@@ -246,7 +246,6 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (procs, "Tree", host.tree),
         (procs, "in_child", lambda work: work()),
         (status, "time", clock),
-        (status, "_age", lambda path: host.time() - host.born_at.get(path, host.time())),
         (ending, "time", SimpleNamespace(monotonic=world.monotonic)),
         (stream, "Watch", lambda run, control: _Watch(world)),
         (session, "choose", lambda wanted: "plain"),
@@ -282,8 +281,6 @@ def _observed(host: Host, name: str) -> Callable[..., Any]:
         what = f"{name} {path[len(host.root) + 1 :]}"
         host.world.point(what)
         done = _REAL[name](path, *args, **options)
-        if os.path.basename(path) == "started":
-            host.born_at.setdefault(path, host.time())
         host.world.point(f"done {what}")
         return done
 

@@ -1,0 +1,86 @@
+"""What an owner of a run takes from one attempt to the next, and from the owner before it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote import adopt, attempts, files, gpu, procs, status
+from remote.attempts import Attempt
+from remote.causes import End
+from remote.layout import Layout, RunFiles
+from remote.supervisor import Supervisor
+
+RUN_ID = "20261123-091929-123k3x7q"
+AGAIN = End("failed", "exit", 75)
+ORDER: dict[str, Any] = {"retry": {"exit": [75], "max": 3}, "time": 5, "stages": []}
+CARD = gpu.Gpu(0, "GPU-1", "card", 0, 10, 0, "5")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout(str(tmp_path / "root"))
+    made.ensure()
+    run = made.attempt(RUN_ID, 1)
+    os.mkdir(run.path)
+    files.write_json(run.order, ORDER)
+    assert attempts.mark_begun(run)
+    return made
+
+
+def verdicts(run: RunFiles) -> dict[str, str]:
+    found = Path(run.path).glob("exit*.json")
+    return {path.name: json.loads(path.read_text())["verdict"] for path in found}
+
+
+def test_the_time_and_the_grace_of_an_attempt_are_over_with_it(layout: Layout) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    owner = Supervisor(layout, Attempt(run, ORDER), ORDER, None)
+    owner.attempt.deadline, owner.attempt.grace = 1.0, 300.0
+    assert owner._over(AGAIN)
+    assert owner.run.attempt == 2
+    assert owner.attempt.deadline is None
+    assert owner.attempt.grace == attempts.GRACE
+    assert owner._wait(None, 0.0) is None  # nothing of the set-up runs out of time
+
+
+def test_a_watcher_has_the_gpus_and_the_time_of_the_job_it_found(layout: Layout) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    job = {"phase": "running", "gpus": [CARD._asdict()], "time_left": 1e6,
+           "since_boot": procs.since_boot()}  # fmt: skip
+    files.write_json(run.job, job)
+    watcher = adopt.Watcher(layout, run)
+    assert watcher.gpus == [CARD]
+    assert watcher.attempt.deadline is not None
+
+
+def test_a_cancel_of_the_attempt_that_was_adopted_also_ends_the_one_that_follows(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    monkeypatch.setattr(adopt.Watcher, "_watched", lambda self: AGAIN)
+
+    def fresh(self: Supervisor) -> End:
+        Path(run.cancel).touch()  # its mark was made while the second began
+        return self._asked_to_end()
+
+    monkeypatch.setattr(Supervisor, "_fresh", fresh)
+    adopt.Watcher(layout, run).watch()
+    assert verdicts(run) == {"exit.json": "failed", "exit.2.json": "cancelled"}
+
+
+@pytest.mark.parametrize(("age", "phase"), [(0, "starting"), (60, "finished"), (-60, "finished")])
+def test_f31_whether_a_start_is_overdue_is_no_matter_of_the_wall_clock(
+    age: float, phase: str, layout: Layout
+) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    marker = json.loads(Path(run.started).read_text())
+    marker["since_boot"] -= age
+    Path(run.started).write_text(json.dumps(marker))
+    day = os.stat(run.started).st_mtime + (-86400 if phase == "starting" else 86400)
+    os.utime(run.started, (day, day))
+    assert status.status(layout, RUN_ID)["phase"] == phase
