@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote import environment, satisfied
+from remote import environment, files, satisfied
 from remote.layout import Layout
 from tests.helpers.lanes import find_python38
 
@@ -87,3 +87,21 @@ def test_a_shim_can_be_executed_from_its_first_moment_and_a_broken_one_is_mended
     python.chmod(0o600)
     environment.shim(layout, sys.executable)
     assert python.stat().st_mode & 0o777 == 0o700
+
+
+def test_machines_that_share_a_home_have_an_environment_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, texts = Layout(str(tmp_path)), [b"toolz==1.0\n"]
+
+    def places() -> set[str]:
+        found = set()
+        for name in ("first", "second"):
+            (tmp_path / name).write_text(name)
+            monkeypatch.setenv("ORCH_MACHINE_ID_FILE", str(tmp_path / name))
+            found.add(environment.place_of(layout, texts))
+        return found
+
+    assert len(places()) == 1  # a disk of its own: a new id is the same machine
+    monkeypatch.setattr(files, "filesystem", lambda path: "nfs4")
+    assert len(places()) == 2
