@@ -19,7 +19,7 @@ from orchestrator.transport.replies import only_status, run_status
 from orchestrator.unpack import Folder, LargeFile
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
-from orchestrator.usecases.settle import settle
+from orchestrator.usecases.settle import attempt_of, settle
 from orchestrator.wording import counted
 from remote import wire
 
@@ -63,7 +63,7 @@ def fetch(
     environment_of(ctx, ledger, run, told(end))
     whole = end.get("phase") == "finished" and not changed
     state = Fetched.COMPLETE if whole else Fetched.PARTIAL
-    ledger.fetched(run.run_id, ctx.now(), state, str(destination))
+    ledger.fetched(run.run_id, ctx.now(), state, str(destination), attempt_of(end))
     _point_latest(ctx, destination)
     if changed:
         raise ManifestMismatch(

@@ -151,7 +151,7 @@ def _settled(
             continue
         why = contradiction(before, status)
         if why is not None:
-            ledger.corrected(before.run_id, ctx.now(), why)
+            ledger.corrected(before.run_id, ctx.now(), why, before.attempt)
         after = settle(ledger, ledger.get(before.run_id), status, ctx.now())
         after = _gone(ctx, ledger, after, status)
         after = resume_if_due(ctx, ledger, after)
@@ -164,7 +164,8 @@ def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run
     """A run that was seen on its host, which has neither its directory nor a process of it now."""
     seen = run.state in (RunState.QUEUED, RunState.RUNNING)
     if seen and status["phase"] == "absent" and status.get("living") == 0:
-        ledger.lost(run.run_id, ctx.now(), "its host has neither its directory nor a process of it")
+        why = "its host has neither its directory nor a process of it"
+        ledger.lost(run.run_id, ctx.now(), why, run.attempt)
     return ledger.get(run.run_id)
 
 
