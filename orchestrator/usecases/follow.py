@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -199,9 +200,14 @@ def wait(
             run = meet(ctx, ledger, run, agent)
         while True:
             left = None if end is None else max(0.0, end - ctx.clock.monotonic())
+            most = math.inf if left is None else left + STREAM_DEADLINE
             body = {"run_id": run.run_id, "timeout": left}
             status = agent.call(
-                "wait", body, deadline=STREAM_DEADLINE, on_item=lambda _: moved(False)
+                "wait",
+                body,
+                deadline=STREAM_DEADLINE,
+                within=most,
+                on_beat=lambda: moved(False),
             )
             if status.get("phase") == "absent":
                 return _absent(ctx, ledger, run, status)
