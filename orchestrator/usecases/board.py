@@ -262,11 +262,6 @@ class Board:
         known = {run.run_id for run in self.runs}
         return [_marked(card, known) for card in cards], None
 
-    def close(self) -> None:
-        for line in self._lines.values():
-            if line.asking is None:
-                line.close()
-
 
 # --- a host's words, taken apart with care --------------------------------------------------------
 
