@@ -22,6 +22,7 @@ from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.retry import when_let_in
 from orchestrator.transport.pipe import SEND_DEADLINE
+from orchestrator.transport.sshargs import address
 
 
 @contextlib.contextmanager
@@ -190,8 +191,11 @@ def _connection(host: Host, ssh_config: Path, pinned: Path, home: Path) -> fabri
             runtime_ssh_path=str(ssh_config) if ssh_config.exists() else None,
             ssh_config=None if ssh_config.exists() else paramiko.SSHConfig(),
         )
+        where = address(host)
         connection = fabric.Connection(
-            host.ssh or host.name,
+            where.name,
+            user=where.user,
+            port=where.port,
             config=config,
             connect_timeout=CONNECT_TIMEOUT,
             forward_agent=False,
