@@ -13,7 +13,6 @@ from typing import TextIO
 from orchestrator import outlet, sanitize
 from orchestrator.clock import span_words
 from orchestrator.tables import Style, clip
-from orchestrator.wording import size
 
 _REDRAW = 0.125  # seconds between two drawings of a bar
 _PLAIN_EVERY = 30.0  # seconds between two lines where nothing can be redrawn
@@ -129,38 +128,6 @@ def _is_one(out: TextIO, bar: TextIO) -> bool:
         return os.path.samestat(os.fstat(out.fileno()), os.fstat(bar.fileno()))
     except (OSError, ValueError):
         return False
-
-
-class TransferProgress:
-    """Bytes on their way, e.g. `sync 12.3 MB of 40.0 MB, 31 %`; nothing for what is quick."""
-
-    def __init__(
-        self, what: str, stream: TextIO, style: Style, monotonic: Callable[[], float]
-    ) -> None:
-        self._what, self._monotonic = what, monotonic
-        self._begun = monotonic()
-        self._follow = FollowProgress(stream, stream, style, monotonic)
-
-    def __enter__(self) -> TransferProgress:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._follow.close()
-
-    def update(self, done: int, total: int) -> None:
-        """`done` of `total` bytes are there. Silent for the first second."""
-        elapsed = self._monotonic() - self._begun
-        if elapsed < 1.0 or total <= 0:
-            return
-        fraction = min(1.0, done / total)
-        eta = elapsed * (1.0 - fraction) / fraction if fraction > 0.01 else None
-        phase = f"{self._what} {size(done)} of {size(total)}"
-        self._follow.update(fraction, phase, eta)
 
 
 def bar_line(fraction: float | None, phase: str, eta: float | None, style: Style) -> str:

@@ -35,10 +35,8 @@ __all__ = [
     "JobLine",
     "PLAIN",
     "Style",
-    "TransferProgress",
     "doctor_report",
     "emit",
-    "error",
     "findings",
     "hosts_table",
     "jobs_table",
@@ -53,7 +51,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from orchestrator.progress import FollowProgress, TransferProgress
+    from orchestrator.progress import FollowProgress
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -78,11 +76,11 @@ class HostLine(NamedTuple):
 
 
 def __getattr__(name: str) -> Any:
-    """The progress displays, loaded when a command asks for one."""
-    if name in ("FollowProgress", "TransferProgress"):
-        from orchestrator import progress
+    """The progress display, loaded when a command asks for it."""
+    if name == "FollowProgress":
+        from orchestrator.progress import FollowProgress
 
-        return getattr(progress, name)
+        return FollowProgress
     raise AttributeError(name)
 
 
@@ -102,16 +100,6 @@ def emit(text: str, stream: TextIO | None = None) -> None:
 def say(text: str, stream: TextIO | None = None) -> None:
     """Prose, made safe, as a line of its own on stderr."""
     emit(sanitize.text(text) + "\n", sys.stderr if stream is None else stream)
-
-
-def error(
-    message: str, hint: str | None, style: Style = PLAIN, stream: TextIO | None = None
-) -> None:
-    """`error: ...` and, under it, what to do next; on stderr."""
-    lines = style.paint("error:", "red", "bold") + " " + sanitize.text(message) + "\n"
-    if hint:
-        lines += style.paint("hint:", "cyan") + "  " + sanitize.text(hint) + "\n"
-    emit(lines, sys.stderr if stream is None else stream)
 
 
 def _encodable(text: str, stream: TextIO) -> str:

@@ -5,37 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.errors import ConnectFailed, FolderBusy, HostFull, LinkLost, TransportError
+from orchestrator.clock import Clock
+from orchestrator.errors import (
+    CallTimeout,
+    ConnectFailed,
+    FolderBusy,
+    FrameGarbled,
+    HostFull,
+    LinkLost,
+    TransportError,
+)
 
 T = TypeVar("T")
 
 RECONNECT_FOR = 900.0  # seconds a follower keeps trying before it says so and leaves
 
 
-def reconnecting(
-    connect: Callable[[], T],
-    on_wait: Callable[[float], None],
-    *,
-    patience: float = RECONNECT_FOR,
-    sleep: Callable[[float], None] | None = None,
-) -> T:
-    """Connect again after a lost link, with growing pauses (0.5 s to 20 s, with jitter).
+class Patience:
+    """Growing pauses, up to 0.5 s at first and 20 s at last, for as long as nothing moves.
 
-    Safe to repeat: connecting changes nothing on the host. Trust errors are never retried.
+    It ends after RECONNECT_FOR seconds of that, or at the moment `until` of the clock's. Safe to
+    repeat: connecting changes nothing on the host, and a follower's calls only ask.
     """
-    import time
 
-    import tenacity
+    def __init__(self, clock: Clock, until: float | None = None) -> None:
+        self._clock, self._until = clock, until
+        self._tries = 0
+        self._began: float | None = None  # when the first try failed; None: the last one moved
 
-    policy = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type((ConnectFailed, LinkLost)),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20.0),
-        stop=tenacity.stop_after_delay(patience),
-        before_sleep=lambda state: on_wait(state.upcoming_sleep),
-        sleep=sleep or time.sleep,
-        reraise=True,
-    )
-    return policy(connect)
+    def renew(self) -> None:
+        self._tries, self._began = 0, None
+
+    def tried(self) -> float:
+        """Seconds since the first of the tries that moved nothing."""
+        return 0.0 if self._began is None else self._clock.monotonic() - self._began
+
+    def next_pause(self) -> float | None:
+        """At most so many seconds until the next try, none before the first; None at the end."""
+        now = self._clock.monotonic()
+        self._began = now if self._began is None else self._began
+        end = self._began + RECONNECT_FOR if self._until is None else self._until
+        if now >= end:
+            return None
+        pause = min(20.0, 0.25 * 2.0 ** min(self._tries, 10)) if self._tries else 0.0
+        self._tries += 1
+        return min(pause, end - now)
 
 
 LET_IN_WITHIN = 8.0  # seconds a login is tried again while the host has too many of them
@@ -88,6 +102,4 @@ def when_free(
 
 def is_lost_link(error: TransportError) -> bool:
     """Whether going on over a new connection makes sense."""
-    from orchestrator.errors import CallTimeout, FrameGarbled
-
     return isinstance(error, (ConnectFailed, LinkLost, CallTimeout, FrameGarbled))

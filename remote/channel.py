@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from remote import wire
 
 SLOW_LINK = 20e6  # bytes/s under which packing is worth its time
+BEAT = 5.0  # seconds of work in silence after which the controller is given a sign of life
+
+
+Beat = Callable[[], None]
+
+
+def no_beat() -> None:
+    """For work that nobody waits for."""
 
 
 class Channel:
@@ -22,6 +30,7 @@ class Channel:
         self._sent = 0
         self._spent = 0.0
         self._packing = False
+        self._spoke = time.monotonic()
 
     def request(self) -> Optional[Dict[str, Any]]:
         """The next request; None when the controller has hung up."""
@@ -50,6 +59,15 @@ class Channel:
     def item(self, value: Any) -> None:
         self._write(wire.json_frame(self._nonce(), wire.ITEM, value))
 
+    def beat(self) -> None:
+        """Called in the middle of long work: an empty item, if nothing was sent for a while.
+
+        A controller that is gone ends the work here (SIGPIPE).
+        """
+        if time.monotonic() - self._spoke > BEAT:
+            self._spoke = time.monotonic()
+            self.item({})
+
     def end(self, value: Dict[str, Any]) -> None:
         self._write(wire.json_frame(self._nonce(), wire.END, value))
 
@@ -74,6 +92,7 @@ class Channel:
         return self._reader.nonce or b"\0" * wire.NONCE_SIZE
 
     def _write(self, data: bytes) -> None:
+        self._spoke = time.monotonic()
         view = memoryview(data)
         while view:
             view = view[os.write(self._output, view) :]

@@ -17,14 +17,15 @@ LINE_MAX = 400
 
 
 def glance(layout: Layout, channel: Channel, request: Body) -> Body:
-    """The answer of `status` to the same request; of each run that goes on also `progress`, the
+    """The items of `status` to the same request; of each run that goes on also `progress`, the
     newest line of its metrics.jsonl, and `line`, the last one of its log. With `gpus` true `cards`,
     or `cards_error`: why nvidia-smi cannot tell."""
-    reply = verbs.statuses(layout, channel, {"run_ids": [], **request})
-    for known in reply["runs"]:
+    for known in verbs.known_runs(layout, {"run_ids": [], **request}):
         if known["phase"] not in ("absent", "finished"):
             run = layout.run(known["run_id"])
             known.update(progress=Progress(run).newest(), line=_last_line(run))
+        channel.item(known)
+    reply: Body = {}
     if request.get("gpus"):
         try:
             reply["cards"] = cards(layout)

@@ -10,9 +10,9 @@ import fnmatch
 import hashlib
 import os
 import stat
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
-from remote import files, status
+from remote import files, status, store, wire
 from remote.channel import Channel
 from remote.layout import Layout
 
@@ -27,9 +27,11 @@ def send(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str,
     {"large": path, "mode", "size", "offset"} + bytes + {"sha256"}; {"same": [path, ...]};
     {"left": [[path, why], ...]}. The reply counts files and bytes, and tells the run's phase.
 
-    `have` in the request: {path: [size, sha256]} of complete copies; `parts`: {path: [bytes, sha256
-    of those bytes]} of begun ones.
+    Behind the request come `listed` bytes of JSON: {"have": {path: [size, sha256]} of complete
+    copies, "parts": {path: [bytes, sha256 of those bytes]} of begun ones}.
     """
+    listed = store.ByteStream(channel.payloads()).take(int(request.get("listed") or 0))
+    here = wire.decode_json(listed or b"{}")
     run = layout.run(str(request["run_id"]))
     before = status.status(layout, run.run_id)
     if before["phase"] == "absent":
@@ -41,7 +43,7 @@ def send(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str,
     exclude = request.get("exclude")
     if exclude is None:
         exclude = spec.get("results_exclude") or []
-    sender = Sender(channel, root, request.get("have") or {}, request.get("parts") or {})
+    sender = Sender(channel, root, here.get("have") or {}, here.get("parts") or {})
     sender.run([str(pattern) for pattern in exclude])
     counts = {"files": sender.count, "bytes": sender.bytes, "excluded": sender.excluded}
     return {**before, **counts, "environment": files.read_json(run.environment)}
@@ -106,10 +108,11 @@ class Sender:
             else:
                 self._file(path)
         self._flush()
-        if self._left:
-            self._channel.item({"left": self._left})
+        for at in range(0, len(self._left), BATCH_FILES):
+            self._channel.item({"left": self._left[at : at + BATCH_FILES]})
 
     def _file(self, path: str) -> None:
+        self._channel.beat()
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             fd = os.open(os.path.join(self._root, path), flags)
@@ -155,7 +158,7 @@ class Sender:
         self._flush()
         size = info.st_size
         known = self._have.get(path)
-        if known and known[0] == size and _prefix_hash(fd, size) == known[1]:
+        if known and known[0] == size and self._hashed(fd, size).hexdigest() == known[1]:
             self.count += 1
             self.bytes += size
             self._channel.item({"same": [path]})
@@ -164,8 +167,8 @@ class Sender:
         digest = hashlib.sha256()
         part = self._parts.get(path)
         if part and 0 < int(part[0]) <= size:
-            begun = _hash_prefix(fd, int(part[0]))
-            if begun is not None and begun.hexdigest() == part[1]:
+            begun = self._hashed(fd, int(part[0]))
+            if begun.hexdigest() == part[1]:
                 offset, digest = int(part[0]), begun
         mode = info.st_mode & 0o777
         self._channel.item({"large": path, "mode": mode, "size": size, "offset": offset})
@@ -182,22 +185,18 @@ class Sender:
         self.count += 1
         self.bytes += size
 
-
-def _hash_prefix(fd: int, size: int) -> Optional[Any]:
-    digest = hashlib.sha256()
-    at = 0
-    while at < size:
-        chunk = os.pread(fd, min(CHUNK, size - at), at)
-        if not chunk:
-            return None
-        digest.update(chunk)
-        at += len(chunk)
-    return digest
-
-
-def _prefix_hash(fd: int, size: int) -> Optional[str]:
-    digest = _hash_prefix(fd, size)
-    return str(digest.hexdigest()) if digest is not None else None
+    def _hashed(self, fd: int, size: int) -> "hashlib._Hash":
+        """The sha256 of the file's first `size` bytes, or of all it has."""
+        digest = hashlib.sha256()
+        at = 0
+        while at < size:
+            chunk = os.pread(fd, min(CHUNK, size - at), at)
+            if not chunk:
+                break
+            digest.update(chunk)
+            at += len(chunk)
+            self._channel.beat()
+        return digest
 
 
 def _kind(mode: int) -> str:

@@ -11,7 +11,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from remote import attempts, files, gpu, status, store, supervisor, trees, unique, wire
-from remote.channel import Channel
+from remote.channel import Beat, Channel
 from remote.errors import HEADROOM, Damaged, Refused
 from remote.layout import Layout, RunFiles
 
@@ -45,7 +45,7 @@ def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str
         config = unique.hold(layout, request)
         unique.refuse_second(layout, request)
         refuse_busy(layout, request["order"])
-        if not _claimed(layout, run, request, delta):
+        if not _claimed(layout, run, request, delta, channel.beat):
             return {"need": "tree"}
         return launch(layout, run, {**request["order"], "snapshot": request["tree"]})
     finally:
@@ -61,9 +61,11 @@ def is_decided(run: RunFiles) -> bool:
     return os.path.exists(run.started) or os.path.exists(run.exit)
 
 
-def _claimed(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes) -> bool:
+def _claimed(
+    layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes, beat: Beat
+) -> bool:
     try:
-        return _claim(layout, run, request, delta)
+        return _claim(layout, run, request, delta, beat)
     except OSError as exc:
         if not files.is_full(exc):
             raise
@@ -149,17 +151,20 @@ def _without(order: Dict[str, Any]) -> str:
     return "" if order.get("gpus_min") else "; `resources.gpus: 0` runs it without a GPU"
 
 
-def _claim(layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes) -> bool:
+def _claim(
+    layout: Layout, run: RunFiles, request: Dict[str, Any], delta: bytes, beat: Beat
+) -> bool:
     """The run directory with its tree, config and empty log; False when the store was damaged."""
     try:
         os.mkdir(run.path, 0o700)
     except FileExistsError:
         shutil.rmtree(run.tree, ignore_errors=True)  # claimed before, never started: begin again
     try:
-        trees.take(layout, str(request["tree"]), str(request.get("base") or ""), delta, run.tree)
+        tree, base = str(request["tree"]), str(request.get("base") or "")
+        trees.take(layout, tree, base, delta, run.tree, beat)
     except Damaged:
         shutil.rmtree(run.tree, ignore_errors=True)
-        files.remove(layout.tree(str(request["tree"])))
+        files.remove(layout.tree(tree))
         _withdraw(run)
         return False
     _lay_results(run, str(request["order"]["results_dir"]))

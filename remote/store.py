@@ -9,12 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from remote import files, wire
+from remote.channel import Beat
 from remote.layout import Layout
 
 WHOLE_MAX = 1024 * 1024  # objects up to this size are handled in one piece
+TAKEN_UP_MAX = 64  # parts that one transfer goes on with: each has its lock open
+LOCK_WITHIN = 8.0  # seconds in which an agent whose controller is gone has noticed it
+
+
+class Part(NamedTuple):
+    """A large object's bytes that are here: how many, and their sha256; `guard` holds its lock."""
+
+    guard: int
+    have: int
+    digest: "hashlib._Hash"
+
+
+Begun = Dict[str, Part]  # by the object's sha256
 
 
 def manifest_of(layout: Layout, tree: str) -> bytes:
@@ -62,14 +76,47 @@ def _sizes(folder: str) -> Dict[str, int]:
 
 def _part_size(layout: Layout, entry: wire.Entry) -> int:
     """How much of a large object an interrupted transfer left; small ones start again."""
-    part = layout.part(entry.sha256)
-    if entry.size <= WHOLE_MAX or files.is_locked(part + ".lock"):
+    if entry.size <= WHOLE_MAX:
         return 0
     try:
-        size = os.stat(part).st_size
+        size = os.stat(layout.part(entry.sha256)).st_size
     except FileNotFoundError:
         return 0
     return size if size < entry.size else 0
+
+
+def take_up(
+    layout: Layout, entries: List[wire.Entry], wanted: List[Tuple[int, int]], beat: Beat
+) -> Tuple[List[Tuple[int, int]], Begun]:
+    """(what is still to be sent, the begun objects that it goes on with: locked and hashed).
+
+    One that another transfer is at starts again, in a file of its own.
+    """
+    begun: Begun = {}
+    left = []
+    for index, have in wanted:
+        entry = entries[index]
+        part = _taken_up(layout, entry, beat) if have and len(begun) < TAKEN_UP_MAX else None
+        if part is not None:
+            begun[entry.sha256] = part
+        left.append((index, part.have if part else 0))
+    return left, begun
+
+
+def _taken_up(layout: Layout, entry: wire.Entry, beat: Beat) -> Optional[Part]:
+    guard = files.lock_within(layout.part(entry.sha256) + ".lock", LOCK_WITHIN)
+    if guard is None:
+        return None
+    have, digest = 0, hashlib.sha256()
+    try:
+        with open(layout.part(entry.sha256), "rb") as file:
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                digest.update(chunk)
+                have += len(chunk)
+                beat()
+    except FileNotFoundError:
+        pass  # whoever was at it is through, or found that its bytes were wrong
+    return Part(guard, have, digest) if have <= entry.size else Part(guard, 0, hashlib.sha256())
 
 
 def receive(
@@ -77,9 +124,10 @@ def receive(
     entries: List[wire.Entry],
     wanted: List[Tuple[int, int]],
     stream: "ByteStream",
+    begun: Optional[Begun] = None,
 ) -> None:
     """Read the wanted objects off `stream`, in order; each is kept only if its hash is right."""
-    for index, have in wanted:
+    for index, _ in wanted:
         entry = entries[index]
         if entry.size <= WHOLE_MAX:
             content = stream.take(entry.size)
@@ -87,7 +135,7 @@ def receive(
                 raise wire.WireError("an object arrived with other bytes than its name says")
             put_object(layout, entry.sha256, content)
         else:
-            _receive_large(layout, entry, have, stream)
+            _receive_large(layout, entry, (begun or {}).pop(entry.sha256, None), stream)
 
 
 def put_object(layout: Layout, sha256: str, content: bytes) -> None:
@@ -109,37 +157,39 @@ def put_object(layout: Layout, sha256: str, content: bytes) -> None:
     os.rename(tmp, path)
 
 
-def _receive_large(layout: Layout, entry: wire.Entry, have: int, stream: "ByteStream") -> None:
+def _receive_large(
+    layout: Layout, entry: wire.Entry, begun: Optional[Part], stream: "ByteStream"
+) -> None:
     part = layout.part(entry.sha256)
-    guard = files.try_lock(part + ".lock")
+    guard = begun.guard if begun else files.try_lock(part + ".lock")
     if guard is not None:
+        have, digest = (begun.have, begun.digest) if begun else (0, hashlib.sha256())
         try:
-            _receive_part(layout, part, entry, have, stream)
+            _receive_part(layout, part, entry, have, digest, stream)
         finally:
             files.remove(part + ".lock")
             os.close(guard)
         return
-    if have:
-        raise wire.WireError("another transfer of the same large file went on where this one was")
     own = "%s.%d" % (part, os.getpid())  # another transfer of it is under way: each has its own
     try:
-        _receive_part(layout, own, entry, 0, stream)
+        _receive_part(layout, own, entry, 0, hashlib.sha256(), stream)
     finally:
         files.remove(own)
 
 
 def _receive_part(
-    layout: Layout, part: str, entry: wire.Entry, have: int, stream: "ByteStream"
+    layout: Layout,
+    part: str,
+    entry: wire.Entry,
+    have: int,
+    digest: "hashlib._Hash",
+    stream: "ByteStream",
 ) -> None:
-    digest = hashlib.sha256()
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """`digest` is that of the `have` bytes which the part begins with."""
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(fd, have)
-        left = have
-        while left:
-            chunk = os.read(fd, min(left, 1 << 20))
-            digest.update(chunk)
-            left -= len(chunk)
+        os.lseek(fd, have, os.SEEK_SET)
         for chunk in stream.chunks(entry.size - have):
             digest.update(chunk)
             files.write_all(fd, chunk)

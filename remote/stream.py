@@ -11,7 +11,7 @@ from remote import adopt, files, status
 from remote.channel import Channel
 from remote.layout import Layout, RunFiles
 
-CHUNK = 512 * 1024
+CHUNK = 64 * 1024  # a frame that a link that is cut again and again still gets through
 HEARTBEAT = 10.0
 EVIDENCE_EVERY = 2.0
 PROGRESS_EVERY = 0.5

@@ -10,7 +10,7 @@ from remote import adopt, stream
 from remote.channel import Channel
 from remote.layout import Layout
 
-TURN = 4  # pieces of one log before the next log's turn
+TURN = 16  # pieces of one log before the next log's turn
 
 
 class _Followed:

@@ -27,12 +27,14 @@ def sync(layout: Layout, channel: Channel, request: Body) -> Body:
         free = files.size(files.free_bytes(layout.root))
         text = "%s are free under %s on the host, %s are to be sent"
         raise Refused("HostDiskFull", text % (free, layout.root, files.size(needed)))
+    # What is here is hashed before anything is asked for: whoever sends is then read from at once.
+    wanted, begun = store.take_up(layout, entries, wanted, channel.beat)
     channel.item({"wanted": wanted})
-    store.receive(layout, entries, wanted, data)
+    store.receive(layout, entries, wanted, data, begun)
     store.commit_tree(layout, manifest, tree)
     if request.get("dataset"):
         try:
-            trees.place_dataset(layout, manifest, tree)
+            trees.place_dataset(layout, manifest, tree, channel.beat)
         except Damaged as exc:  # the start finds the data lacking, and it is sent anew
             return {"objects": len(wanted), "bytes": needed, "damaged": str(exc)}
     return {"objects": len(wanted), "bytes": needed}

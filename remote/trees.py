@@ -8,13 +8,14 @@ import shutil
 from typing import Callable
 
 from remote import files, procs, store, wire
+from remote.channel import Beat, no_beat
 from remote.errors import Damaged
 from remote.layout import Layout, tree_name
 
 SPARE_MAX = 256 * 1024 * 1024  # bytes of a tree of which a spare copy is kept
 
 
-def build(layout: Layout, manifest: bytes, destination: str) -> None:
+def build(layout: Layout, manifest: bytes, destination: str, beat: Beat = no_beat) -> None:
     """Make `destination` (absent before) a private copy of the tree, every byte checked."""
     bad = 0
     made = {b""}
@@ -24,7 +25,7 @@ def build(layout: Layout, manifest: bytes, destination: str) -> None:
         parent = entry.path.rpartition(b"/")[0]
         if parent not in made:
             _make_dirs(base, parent, made)
-        bad += not _place(layout, entry, base + b"/" + entry.path)
+        bad += not _place(layout, entry, base + b"/" + entry.path, beat)
     if bad:
         raise Damaged(bad)
 
@@ -38,7 +39,7 @@ def _make_dirs(base: bytes, parent: bytes, made: "set[bytes]") -> None:
             made.add(path)
 
 
-def _place(layout: Layout, entry: wire.Entry, target: bytes) -> bool:
+def _place(layout: Layout, entry: wire.Entry, target: bytes, beat: Beat = no_beat) -> bool:
     """Copy one object to `target`; False (and the object put aside) when its bytes are wrong."""
     source = layout.object(entry.sha256)
     try:
@@ -53,7 +54,7 @@ def _place(layout: Layout, entry: wire.Entry, target: bytes) -> bool:
             if digest.hexdigest() == entry.sha256:
                 os.symlink(content, target)
         else:
-            _copy(read, target, entry, digest.update)
+            _copy(read, target, entry, digest.update, beat)
     finally:
         os.close(read)
     if digest.hexdigest() == entry.sha256:
@@ -62,7 +63,9 @@ def _place(layout: Layout, entry: wire.Entry, target: bytes) -> bool:
     return False
 
 
-def _copy(read: int, target: bytes, entry: wire.Entry, seen: Callable[[bytes], None]) -> None:
+def _copy(
+    read: int, target: bytes, entry: wire.Entry, seen: Callable[[bytes], None], beat: Beat
+) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     write = os.open(target, flags, 0o755 if entry.mode & 0o100 else 0o644)
     try:
@@ -72,6 +75,7 @@ def _copy(read: int, target: bytes, entry: wire.Entry, seen: Callable[[bytes], N
                 return
             seen(chunk)
             files.write_all(write, chunk)
+            beat()
             if len(chunk) < (1 << 20):
                 return
     finally:
@@ -119,7 +123,9 @@ def _drop_other_spares(layout: Layout, keep: str) -> None:
         shutil.rmtree(taken, ignore_errors=True)
 
 
-def take(layout: Layout, tree: str, base: str, delta: bytes, destination: str) -> None:
+def take(
+    layout: Layout, tree: str, base: str, delta: bytes, destination: str, beat: Beat = no_beat
+) -> None:
     """Make `destination` the tree, by the cheapest way there is.
 
     A spare of the tree itself is renamed into place; a spare of `base` is renamed and `delta`
@@ -131,7 +137,7 @@ def take(layout: Layout, tree: str, base: str, delta: bytes, destination: str) -
     if base and delta and _take_spare(layout, base, destination):
         _patch(layout, delta, destination)
         return
-    procs.in_child(lambda: build(layout, manifest, destination))
+    procs.in_child(lambda: build(layout, manifest, destination, beat))
 
 
 def _take_spare(layout: Layout, tree: str, destination: str) -> bool:
@@ -173,7 +179,7 @@ def _prune(base: bytes, folder: bytes) -> None:
 # --- datasets -------------------------------------------------------------------------------------
 
 
-def place_dataset(layout: Layout, manifest: bytes, tree: str) -> str:
+def place_dataset(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> str:
     """The folder that holds the dataset, read-only, shared by all runs; made if it is not there.
 
     Damaged: an object's bytes are not what its name says; it was put aside and no folder was made.
@@ -181,15 +187,14 @@ def place_dataset(layout: Layout, manifest: bytes, tree: str) -> str:
     final = layout.dataset(tree)
     if os.path.isdir(final):
         return final
+    entries = wire.parse_manifest(manifest)
+    bad = sum(not _is_sound(layout, entry, beat) for entry in entries)
+    if bad:
+        raise Damaged(bad)
     making = "%s.making.%d" % (os.path.join(layout.data, tree_name(tree)), os.getpid())
     shutil.rmtree(making, ignore_errors=True)
     os.mkdir(making, 0o700)
     base = os.fsencode(making)
-    entries = wire.parse_manifest(manifest)
-    bad = sum(not _is_sound(layout, entry) for entry in entries)
-    if bad:
-        shutil.rmtree(making, ignore_errors=True)
-        raise Damaged(bad)
     for entry in entries:
         target = base + b"/" + entry.path
         os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
@@ -208,7 +213,7 @@ def place_dataset(layout: Layout, manifest: bytes, tree: str) -> str:
     return final
 
 
-def _is_sound(layout: Layout, entry: wire.Entry) -> bool:
+def _is_sound(layout: Layout, entry: wire.Entry, beat: Beat) -> bool:
     """Whether the object's bytes are what its name says; if not it is put aside."""
     path = layout.object(entry.sha256)
     digest = hashlib.sha256()
@@ -216,6 +221,7 @@ def _is_sound(layout: Layout, entry: wire.Entry) -> bool:
         with open(path, "rb") as file:
             for chunk in iter(lambda: file.read(1 << 20), b""):
                 digest.update(chunk)
+                beat()
     except FileNotFoundError:
         return False
     if digest.hexdigest() == entry.sha256:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from remote import adopt, closing, files, procs, session, status, wire
 from remote.causes import End
@@ -27,6 +27,13 @@ def hello(layout: Layout, channel: Channel, request: Body) -> Body:
 
 
 def statuses(layout: Layout, channel: Channel, request: Body) -> Body:
+    """An item for each of `run_ids`, in their order: its status."""
+    for known in known_runs(layout, request):
+        channel.item(known)
+    return {}
+
+
+def known_runs(layout: Layout, request: Body) -> Iterator[Body]:
     """The status of each of `run_ids`, in their order.
 
     Before that each of `close` ({"run_id", "attempt", "verdict", "reason"}) that has not started is
@@ -36,11 +43,11 @@ def statuses(layout: Layout, channel: Channel, request: Body) -> Body:
     for item in request.get("close") or []:
         end = End(str(item["verdict"]), reasons=(str(item["reason"]),))
         closing.close(layout, str(item["run_id"]), int(item["attempt"]), end)
-    found = [adopt.owned_status(layout, str(run_id)) for run_id in request["run_ids"]]
-    for known in found if request.get("search") else []:
-        if known["phase"] == "absent":
+    for run_id in request["run_ids"]:
+        known = adopt.owned_status(layout, str(run_id))
+        if request.get("search") and known["phase"] == "absent":
             known["living"] = len(procs.tagged(known["run_id"]))
-    return {"runs": found}
+        yield known
 
 
 def view(layout: Layout, channel: Channel, request: Body) -> Body:
@@ -65,15 +72,12 @@ def view(layout: Layout, channel: Channel, request: Body) -> Body:
 
 
 def list_runs(layout: Layout, channel: Channel, request: Body) -> Body:
-    """Every run of this host; of those in `describe` also what was known at their submit."""
-    described = {}
+    """Every run of this host; an item for each of `describe`: what was known at its submit."""
     for run_id in request.get("describe") or []:
         run = layout.run(str(run_id))
-        described[str(run_id)] = {
-            **(files.read_json(run.spec) or {}),
-            "config": files.read_json(run.config),
-        }
-    return {"run_ids": sorted(os.listdir(layout.runs)), "described": described}
+        about = {**(files.read_json(run.spec) or {}), "config": files.read_json(run.config)}
+        channel.item({"run_id": str(run_id), "described": about})
+    return {"run_ids": sorted(os.listdir(layout.runs))}
 
 
 # Where each verb lives: a call imports what it needs and no more, since a start is waited for.

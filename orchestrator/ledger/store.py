@@ -3,6 +3,9 @@
 Each method named after an event is one transaction: the run's row and a line of its timeline change
 together, on disk when the method returns, or not at all. Every failure of the file is a LedgerError
 (exit 11) that says what is true now; an id the ledger does not know is NotFound (exit 3).
+
+What a host says is of one `attempt` (None: the one the ledger knows). Between the question and the
+answer another command may have begun the next: news of any other attempt changes nothing.
 """
 
 from __future__ import annotations
@@ -113,26 +116,30 @@ class Ledger(Reader):
             self._set(run_id, snapshot=snapshot, data=data)
 
     def started(
-        self, run_id: str, at: str, started_at: str | None, session: Session | None, state: RunState
-    ) -> None:
+        self, run_id: str, at: str, started_at: str | None, session: Session | None,
+        state: RunState, attempt: int | None = None,
+    ) -> None:  # fmt: skip
         """The host took the run: it is `queued` or `running` there."""
         about = {
             "state": state,
             "session": session and [session.kind, session.name],
             "started_at": started_at,
         }
-        with self._change(run_id, at, "started", about):
-            self._move(run_id, state)
-            self._set(run_id, keep_older=True, started_at=started_at)
+        with self._db.write():
             self._seen(run_id, at)
-            if session is not None:
-                self._set(run_id, session=session)
+            if self._is_of_another(run_id, attempt):
+                return
+            self._move(run_id, state)
+            self._set(run_id, keep_older=True, started_at=started_at, session=session)
+            self._append(run_id, at, "started", about)
 
-    def seen(self, run_id: str, at: str, state: RunState | None = None) -> None:
+    def seen(
+        self, run_id: str, at: str, state: RunState | None = None, attempt: int | None = None
+    ) -> None:
         """The host answered at `at`, and said `state` unless None. A line only if that is news."""
         with self._db.write():
             before = self._state(run_id)
-            if state is not None:
+            if state is not None and not self._is_of_another(run_id, attempt):
                 self._move(run_id, state)
             self._seen(run_id, at)
             after = self._state(run_id)
@@ -145,7 +152,8 @@ class Ledger(Reader):
             self._move(run_id, RunState.UNKNOWN)
 
     def finished(self, run_id: str, at: str, record: ExitRecord, judged: Judged) -> bool:
-        """True: the run is finished as recorded. False: it was already, and nothing changed."""
+        """True: the run is finished as recorded. False, and nothing changed: it was already, or the
+        record is of another attempt."""
         about: dict[str, Any] = {
             "verdict": record.verdict,
             "exit_code": record.exit_code,
@@ -159,7 +167,7 @@ class Ledger(Reader):
         about.update({"attempt": record.attempt} if record.attempt > 1 else {})
         reasons = tuple(dict.fromkeys((*judged.reasons, *record.reasons)))
         with self._db.write():
-            if self._state(run_id) is RunState.FINISHED:
+            if self._is_of_another(run_id, record.attempt) or self._is_finished(run_id):
                 return False
             self._set(
                 run_id,
@@ -177,10 +185,10 @@ class Ledger(Reader):
             self._append(run_id, at, "finished", about)
             return True
 
-    def never_started(self, run_id: str, at: str, reason: str) -> bool:
-        """True: proven never to have run, and finished so. False: it was finished already."""
+    def never_started(self, run_id: str, at: str, reason: str, attempt: int | None = None) -> bool:
+        """True: proven never to have run, and finished so. False: as for `finished`."""
         with self._db.write():
-            if self._state(run_id) is RunState.FINISHED:
+            if self._is_of_another(run_id, attempt) or self._is_finished(run_id):
                 return False
             self._set(
                 run_id,
@@ -221,11 +229,11 @@ class Ledger(Reader):
                 self._reopen(known, RunState.QUEUED, attempt)
                 self._append(run_id, at, "attempt", {"attempt": attempt, "was": known.verdict})
 
-    def corrected(self, run_id: str, at: str, reason: str) -> None:
+    def corrected(self, run_id: str, at: str, reason: str, attempt: int) -> None:
         """The host's evidence contradicts the verdict: it is withdrawn, the run open again."""
         with self._db.write():
             known = self.get(run_id)
-            if known.state is RunState.FINISHED:
+            if known.state is RunState.FINISHED and known.attempt == attempt:
                 self._reopen(known, RunState.UNKNOWN, known.attempt)
                 self._append(run_id, at, "corrected", {"was": known.verdict, "reason": reason})
 
@@ -235,9 +243,9 @@ class Ledger(Reader):
             for run_id in run_ids:
                 self._seen(run_id, at)
 
-    def lost(self, run_id: str, at: str, reason: str) -> bool:
-        """True: proven to be over, nobody knows how, and finished so. False: it was already."""
-        record = ExitRecord(Verdict.LOST, reasons=(reason,), cause="gone")
+    def lost(self, run_id: str, at: str, reason: str, attempt: int) -> bool:
+        """True: proven to be over, nobody knows how, and finished so. False: as for `finished`."""
+        record = ExitRecord(Verdict.LOST, reasons=(reason,), cause="gone", attempt=attempt)
         return self.finished(run_id, at, record, Judged(Outcome.UNVERIFIED))
 
     def judged(self, run_id: str, at: str, judged: Judged) -> None:
@@ -246,16 +254,22 @@ class Ledger(Reader):
         with self._change(run_id, at, "judged", {**about, "outcome_reasons": judged.reasons}):
             self._set(run_id, **_result(judged))
 
-    def fetched(self, run_id: str, at: str, fetched: Fetched, results_path: str | None) -> None:
-        """Results lie at `results_path`, all or some of them. A line only if that is news."""
-        known = self.get(run_id)
-        if (known.fetched, known.results_path) == (fetched, results_path or known.results_path):
-            return
-        about = {"fetched": fetched, "results_path": results_path}
-        with self._change(run_id, at, "fetched", about):
-            self._set(run_id, fetched=fetched)
-            if results_path is not None:
-                self._set(run_id, results_path=results_path)
+    def fetched(
+        self, run_id: str, at: str, fetched: Fetched, results_path: str, attempt: int | None = None
+    ) -> None:
+        """Results lie at `results_path`, all or some of them; those of an earlier attempt are some.
+
+        A line only if that is news.
+        """
+        with self._db.write():
+            known = self.get(run_id)
+            if attempt not in (None, known.attempt):
+                fetched = Fetched.PARTIAL
+            if (known.fetched, known.results_path) == (fetched, results_path):
+                return
+            self._set(run_id, fetched=fetched, results_path=results_path)
+            about = {"fetched": fetched, "results_path": results_path}
+            self._append(run_id, at, "fetched", about)
 
     def noted(self, run_id: str, at: str, note: str | None) -> None:
         with self._change(run_id, at, "noted", {"note": note}):
@@ -312,6 +326,12 @@ class Ledger(Reader):
         if not found:
             raise self._unknown_id(run_id)
         return RunState(found[0][0])
+
+    def _is_finished(self, run_id: str) -> bool:
+        return self._state(run_id) is RunState.FINISHED
+
+    def _is_of_another(self, run_id: str, attempt: int | None) -> bool:
+        return attempt not in (None, self.get(run_id).attempt)
 
     def _move(self, run_id: str, state: RunState) -> None:
         if state is RunState.FINISHED:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 import os
-import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
-from orchestrator import errors, names
+from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.paths import RemoteLayout
+from orchestrator.transport.install import agent_digest, install
+from orchestrator.transport.pipe import Pipe, Transport
+from orchestrator.transport.refusals import refusal
+from orchestrator.transport.replies import unlawful
 from remote import wire
 
 Body = Mapping[str, Any]
@@ -22,29 +23,7 @@ Body = Mapping[str, Any]
 CALL_DEADLINE = 60.0  # seconds of silence after which a call is given up
 STREAM_DEADLINE = 45.0  # a stream sends something at least every 10 s
 RATE_MIN = 1024  # bytes/s: what trickles in more slowly counts as silence
-
-
-class Pipe(Protocol):
-    """A running remote command: bytes in, bytes out."""
-
-    def send(self, data: bytes) -> None:
-        """All of `data` is on its way, or LinkLost."""
-
-    def recv(self, count: int, timeout: float) -> bytes:
-        """1 to `count` bytes; b"" at the end; CallTimeout after `timeout` seconds of nothing."""
-
-    def closing_words(self) -> tuple[int | None, str]:
-        """After the end: the command's exit status and the start of its stderr."""
-
-    def close(self) -> None: ...
-
-
-class Transport(Protocol):
-    """A way to one host. `run` starts the one constant command; nothing else is ever run."""
-
-    def run(self, command: str) -> Pipe: ...
-
-    def close(self) -> None: ...
+RATE_WHOLE = 16 * 1024  # bytes/s: a whole answer may take that much longer for what it holds
 
 
 class Agent:
@@ -69,6 +48,7 @@ class Agent:
         self._last: list[tuple[int, bytes]] = []
         self._deadline = CALL_DEADLINE
         self._give_up = 0.0  # when the frame that is due counts as not coming
+        self._left = math.inf  # seconds that may still be spent waiting for this call's frames
         self._fresh = True
 
     def close(self) -> None:
@@ -90,14 +70,31 @@ class Agent:
         data: Iterable[bytes] = (),
         *,
         deadline: float = CALL_DEADLINE,
+        within: float | None = None,
+        items: int = 0,
         on_item: Callable[[Any], None] = lambda _item: None,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        """One request, its data after it, one reply. Items in between go to `on_item`."""
-        for frame in self.exchange(verb, body, data, deadline=deadline):
+        """One request, its data after it, one reply: `within` seconds (None: `deadline`) in all.
+
+        Items in between go to `on_item`, `items` at most; empty ones are signs of life, which may
+        come about once a second.
+        """
+        whole = deadline if within is None else within
+        beats = 60 + whole
+        for frame in self.exchange(verb, body, data, deadline=deadline, within=whole):
             if isinstance(frame, End):
                 return frame.body
-            if frame.kind == wire.ITEM:
-                on_item(frame.json())
+            item = frame.json() if frame.kind == wire.ITEM else None
+            is_beat = item == {}
+            items, beats = items - (not is_beat), beats - is_beat
+            if items < 0 or beats < 0:
+                self._drop()
+                raise unlawful("more than was asked for")
+            if is_beat:
+                on_beat()
+            else:
+                on_item(item)
         raise AssertionError("exchange ends with End or raises")
 
     def exchange(
@@ -107,9 +104,13 @@ class Agent:
         data: Iterable[bytes] = (),
         *,
         deadline: float = CALL_DEADLINE,
+        within: float = math.inf,
     ) -> Iterator[wire.Frame | End]:
-        """ITEM and DATA frames as they come, at last one End. An error reply is raised."""
-        self._deadline = deadline
+        """ITEM and DATA frames as they come, at last one End. An error reply is raised.
+
+        `deadline`: seconds of silence; `within`: of waiting in all, and more for many bytes.
+        """
+        self._deadline, self._left = deadline, within
         try:
             yield from self._exchange(verb, body, data)
         except wire.LinkClosed:
@@ -145,7 +146,7 @@ class Agent:
                 if not isinstance(reply, dict):
                     raise wire.WireError("an answer that is no object")
                 if reply.get("ok") is not True:
-                    raise self._refusal(reply.get("error"))
+                    raise refusal(self.host, reply.get("error"))
                 yield End(reply)
                 return
             if frame.kind not in (wire.ITEM, wire.DATA):
@@ -162,13 +163,16 @@ class Agent:
         assert self._pipe is not None
         for kind, payload in self._last:
             packed = self._data_frame(payload) if kind == wire.DATA else self._frame(kind, payload)
-            self._pipe.send(packed)
+            if not self._pipe.send(packed):
+                return
 
-    def send_data(self, chunk: bytes) -> None:
-        """Data in the middle of a call, in frames of lawful size, packed when that pays."""
+    def send_data(self, chunk: bytes) -> bool:
+        """Data in the middle of a call, in frames of lawful size, packed when that pays.
+
+        False: the host has hung up, and there is only its answer to be read.
+        """
         assert self._pipe is not None
-        for _, piece in _pieces([chunk]):
-            self._pipe.send(self._data_frame(piece))
+        return all(self._pipe.send(self._data_frame(piece)) for _, piece in _pieces([chunk]))
 
     def _data_frame(self, piece: bytes) -> bytes:
         # A sample tells whether packing pays: tokenised or random bytes do not shrink.
@@ -192,9 +196,12 @@ class Agent:
 
     def _receive(self, pipe: Pipe, count: int) -> bytes:
         """Bytes of the frame that is due: they buy it time, but no more than they are worth."""
-        left = self._give_up - time.monotonic()
+        began = time.monotonic()
+        left = min(self._give_up - began, self._left)
         data = pipe.recv(count, max(0.0, round(left, 1)))
-        later = time.monotonic() + self._deadline
+        now = time.monotonic()
+        self._left += len(data) / RATE_WHOLE - (now - began)
+        later = now + self._deadline
         self._give_up = min(later, self._give_up + len(data) / RATE_MIN)
         return data
 
@@ -245,16 +252,6 @@ class Agent:
             self._pipe.close()
             self._pipe = None
 
-    def _refusal(self, error: Any) -> errors.OrchError:
-        if not isinstance(error, dict):
-            raise wire.WireError("a refusal without a reason")
-        kind, message = str(error.get("kind"))[:80], str(error.get("message"))[:2000]
-        known, hint = REFUSALS.get(kind, errors.HostFailed), HINTS.get(kind)
-        named = names.run_id_in(message)
-        if hint is not None and named is not None:
-            hint = hint.replace("RUN", named)
-        return known(f"{self.host.name}: {message}", hint=hint)
-
 
 def _pieces(data: Iterable[bytes]) -> list[tuple[int, bytes]]:
     size = wire.DATA_MAX
@@ -268,138 +265,3 @@ class End:
 
     def __init__(self, body: dict[str, Any]) -> None:
         self.body = body
-
-
-REFUSALS: Mapping[str, type[errors.OrchError]] = {
-    "HostDiskFull": errors.HostDiskFull,
-    "HostReadOnly": errors.HostDiskFull,
-    "NoRoom": errors.PreflightRefused,
-    "NoData": errors.PreflightRefused,
-    "GpuBusy": errors.GpuBusy,
-    "GpuInUse": errors.GpuBusy,
-    "NotUnique": errors.PreflightRefused,
-    "UsageError": errors.UsageError,
-    "FrameGarbled": errors.FrameGarbled,
-    "AgentMismatch": errors.HostUnfit,
-    "NotResumable": errors.PreflightRefused,
-    "Elsewhere": errors.HostUnfit,
-    "HostError": errors.HostFailed,
-}
-HINTS: Mapping[str, str] = {
-    "HostDiskFull": "free space there (`orch doctor` shows it) and run the command again",
-    "NoRoom": "free space there (`orch doctor` shows it), or ask for less in `resources.disk`",
-    "NoData": "put it there, or name another place in the job's file",
-    "HostReadOnly": "nothing can be written there; look at its mounts and its kernel log",
-    "GpuBusy": "`orch gpus` shows the hosts' GPUs",
-    "GpuInUse": "`orch gpus` shows who uses them; `--queue` waits, `--share` runs beside them",
-    "NotUnique": "`orch show RUN` tells of it; without `--unique` a second run is made",
-    "NotFound": "put it there, or name another place in the job's file",
-    "NotResumable": "`orch retry RUN` makes a new run of the job",
-    "Elsewhere": "reach that machine by a name of its own: here nothing tells whether it lives",
-}
-
-
-# --- installing the agent -------------------------------------------------------------------------
-
-
-def agent_files() -> dict[str, str]:
-    """Relative path -> text of everything that makes up the agent."""
-    found = {}
-    for item in resources.files("remote").iterdir():
-        if item.name.endswith(".py"):
-            text = item.read_text(encoding="utf-8")
-            found["__main__.py" if item.name == "__main__.py" else "remote/" + item.name] = text
-    return dict(sorted(found.items()))
-
-
-_DIGEST: list[str] = []
-
-
-def agent_digest() -> str:
-    """Names the agent on the host: other sources, another folder."""
-    if not _DIGEST:
-        text = json.dumps(agent_files(), sort_keys=True).encode("utf-8")
-        _DIGEST.append(hashlib.sha256(text).hexdigest()[:16])
-    return _DIGEST[0]
-
-
-INSTALLER = """
-import json, os, sys
-def install(order):
-    if sys.version_info < (3, 8):
-        return "old %d.%d" % sys.version_info[:2]
-    os.umask(0o077)
-    final = os.path.expanduser(order["folder"])
-    making = "%s.making.%d" % (final, os.getpid())
-    for name, text in order["files"].items():
-        path = os.path.join(making, name)
-        if not os.path.isdir(os.path.dirname(path)):
-            os.makedirs(os.path.dirname(path))
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    try:
-        os.rename(making, final)
-    except OSError:
-        if not os.path.exists(os.path.join(final, "__main__.py")):
-            raise
-    return "done"
-try:
-    answer = install(json.loads(sys.stdin.buffer.readline().decode("utf-8")))
-except Exception as exc:
-    answer = "failed %s" % exc
-sys.stdout.write("\\norch-install %s\\n" % answer)
-"""
-BOOT = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
-
-
-def install(transport: Transport, host: Host) -> None:
-    """The agent's sources lie complete in their folder on the host, or HostUnfit says why not."""
-    order = {
-        "folder": str(RemoteLayout.of(host.root).agent(agent_digest())),
-        "files": agent_files(),
-    }
-    program = INSTALLER.encode("utf-8")
-    text = json.dumps(order).encode("ascii")
-    pipe = transport.run(f"exec {host.python} -IS -c '{BOOT}'")
-    try:
-        pipe.send(b"%d\n" % len(program) + program + text + b"\n")
-        answer = _installer_answer(host, pipe)
-    finally:
-        pipe.close()
-    if answer == "done":
-        return
-    if answer.startswith("old "):
-        raise errors.HostUnfit(
-            f"{host.name}: `{host.python}` is python {answer[4:]}; the agent needs >= 3.8",
-            hint="set `python:` for this host in orch.yaml to a newer one",
-        )
-    if "No space left" in answer or "Disk quota" in answer:
-        raise errors.HostDiskFull(
-            f"{host.name}: the agent could not be installed: {answer[7:]}",
-            hint=HINTS["HostDiskFull"],
-        )
-    raise errors.HostUnfit(
-        f"{host.name}: the agent could not be installed: {answer[7:]}",
-        hint=f"`{host.python}` there must be a python >= 3.8; set `python:` for this host in "
-        "orch.yaml if it is another",
-    )
-
-
-def _installer_answer(host: Host, pipe: Pipe) -> str:
-    seen = b""
-    end = time.monotonic() + CALL_DEADLINE
-    while time.monotonic() < end and len(seen) < 2 * wire.NOISE_MAX:
-        found = re.search(rb"\norch-install ([^\n]*)\n", seen)
-        if found:
-            return found.group(1).decode("utf-8", "replace")
-        chunk = pipe.recv(65536, CALL_DEADLINE)
-        if not chunk:
-            break
-        seen += chunk
-    code, words = pipe.closing_words()
-    if code is None:
-        raise errors.LinkLost(
-            f"{host.name}: the connection ended while the agent was being installed",
-            hint="nothing was started; run the command again",
-        )
-    return f"failed exit status {code}: {words.strip()[:300]}"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from orchestrator.domain import Host
 from orchestrator.paths import LocalLayout, ssh_config
-from orchestrator.transport.base import Agent, Transport
+from orchestrator.transport.base import Agent
 from orchestrator.transport.local import LocalTransport
+from orchestrator.transport.pipe import Transport
 
 
 def connect(host: Host, env: Mapping[str, str]) -> Agent:

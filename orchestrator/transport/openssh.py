@@ -22,6 +22,7 @@ from pathlib import Path
 from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.transport.process import ProcessPipe
+from orchestrator.transport.sshargs import address, client, vouching
 
 CONNECT_DEADLINE = 60.0  # of the whole login, a hardware key's touch included
 CHECK_DEADLINE = 3.0
@@ -60,8 +61,8 @@ class OpenSshTransport:
         """Connected and authenticated, or a TransportError or TrustError says why not."""
         environ = {**env, "LC_ALL": "C"}  # what ssh says is read
         bare = _client(host, ssh_config)
-        told = _effective(host, bare, environ)
-        argv = [*bare, *_known_hosts(told, pinned)]
+        told = effective(host, bare, environ)
+        argv = [*bare, *vouching(known_hosts(told), pinned)]
         own = told.get("controlpath", "none")
         if own != "none" and _answers(argv, own, environ, host):
             return cls(host, argv, own, environ)
@@ -76,7 +77,7 @@ class OpenSshTransport:
         argv = [*self._argv, "-o", "ControlMaster=no", "-S", self._socket, "-T"]
         errors_file = tempfile.TemporaryFile()  # noqa: SIM115 - the pipe closes it
         process = subprocess.Popen(
-            [*argv, _target(self._host), "--", command],
+            [*argv, address(self._host).target, "--", command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors_file,
@@ -105,43 +106,22 @@ class _Pipe(ProcessPipe):
 
 
 def _client(host: Host, ssh_config: Path) -> list[str]:
-    argv = ["ssh"]
-    if ssh_config.exists():
-        argv += ["-F", str(ssh_config)]
-    for name, value in OPTIONS.items():
-        argv += ["-o", f"{name}={value}"]
-    port = _address(host)[1]
-    return argv if port is None else [*argv, "-p", port]
+    options = (word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}"))
+    return [*client(host, ssh_config), *options]
 
 
-def _target(host: Host) -> str:
-    return _address(host)[0]
-
-
-def _address(host: Host) -> tuple[str, str | None]:
-    """([user@]host, port) of `[user@]host[:port]`, or the alias."""
-    text = host.ssh or host.name
-    user, at, place = text.rpartition("@")
-    name, colon, port = place.rpartition(":")
-    if not colon or place.endswith("]"):
-        name, port = place, ""
-    return f"{user}{at}{name.strip('[]')}", port or None
-
-
-def _effective(host: Host, argv: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
+def effective(host: Host, argv: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
     """The configuration ssh would use, by lower-case keyword (`ssh -G`)."""
-    done = _asked([*argv, "-G", _target(host)], env, CHECK_DEADLINE * 5)
+    done = _asked([*argv, "-G", address(host).target], env, CHECK_DEADLINE * 5)
     if done is None or done.returncode != 0:
         raise translated(host, done.stderr if done else "ssh -G does not end")
     pairs = (line.partition(" ") for line in done.stdout.splitlines())
     return {name: value for name, _, value in pairs}
 
 
-def _known_hosts(told: Mapping[str, str], pinned: Path) -> list[str]:
-    files = told.get("userknownhostsfile", "~/.ssh/known_hosts")
-    if not pinned.exists():
-        return []
-    return ["-o", f'UserKnownHostsFile={files} "{pinned}"']
+def known_hosts(told: Mapping[str, str]) -> str:
+    """The user's own files, as `ssh -G` names them."""
+    return told.get("userknownhostsfile", "~/.ssh/known_hosts")
 
 
 def _asked(
@@ -157,8 +137,8 @@ def _asked(
         return None
     except OSError as exc:
         raise errors.UsageError(
-            f"{argv[0]}: {exc.strerror}: a host with `transport: openssh` needs it here",
-            hint="install the OpenSSH client, or set `transport: ssh` for this host",
+            f"{argv[0]}: {exc.strerror}: the OpenSSH client is needed here",
+            hint="install it; with `transport: ssh` for this host only `orch attach` needs it",
         ) from None
 
 
@@ -191,7 +171,7 @@ def _is_private(place: Path) -> bool:
 
 def _name(host: Host, argv: Sequence[str]) -> str:
     """Other options, another target or another configuration: another connection."""
-    text = "\0".join([*argv, _target(host)])
+    text = "\0".join([*argv, address(host).target])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -209,7 +189,7 @@ def _locked(path: str) -> Iterator[None]:
 def _answers(argv: Sequence[str], socket: str, env: Mapping[str, str], host: Host) -> bool:
     if not os.path.exists(socket):
         return False
-    done = _asked([*argv, "-S", socket, "-O", "check", _target(host)], env, CHECK_DEADLINE)
+    done = _asked([*argv, "-S", socket, "-O", "check", address(host).target], env, CHECK_DEADLINE)
     return done is not None and done.returncode == 0
 
 
@@ -235,7 +215,7 @@ def _start_master(
     with tempfile.TemporaryFile() as said:  # a pipe would be held open by the master
         try:
             done = subprocess.run(
-                [*argv, *master, _target(host)],
+                [*argv, *master, address(host).target],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=said,

@@ -9,6 +9,7 @@ from typing import IO
 
 from orchestrator import errors
 from orchestrator.domain import Host
+from orchestrator.transport.pipe import SEND_DEADLINE
 
 
 class ProcessPipe:
@@ -26,14 +27,23 @@ class ProcessPipe:
         assert process.stdin is not None and process.stdout is not None
         self._input = process.stdin.fileno()
         self._output = process.stdout.fileno()
+        os.set_blocking(self._input, False)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         view = memoryview(data)
-        try:
-            while view:
+        while view:
+            _, ready, _ = select.select([], [self._input], [], SEND_DEADLINE)
+            if not ready:
+                raise errors.CallTimeout(
+                    f"{self._host.name}: the host took no data for {SEND_DEADLINE:g} s"
+                )
+            try:
                 view = view[os.write(self._input, view) :]
-        except BrokenPipeError:
-            pass  # it left; what it said first is still to be read
+            except BlockingIOError:  # there is room, if not for all of it
+                continue
+            except BrokenPipeError:
+                return False
+        return True
 
     def recv(self, count: int, timeout: float) -> bytes:
         ready, _, _ = select.select([self._output], [], [], timeout)

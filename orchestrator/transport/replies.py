@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.errors import FrameGarbled
@@ -29,15 +29,7 @@ def run_status(value: Any, run_id: str | None = None) -> dict[str, Any]:
     return dict(value)
 
 
-def run_statuses(reply: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = reply.get("runs")
-    if not isinstance(found, list):
-        raise unlawful("no list of runs")
-    return [run_status(item) for item in found]
-
-
-def only_status(reply: Mapping[str, Any], run_id: str) -> dict[str, Any]:
-    found = run_statuses(reply)
+def only_status(found: Sequence[Any], run_id: str) -> dict[str, Any]:
     if len(found) != 1:
         raise unlawful("another number of runs than were asked for")
     return run_status(found[0], run_id)

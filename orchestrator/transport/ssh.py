@@ -21,6 +21,8 @@ from typing import Any
 from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.retry import when_let_in
+from orchestrator.transport.pipe import SEND_DEADLINE
+from orchestrator.transport.sshargs import address
 
 
 @contextlib.contextmanager
@@ -146,16 +148,17 @@ class SshPipe:
         self._host = host
         self._channel = channel
 
-    def send(self, data: bytes) -> None:
-        self._channel.settimeout(CONNECT_TIMEOUT)
+    def send(self, data: bytes) -> bool:
+        self._channel.settimeout(SEND_DEADLINE)
         try:
             self._channel.sendall(data)
         except TimeoutError:
             raise errors.CallTimeout(
-                f"{self._host.name}: the host took no data for {CONNECT_TIMEOUT:g} s"
+                f"{self._host.name}: the host took no data for {SEND_DEADLINE:g} s"
             ) from None
         except OSError:
-            pass  # it left; what it said first is still to be read
+            return False
+        return True
 
     def recv(self, count: int, timeout: float) -> bytes:
         self._channel.settimeout(timeout)
@@ -188,8 +191,11 @@ def _connection(host: Host, ssh_config: Path, pinned: Path, home: Path) -> fabri
             runtime_ssh_path=str(ssh_config) if ssh_config.exists() else None,
             ssh_config=None if ssh_config.exists() else paramiko.SSHConfig(),
         )
+        where = address(host)
         connection = fabric.Connection(
-            host.ssh or host.name,
+            where.name,
+            user=where.user,
+            port=where.port,
             config=config,
             connect_timeout=CONNECT_TIMEOUT,
             forward_agent=False,

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from orchestrator.domain import Host, Run
 from orchestrator.errors import ConnectFailed, NotFound, UsageError
 from orchestrator.paths import ssh_config
+from orchestrator.transport.openssh import effective, known_hosts
 from orchestrator.transport.replies import unlawful, words
+from orchestrator.transport.sshargs import address, client, vouching
 from orchestrator.usecases.context import Context
 
 SSH_FAILED = 255  # ssh's own word; any other code is that of the program on the host
@@ -69,17 +71,11 @@ def enter(found: View, run: Run) -> int:
     return 128 - code if code < 0 else code
 
 
-def _over_ssh(ctx: Context, host: Host, argv: list[str], terminal: bool) -> tuple[str, ...]:
+def _over_ssh(ctx: Context, host: Host, command: list[str], terminal: bool) -> tuple[str, ...]:
     """The user's own ssh: a terminal needs a real client, and it asks by its own rules."""
-    command = ["ssh", "-t" if terminal else "-T"]
-    config = ssh_config(ctx.env)
-    if config.exists():
-        command += ["-F", str(config)]
-    if ctx.layout.known_hosts.exists():
-        known = f"~/.ssh/known_hosts {ctx.layout.known_hosts}"
-        command += ["-o", f"UserKnownHostsFile={known}"]
-    target = host.ssh or host.name
-    if host.ssh and ":" in host.ssh.rpartition("@")[2]:
-        target, _, port = host.ssh.rpartition(":")
-        command += ["-p", port]
-    return (*command, target, "--", *(shlex.quote(item) for item in argv))
+    argv = client(host, ssh_config(ctx.env))
+    pinned = ctx.layout.known_hosts
+    if pinned.exists():
+        argv += vouching(known_hosts(effective(host, argv, ctx.env)), pinned)
+    shown = (shlex.quote(word) for word in command)
+    return ("ssh", "-t" if terminal else "-T", *argv[1:], address(host).target, "--", *shown)

@@ -14,7 +14,7 @@ from orchestrator.errors import LedgerError, OrchError, TransportError
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
-from orchestrator.transport.replies import run_statuses, unlawful
+from orchestrator.transport.replies import run_status, unlawful
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.reconcile import by_host, question
 from orchestrator.usecases.settle import settle
@@ -102,7 +102,7 @@ class _Line:
                     if self._named:
                         check_name(self.place.host, self._ctx.env)
                     self._agent = self._ctx.connect(self.place.host)
-                return self._agent.call("glance", body, deadline=ANSWER_WITHIN)
+                return _glance(self._agent, body)
             except BaseException:
                 self.close()
                 raise
@@ -113,6 +113,14 @@ class _Line:
         if self._agent is not None:
             self._agent.close()
             self._agent = None
+
+
+def _glance(agent: Agent, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The host's reply, with its items as `runs`."""
+    found: list[Any] = []
+    count = len(body.get("run_ids", ()))
+    reply = agent.call("glance", body, deadline=ANSWER_WITHIN, items=count, on_item=found.append)
+    return {**reply, "runs": found}
 
 
 class Board:
@@ -215,7 +223,7 @@ class Board:
         try:
             reply = answer.result()
             place.cards, place.cards_error = self._cards(reply)
-            statuses = run_statuses(reply)
+            statuses = [run_status(item) for item in reply["runs"]]
         except OrchError as exc:
             place.error = exc
             return
@@ -253,11 +261,6 @@ class Board:
             raise unlawful("a GPU that is none") from None
         known = {run.run_id for run in self.runs}
         return [_marked(card, known) for card in cards], None
-
-    def close(self) -> None:
-        for line in self._lines.values():
-            if line.asking is None:
-                line.close()
 
 
 # --- a host's words, taken apart with care --------------------------------------------------------

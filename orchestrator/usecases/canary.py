@@ -15,7 +15,7 @@ from orchestrator.clock import seconds_between, span_words
 from orchestrator.domain import Finding, Run, Severity, Verdict
 from orchestrator.errors import Interrupted, OrchError, UsageError
 from orchestrator.jobspec import Canary, JobSpec, Stage
-from orchestrator.transport.base import Agent
+from orchestrator.transport.base import CALL_DEADLINE, Agent, End
 from orchestrator.usecases import follow
 from orchestrator.usecases.check import Preflight, refuse
 from orchestrator.usecases.context import Context
@@ -203,19 +203,16 @@ def _used(agent: Agent, run: Run) -> Mapping[str, Any]:
 
 def _log_end(agent: Agent, run: Run) -> str:
     from orchestrator import sanitize
+    from remote import wire
 
     body = {"run_id": run.run_id, "follow": False, "offset": 0, "lines": LOG_LINES}
     try:
-        frames = agent.exchange("stream", body)
-        raw = b"".join(getattr(frame, "payload", b"") for frame in frames if _is_data(frame))
+        raw = b""
+        for frame in agent.exchange("stream", body, within=CALL_DEADLINE):
+            if not isinstance(frame, End) and frame.kind == wire.DATA:
+                raw = (raw + frame.payload)[-8192:]
     except OrchError:
         return f"`orch tail {run.run_id}` shows the canary's log"
     cleaner = sanitize.LogSanitizer()
-    text = (cleaner.feed(raw[-8192:]) + cleaner.finish()).rstrip()
+    text = (cleaner.feed(raw) + cleaner.finish()).rstrip()
     return f"the end of the canary's log:\n{text}" if text else "the canary's log is empty"
-
-
-def _is_data(frame: Any) -> bool:
-    from remote import wire
-
-    return getattr(frame, "kind", None) == wire.DATA

@@ -67,18 +67,23 @@ class Hosts:
         for name in dict.fromkeys(run.host for run in runs):
             mine = [run for run in runs if run.host == name]
             body = {"run_ids": [run.run_id for run in mine], "log": log}
-            for each in self._ask(mine[0], "evidence", body):
+            for each in self._ask(mine[0], body, len(mine)):
                 if each.status["phase"] != "absent":
                     found[each.status["run_id"]] = each
         return found
 
-    def _ask(self, run: Run, verb: str, body: Mapping[str, Any]) -> list[Told]:
+    def _ask(self, run: Run, body: Mapping[str, Any], count: int) -> list[Told]:
         items: list[Told] = []
         agent = self.agent(run)
         if agent is not None:
             try:
                 agent.call(
-                    verb, body, deadline=DEADLINE, on_item=lambda item: items.append(told(item))
+                    "evidence",
+                    body,
+                    deadline=DEADLINE,
+                    within=DEADLINE + count,
+                    items=count,
+                    on_item=lambda item: items.append(told(item)),
                 )
             except TransportError as exc:
                 self._give_up(run.host, exc)
@@ -113,25 +118,33 @@ class Hosts:
         if agent is None or not any(body.values()):
             return {}
         found: dict[str, bytearray] = {}
-        last = bytearray()
+        lacking = {name for names in body.values() for name in names}
+        last: bytearray | None = None
         try:
-            for frame in agent.exchange("content", body, deadline=DEADLINE):
+            for frame in agent.exchange("content", body, deadline=DEADLINE, within=DEADLINE):
                 if isinstance(frame, End):
                     break
                 if frame.kind == wire.DATA:
-                    last += frame.payload
-                    if len(last) > CONTENT_MAX:
+                    if last is None or len(last) + len(frame.payload) > CONTENT_MAX:
                         raise unlawful("more than any manifest holds")
+                    last += frame.payload
                     continue
-                item = frame.json()
-                if not isinstance(item, dict):
-                    raise unlawful("an item that is none")
-                if item.get("size") is not None:
-                    last = found[str(item.get("tree") or item.get("object"))] = bytearray()
+                name = _named(frame.json())
+                if name not in lacking:  # each once, so that there is an end
+                    raise unlawful("content that nobody asked for")
+                lacking.remove(name)
+                last = found[name] = bytearray()
         except TransportError as exc:
             self._give_up(run.host, exc)
             return {}
         return {name: bytes(raw) for name, raw in found.items()}
+
+
+def _named(item: Any) -> str:
+    """What the bytes are of that come next."""
+    if not isinstance(item, dict):
+        raise unlawful("an item that is none")
+    return str(item.get("tree") or item.get("object"))
 
 
 def _is_manifest(raw: bytes, tree: str) -> bool:

@@ -19,11 +19,13 @@ from orchestrator.transport.replies import only_status, run_status
 from orchestrator.unpack import Folder, LargeFile
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
-from orchestrator.usecases.settle import settle
+from orchestrator.usecases.reconcile import statuses
+from orchestrator.usecases.settle import attempt_of, settle
 from orchestrator.wording import counted
 from remote import wire
 
-FETCH_DEADLINE = 300.0  # the host may hash a large file before its first byte
+LEFT_MAX = 1000  # files that stayed on the host and are named
+FETCH_DEADLINE = 60.0  # seconds of silence; a host that hashes gives signs of life
 
 
 @dataclass(slots=True)
@@ -54,8 +56,8 @@ def fetch(
     with ctx.connect(ctx.host_of(run)) as agent:
         _refuse_absent(agent, run)
         with _claim(ctx, run, destination) as folder:
-            body = {"run_id": run.run_id, "have": folder.have(), "parts": folder.parts()}
-            end = run_status(_Receiver(agent, folder, report, progress).run(body), run.run_id)
+            here = wire.encode_json({"have": folder.have(), "parts": folder.parts()})
+            end = run_status(_Receiver(agent, folder, report, progress).run(run, here), run.run_id)
             folder.keep()
             folder.make_dirs_durable()
             changed = list(folder.changed)
@@ -63,7 +65,7 @@ def fetch(
     environment_of(ctx, ledger, run, told(end))
     whole = end.get("phase") == "finished" and not changed
     state = Fetched.COMPLETE if whole else Fetched.PARTIAL
-    ledger.fetched(run.run_id, ctx.now(), state, str(destination))
+    ledger.fetched(run.run_id, ctx.now(), state, str(destination), attempt_of(end))
     _point_latest(ctx, destination)
     if changed:
         raise ManifestMismatch(
@@ -86,7 +88,7 @@ def _claim(ctx: Context, run: Run, destination: Path) -> Iterator[Folder]:
 
 def _refuse_absent(agent: Agent, run: Run) -> None:
     """Before anything is made here: is there something to fetch?"""
-    status = only_status(agent.call("status", {"run_ids": [run.run_id]}), run.run_id)
+    status = only_status(statuses(agent, {"run_ids": [run.run_id]}), run.run_id)
     if status["phase"] == "absent":
         raise NotFound(f"{run.run_id}: {run.host} has no such run, so no results")
 
@@ -102,9 +104,11 @@ class _Receiver:
         self._batch: list[tuple[str, int, int, str]] = []
         self._large: LargeFile | None = None
 
-    def run(self, body: dict[str, Any]) -> dict[str, Any]:
+    def run(self, run: Run, here: bytes) -> dict[str, Any]:
+        """`here`: JSON of what need not be sent; of many files it is larger than a frame."""
+        body = {"run_id": run.run_id, "listed": len(here)}
         try:
-            for frame in self._agent.exchange("results", body, deadline=FETCH_DEADLINE):
+            for frame in self._agent.exchange("results", body, [here], deadline=FETCH_DEADLINE):
                 if isinstance(frame, End):
                     return self._end(frame.body)
                 if frame.kind == wire.DATA:
@@ -154,7 +158,8 @@ class _Receiver:
         elif "same" in item:
             self._report.same += len(item["same"])
         elif "left" in item:
-            self._report.left += [(str(path), str(why)) for path, why in item["left"][:1000]]
+            room = LEFT_MAX - len(self._report.left)
+            self._report.left += [(str(path), str(why)) for path, why in item["left"][:room]]
 
     def _data(self, payload: bytes) -> None:
         if self._large is not None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestrator.domain import Host, Run, RunState, Verdict
-from orchestrator.errors import FrameGarbled, NotFinished, NotFound, TransportError
+from orchestrator.domain import Run, RunState, Verdict
+from orchestrator.errors import FrameGarbled, NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
-from orchestrator.retry import RECONNECT_FOR, is_lost_link, reconnecting
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset, run_status
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.link import Moved, persistently, unmoved
 from orchestrator.usecases.reconcile import UNSETTLED, meet
 from orchestrator.usecases.resume import is_due, resume_if_due
 from orchestrator.usecases.settle import settle
@@ -75,35 +76,24 @@ def follow(
     stream, only from the host's word.
     """
     host = ctx.host_of(run)
-    agent = agent or ctx.connect(host)
-    try:
+
+    def work(agent: Agent, moved: Moved) -> Run:
+        nonlocal run
         while True:
-            try:
-                if run.state in UNSETTLED:
-                    run = meet(ctx, ledger, run, agent)
-                known = _once(ctx, ledger, run, agent, sink, cursor, live)
-                if not live or not is_due(known):
-                    return known
-                run = resume_if_due(ctx, ledger, known)
-                if not run.state.is_open:
-                    return run
-                continue
-            except TransportError as exc:
-                if not live or not is_lost_link(exc):
-                    raise
-                sink.notice(f"link to {host.name} lost ({exc.message}); the run is not affected")
-            agent.close()
-            agent = _again(ctx, host, sink)
-            sink.notice(f"connected to {host.name} again")
-    finally:
-        agent.close()
+            if run.state in UNSETTLED:
+                run = meet(ctx, ledger, run, agent)
+            known = _once(ctx, ledger, run, agent, sink, cursor, live, moved)
+            if not live or not is_due(known):
+                return known
+            run = resume_if_due(ctx, ledger, known)
+            if not run.state.is_open:
+                return run
+            moved()
 
-
-def _again(ctx: Context, host: Host, sink: Sink) -> Agent:
-    return reconnecting(
-        lambda: ctx.connect(host),
-        lambda pause: sink.notice(f"{host.name} is not reachable; next try in {pause:.0f} s"),
-    )
+    if live:
+        return persistently(ctx, host, work, sink.notice, agent=agent)
+    with agent or ctx.connect(host) as line:
+        return work(line, unmoved)
 
 
 def _once(
@@ -114,6 +104,7 @@ def _once(
     sink: Sink,
     cursor: Cursor,
     live: bool,
+    moved: Moved,
 ) -> Run:
     body = cursor.request(run.run_id, live)
     for frame in agent.exchange("stream", body, deadline=STREAM_DEADLINE):
@@ -129,7 +120,9 @@ def _once(
             cursor.offset += len(frame.payload)
             cursor.moved = True
             sink.log(frame.payload)
+            moved()
         else:
+            moved(False)
             _item(ctx, ledger, run, frame.json(), sink, cursor)
     raise AssertionError("exchange ends with End or raises")
 
@@ -199,30 +192,23 @@ def wait(
     """The finished run; NotFinished after `timeout` seconds. A lost link does not end the wait."""
     if run.state is RunState.FINISHED:
         return run
-    host = ctx.host_of(run)
     end = None if timeout is None else ctx.clock.monotonic() + timeout
-    agent = ctx.connect(host)
-    try:
+
+    def work(agent: Agent, moved: Moved) -> Run:
+        nonlocal run
         if run.state in UNSETTLED:
             run = meet(ctx, ledger, run, agent)
         while True:
             left = None if end is None else max(0.0, end - ctx.clock.monotonic())
-            try:
-                status = agent.call(
-                    "wait", {"run_id": run.run_id, "timeout": left}, deadline=STREAM_DEADLINE
-                )
-            except TransportError as exc:
-                if not is_lost_link(exc):
-                    raise
-                notice(f"link to {host.name} lost ({exc.message}); the run is not affected")
-                agent.close()
-                patience = RECONNECT_FOR if end is None else max(1.0, end - ctx.clock.monotonic())
-                agent = reconnecting(
-                    lambda: ctx.connect(host),
-                    lambda pause: notice(f"{host.name} is not reachable; again in {pause:.0f} s"),
-                    patience=patience,
-                )
-                continue
+            most = math.inf if left is None else left + STREAM_DEADLINE
+            body = {"run_id": run.run_id, "timeout": left}
+            status = agent.call(
+                "wait",
+                body,
+                deadline=STREAM_DEADLINE,
+                within=most,
+                on_beat=lambda: moved(False),
+            )
             if status.get("phase") == "absent":
                 return _absent(ctx, ledger, run, status)
             known = settle(ledger, ledger.get(run.run_id), status, ctx.now())
@@ -230,10 +216,13 @@ def wait(
             if known.state is RunState.FINISHED:
                 return known
             if end is not None and ctx.clock.monotonic() >= end:
-                raise NotFinished(
-                    f"{run.run_id} is {known.state.value} on {run.host}; "
-                    f"it did not end within {timeout:g} s",
-                    hint=f"it goes on; `orch tail {run.run_id}` shows its log",
-                )
-    finally:
-        agent.close()
+                raise _not_finished(known, timeout)
+
+    return persistently(ctx, ctx.host_of(run), work, notice, until=end)
+
+
+def _not_finished(run: Run, timeout: float | None) -> NotFinished:
+    return NotFinished(
+        f"{run.run_id} is {run.state.value} on {run.host}; it did not end within {timeout:g} s",
+        hint=f"it goes on; `orch tail {run.run_id}` shows its log",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -9,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.domain import Host, Run, RunState
-from orchestrator.errors import FrameGarbled, NotFound, OrchError, TransportError
+from orchestrator.errors import FrameGarbled, NotFound, OrchError
 from orchestrator.ledger.store import Ledger
-from orchestrator.retry import is_lost_link, reconnecting
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.follow import Cursor, settle_open, tell_gone
+from orchestrator.usecases.link import Moved, persistently, unmoved
 from orchestrator.usecases.reconcile import by_host, refresh_quietly
 from orchestrator.usecases.settle import settle
 from remote import wire
@@ -57,25 +58,14 @@ class _Follower:
             self.tell("through", "", None)
 
     def _work(self) -> None:
-        agent = self.ctx.connect(self.host)
-        while True:
-            try:
-                self._once(agent)
-                return
-            except TransportError as exc:
-                if not self.live or not is_lost_link(exc):
-                    raise
-                self.tell("notice", "", f"link to {self.host.name} lost ({exc.message})")
-            finally:
-                agent.close()
-            agent = reconnecting(lambda: self.ctx.connect(self.host), self._waits)
-            self.tell("notice", "", f"connected to {self.host.name} again")
+        if self.live:
+            told = functools.partial(self.tell, "notice", "")
+            persistently(self.ctx, self.host, self._once, told)
+            return
+        with self.ctx.connect(self.host) as agent:
+            self._once(agent, unmoved)
 
-    def _waits(self, pause: float) -> None:
-        told = f"{self.host.name} is not reachable; next try in {pause:.0f} s"
-        self.tell("notice", "", told)
-
-    def _once(self, agent: Agent) -> None:
+    def _once(self, agent: Agent, moved: Moved) -> None:
         ids = [run_id for run_id in self.cursors if run_id not in self.ended]
         asked = [self.cursors[run_id].request(run_id, self.live) for run_id in ids]
         whose: str | None = None
@@ -91,8 +81,10 @@ class _Follower:
                 self.cursors[whose].offset += len(frame.payload)
                 self.cursors[whose].moved = True
                 self.tell("log", whose, frame.payload)
+                moved()
                 continue
             item = frame.json()
+            moved(isinstance(item, dict) and "ended" in item)
             if isinstance(item, dict):
                 whose = self._item(ids, whose, item)
 

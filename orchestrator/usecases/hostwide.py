@@ -15,11 +15,11 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
-from orchestrator.transport.replies import run_statuses, words
+from orchestrator.transport.replies import words
 from orchestrator.unpack import JOURNAL
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import described_run, host_name
-from orchestrator.usecases.reconcile import by_host, question
+from orchestrator.usecases.reconcile import by_host, question, statuses
 from orchestrator.usecases.resume import resume_if_due
 from orchestrator.usecases.settle import contradiction, settle
 
@@ -122,21 +122,34 @@ def _asking(
             on_host = _listed(agent, []) if whole else ([], {})
             ids = [run_id for run_id in on_host[0] if names.is_run_id(run_id)]
             body["run_ids"] += sorted(doubtful.intersection(ids))
-            statuses = run_statuses(agent.call("status", body, deadline=DEADLINE))
+            found = statuses(agent, body, DEADLINE)
             strange = [run_id for run_id in ids if run_id not in known]
             if not strange:
-                return _Answer(statuses, ids, {}, [])
+                return _Answer(found, ids, {}, [])
             described = _listed(agent, strange)[1]
-            asked = agent.call("status", {"run_ids": strange}, deadline=DEADLINE)
-            return _Answer(statuses, ids, described, run_statuses(asked))
+            asked = statuses(agent, {"run_ids": strange}, DEADLINE)
+            return _Answer(found, ids, described, asked)
 
     return ask
 
 
 def _listed(agent: Agent, describe: list[str]) -> tuple[list[str], dict[str, Any]]:
-    reply = agent.call("runs", {"describe": describe}, deadline=DEADLINE)
-    described = reply.get("described")
-    return words(reply.get("run_ids")), described if isinstance(described, dict) else {}
+    described: dict[str, Any] = {}
+
+    def take(item: Any) -> None:
+        if isinstance(item, dict) and isinstance(item.get("run_id"), str):
+            described[item["run_id"]] = item.get("described")
+
+    count = len(describe)
+    reply = agent.call(
+        "runs",
+        {"describe": describe},
+        deadline=DEADLINE,
+        within=DEADLINE + count,
+        items=count,
+        on_item=take,
+    )
+    return words(reply.get("run_ids")), described
 
 
 def _settled(
@@ -151,7 +164,7 @@ def _settled(
             continue
         why = contradiction(before, status)
         if why is not None:
-            ledger.corrected(before.run_id, ctx.now(), why)
+            ledger.corrected(before.run_id, ctx.now(), why, before.attempt)
         after = settle(ledger, ledger.get(before.run_id), status, ctx.now())
         after = _gone(ctx, ledger, after, status)
         after = resume_if_due(ctx, ledger, after)
@@ -164,7 +177,8 @@ def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run
     """A run that was seen on its host, which has neither its directory nor a process of it now."""
     seen = run.state in (RunState.QUEUED, RunState.RUNNING)
     if seen and status["phase"] == "absent" and status.get("living") == 0:
-        ledger.lost(run.run_id, ctx.now(), "its host has neither its directory nor a process of it")
+        why = "its host has neither its directory nor a process of it"
+        ledger.lost(run.run_id, ctx.now(), why, run.attempt)
     return ledger.get(run.run_id)
 
 

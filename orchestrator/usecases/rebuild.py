@@ -15,6 +15,7 @@ from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import LedgerError, OrchError
 from orchestrator.ledger.files import KEEP
 from orchestrator.ledger.store import Ledger
+from orchestrator.transport.sshargs import address
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.hosts import known_hosts
 
@@ -145,6 +146,6 @@ def whom_to_ask(ctx: Context, places: Sequence[tuple[str, str]]) -> Asked:
         except OrchError as exc:
             ctx.say(f"{name} of {project} is not asked: {exc.message}")
     asked = tuple(dict.fromkeys(hosts))
-    covered = {word for host in asked for word in (host.name, str(host.ssh).rpartition("@")[2])}
+    covered = {word for host in asked for word in (host.name, address(host).name)}
     aliases = [host.name for host, source in known if source == "ssh config"]
     return Asked(asked, tuple(name for name in aliases if name not in covered))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator import inflight
@@ -10,8 +10,8 @@ from orchestrator.background import Background
 from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import OrchError, TransportError
 from orchestrator.ledger.store import Ledger
-from orchestrator.transport.base import Agent
-from orchestrator.transport.replies import only_status, run_statuses
+from orchestrator.transport.base import CALL_DEADLINE, Agent
+from orchestrator.transport.replies import only_status, run_status
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import is_news, settle
 
@@ -51,8 +51,25 @@ def refresh(ctx: Context, ledger: Ledger, run: Run) -> Run:
 
 def meet(ctx: Context, ledger: Ledger, run: Run, agent: Agent) -> Run:
     """`refresh` over a connection that is open."""
-    reply = agent.call("status", question(ctx, [run]))
-    return settle(ledger, run, only_status(reply, run.run_id), ctx.now())
+    found = statuses(agent, question(ctx, [run]))
+    return settle(ledger, run, only_status(found, run.run_id), ctx.now())
+
+
+def statuses(
+    agent: Agent, body: Mapping[str, Any], deadline: float = CALL_DEADLINE
+) -> list[dict[str, Any]]:
+    """What the host says of each of the `run_ids`; more of them may take it longer."""
+    found: list[dict[str, Any]] = []
+    count = len(body["run_ids"])
+    agent.call(
+        "status",
+        body,
+        deadline=deadline,
+        within=deadline + count,
+        items=count,
+        on_item=lambda item: found.append(run_status(item)),
+    )
+    return found
 
 
 def refresh_quietly(
@@ -94,7 +111,7 @@ def _asking(ctx: Context, host: Host, runs: Sequence[Run]) -> Callable[[], list[
 
     def ask() -> list[dict[str, Any]]:
         with ctx.connect(host) as agent:
-            return run_statuses(agent.call("status", body))
+            return statuses(agent, body)
 
     return ask
 

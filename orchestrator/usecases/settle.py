@@ -6,6 +6,7 @@ The host is not trusted to send lawful values: each is checked before it is writ
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.checks.outcome import judge
@@ -33,7 +34,7 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
     Nothing is concluded from what the host does not say: a run it has never seen stays as it is.
     """
     phase = run_status(status, run.run_id)["phase"]
-    attempt = _number(status.get("attempt")) or 1
+    attempt = attempt_of(status)
     if attempt > run.attempt and (phase in PHASES or phase == "finished"):
         ledger.went_on(run.run_id, at, attempt)
         run = ledger.get(run.run_id)
@@ -52,16 +53,16 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
         if state is not run.state or run.session is None:
             _started(ledger, run, status, at, state)
         else:
-            ledger.seen(run.run_id, at, state)
+            ledger.seen(run.run_id, at, state, attempt)
         if status.get("adopted") is True:
             _note_once(ledger, run, at, UNOWNED, {"attempt": attempt})
     return ledger.get(run.run_id)
 
 
 def _finished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
-    record = exit_record(status["exit"])
+    record = replace(exit_record(status["exit"]), attempt=attempt_of(status))
     if record.verdict is Verdict.NEVER_STARTED:
-        ledger.never_started(run.run_id, at, "; ".join(record.reasons))
+        ledger.never_started(run.run_id, at, "; ".join(record.reasons), record.attempt)
         return
     ran = status.get("started_at") or status.get("session")
     if ran and run.started_at is None and run.session is None:
@@ -74,13 +75,13 @@ def is_news(run: Run, status: Mapping[str, Any]) -> bool:
     phase = run_status(status, run.run_id)["phase"]
     same = PHASES.get(phase) is run.state and run.session is not None
     told = "adopted" in status or bool(status.get("events"))
-    return not same or told or (_number(status.get("attempt")) or 1) != run.attempt
+    return not same or told or attempt_of(status) != run.attempt
 
 
 def contradiction(run: Run, status: Mapping[str, Any]) -> str | None:
     """How the host's evidence contradicts what the ledger holds of a finished run, in words."""
     phase = run_status(status, run.run_id)["phase"]
-    if run.state is not RunState.FINISHED or (_number(status.get("attempt")) or 1) != run.attempt:
+    if run.state is not RunState.FINISHED or attempt_of(status) != run.attempt:
         return None
     verdict = run.verdict.value if run.verdict else "nothing"
     if phase in ("queued", "running", "unowned", "starting"):
@@ -102,7 +103,8 @@ def _started(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str, state
     session = None
     if isinstance(known, dict) and known.get("kind") in ("tmux", "screen", "plain"):
         session = Session(str(known["kind"]), _text(known.get("name")) or "")
-    ledger.started(run.run_id, at, _text(status.get("started_at")), session, state)
+    started_at = _text(status.get("started_at"))
+    ledger.started(run.run_id, at, started_at, session, state, attempt_of(status))
 
 
 def judge_record(run: Run, record: ExitRecord) -> Judged:
@@ -144,6 +146,11 @@ def exit_record(raw: Mapping[str, Any]) -> ExitRecord:
         metrics=text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None,
         metrics_error=str(fault)[:TEXT_MAX] if fault is not None else None,
     )
+
+
+def attempt_of(status: Mapping[str, Any]) -> int:
+    """The attempt that a host's status tells of."""
+    return _number(status.get("attempt")) or 1
 
 
 def _number(value: Any) -> int | None:

@@ -39,6 +39,7 @@ from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
 from orchestrator.wording import size
 
+START_WITHIN = 3600.0  # seconds in which the host may copy a large tree, with signs of life
 TOKEN = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
@@ -294,7 +295,7 @@ def _start_call(
     agent: Agent, body: Mapping[str, Any], attached: list[bytes], sent: threading.Event
 ) -> dict[str, Any]:
     sent.set()
-    return agent.call("start", body, attached)
+    return agent.call("start", body, attached, within=START_WITHIN)
 
 
 def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> dict[str, Any]:

@@ -25,15 +25,24 @@ def push(
     for frame in agent.exchange("sync", body, [scan.manifest], deadline=SYNC_DEADLINE):
         if isinstance(frame, End):
             return frame.body
-        if frame.kind == wire.ITEM:
-            wanted = _wanted(frame.json(), scan)
-            total = sum(entry.size - have for entry, have in wanted)
-            sent = 0
-            for chunk in _batched(scan, wanted):
-                agent.send_data(chunk)
-                sent += len(chunk)
-                progress(sent, total)
+        if frame.kind == wire.ITEM and frame.json() != {}:
+            _send(agent, scan, _wanted(frame.json(), scan), progress)
     raise AssertionError("exchange ends with End or raises")
+
+
+def _send(
+    agent: Agent,
+    scan: Scan,
+    wanted: list[tuple[wire.Entry, int]],
+    progress: Callable[[int, int], None],
+) -> None:
+    total = sum(entry.size - have for entry, have in wanted)
+    sent = 0
+    for chunk in _batched(scan, wanted):
+        if not agent.send_data(chunk):
+            return  # its answer tells why
+        sent += len(chunk)
+        progress(sent, total)
 
 
 def _wanted(item: Any, scan: Scan) -> list[tuple[wire.Entry, int]]:

@@ -10,10 +10,11 @@ import pytest
 
 from orchestrator.domain import Host
 from orchestrator.manifest import Scan, scan_data
-from orchestrator.transport import base
+from orchestrator.transport import install
 from orchestrator.transport.base import Agent
 from orchestrator.transport.local import LocalTransport
 from orchestrator.usecases import sync
+from orchestrator.usecases.reconcile import statuses
 from remote import wire
 from tests.contract.desk import end_all, of_run, until
 
@@ -42,11 +43,11 @@ def agent(home: Path) -> Agent:
 
 def another_build(monkeypatch: pytest.MonkeyPatch) -> str:
     """From now on the controller carries an agent of other sources; its old digest."""
-    old = base.agent_digest()
-    files = {name: text + "\n# another build\n" for name, text in base.agent_files().items()}
-    monkeypatch.setattr(base, "agent_files", lambda: files)
-    monkeypatch.setattr(base, "_DIGEST", [])
-    assert base.agent_digest() != old
+    old = install.agent_digest()
+    files = {name: text + "\n# another build\n" for name, text in install.agent_files().items()}
+    monkeypatch.setattr(install, "agent_files", lambda: files)
+    monkeypatch.setattr(install, "_DIGEST", [])
+    assert install.agent_digest() != old
     return old
 
 
@@ -67,7 +68,7 @@ def test_f36_a_run_of_an_older_agent_is_followed_and_ended_by_a_newer_one(
             start(first, tree, run_id)
     old = another_build(monkeypatch)
     with agent(home) as second:
-        told = second.call("status", {"run_ids": ["older-agent-1"]})["runs"][0]
+        (told,) = statuses(second, {"run_ids": ["older-agent-1"]})
         assert told["phase"] == "running"
         start(second, tree, "newer-agent-1")
         assert (
@@ -78,7 +79,7 @@ def test_f36_a_run_of_an_older_agent_is_followed_and_ended_by_a_newer_one(
             (home / ".orch" / "runs" / run_id / "go").touch()
             ended = second.call("wait", {"run_id": run_id, "timeout": 10})
             assert ended["exit"]["verdict"] == "succeeded"
-    assert sorted(os.listdir(home / ".orch" / "agent")) == sorted([old, base.agent_digest()])
+    assert sorted(os.listdir(home / ".orch" / "agent")) == sorted([old, install.agent_digest()])
     until(lambda: not any(map(of_run, ("older-agent-1", "older-agent-2", "newer-agent-1"))))
 
 
@@ -95,7 +96,7 @@ def test_f36_an_agent_that_speaks_another_protocol_is_refused_in_words(
 
 
 def test_a_half_installed_agent_is_not_used(home: Path) -> None:
-    making = home / ".orch" / "agent" / (base.agent_digest() + ".making.1")
+    making = home / ".orch" / "agent" / (install.agent_digest() + ".making.1")
     (making / "remote").mkdir(parents=True)
     (making / "__main__.py").write_text("raise SystemExit(9)")
     with agent(home) as connection:

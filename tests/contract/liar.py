@@ -32,17 +32,18 @@ class LyingPipe:
         self._seen, self._ready = b"", b""
         self.closed = False
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         self._seen += data
         while len(self._seen) >= wire.HEADER.size:
             _, nonce, kind, flags, _, length, _ = wire.HEADER.unpack(self._seen[:24])
             if len(self._seen) < 24 + length:
-                return
+                break
             payload, self._seen = self._seen[24 : 24 + length], self._seen[24 + length :]
             if kind == wire.REQUEST:
                 if flags & wire.PACKED:
                     payload = wire.unpack_payload(payload, wire.JSON_MAX)
                 self._ready += self._answer(wire.decode_json(payload), nonce)
+        return True
 
     def recv(self, count: int, timeout: float) -> bytes:
         chunk, self._ready = self._ready[:count], self._ready[count:]
@@ -88,6 +89,11 @@ def frames(*parts: tuple[int, Any]) -> Answer:
 
 def end(body: Any, *before: tuple[int, Any]) -> Answer:
     return frames(*before, (wire.END, body))
+
+
+def statuses(*found: Any) -> Answer:
+    """The answer to `status`: an item a run."""
+    return end({"ok": True}, *((wire.ITEM, item) for item in found))
 
 
 def verbs(**answers: Answer) -> Answer:

@@ -18,11 +18,13 @@ from orchestrator.domain import Host
 from orchestrator.errors import CallTimeout, OrchError, PreflightRefused, UsageError
 from orchestrator.manifest import Scan, scan_data
 from orchestrator.paths import ssh_config
-from orchestrator.transport.base import Agent
+from orchestrator.transport.base import Agent, End
 from orchestrator.transport.local import LocalTransport
 from orchestrator.transport.ssh import SshTransport
 from orchestrator.usecases import sync
+from orchestrator.usecases.reconcile import statuses
 from remote import status as host_status
+from remote import wire
 from remote.layout import Layout
 from tests.contract.desk import end_all, of_run, supervisor_of, until
 from tests.helpers import processes
@@ -143,7 +145,7 @@ def test_f45_a_claim_that_never_started_is_begun_again_and_a_cancelled_one_is_no
     for run_id in ("claimed-only-1", "claimed-only-2"):
         (place.runs / run_id / "tree" / "half").mkdir(parents=True)
     with place.agent() as agent:
-        found = agent.call("status", {"run_ids": ["claimed-only-1", "claimed-only-2"]})["runs"]
+        found = statuses(agent, {"run_ids": ["claimed-only-1", "claimed-only-2"]})
         assert [one["phase"] for one in found] == ["claimed", "claimed"]
         agent.call("cancel", {"run_id": "claimed-only-2", "patience": 5})
         for run_id in ("claimed-only-1", "claimed-only-2"):
@@ -217,7 +219,7 @@ def test_f28_a_torn_or_hostile_identity_file_signals_nobody(
     processes.end([supervisor_of(run)])
     (run / "supervisor.json").write_text(content)
     with place.agent() as agent:
-        found = agent.call("status", {"run_ids": ["identity-1"]})["runs"][0]
+        (found,) = statuses(agent, {"run_ids": ["identity-1"]})
         assert (found["phase"], found.get("adopted")) in (("running", True), ("starting", None))
         if found["phase"] == "running":
             after = agent.call("cancel", {"run_id": "identity-1", "patience": 10})
@@ -237,6 +239,14 @@ def test_f17_a_recycled_pid_is_not_the_supervisor(place: Box, tree: Scan) -> Non
     assert (found["exit"]["verdict"], found["exit"]["signal"]) == ("killed", signal.SIGKILL)
 
 
+def streamed(agent: Agent, request: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """(the reply to `stream`, the items before it)"""
+    *frames, last = agent.exchange("stream", request)
+    assert isinstance(last, End)
+    found = [frame for frame in frames if isinstance(frame, wire.Frame)]
+    return last.body, [frame.json() for frame in found if frame.kind == wire.ITEM]
+
+
 def test_f73_a_log_cut_short_or_replaced_is_marked_and_shown_from_its_start(
     place: Box, tree: Scan
 ) -> None:
@@ -245,14 +255,12 @@ def test_f73_a_log_cut_short_or_replaced_is_marked_and_shown_from_its_start(
     log = place.runs / "rotated-1" / "log"
     until(lambda: log.read_text() == "one\n")
     with place.agent() as agent:
-        items: list[Any] = []
-        first = agent.call("stream", {"run_id": "rotated-1"}, on_item=items.append)
+        first, items = streamed(agent, {"run_id": "rotated-1"})
         (place_of,) = [item for item in items if "file" in item]
         os.truncate(log, 0)
         log.write_text("new")
-        items.clear()
         request = {"run_id": "rotated-1", "offset": first["offset"], "file": place_of["file"]}
-        again = agent.call("stream", request, on_item=items.append)
+        again, items = streamed(agent, request)
         assert [item for item in items if "truncated" in item.get("marker", "")]
         assert again["offset"] == 3
         agent.call("cancel", {"run_id": "rotated-1", "patience": 10})

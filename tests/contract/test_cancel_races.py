@@ -15,6 +15,7 @@ import pytest
 from orchestrator.domain import Run, RunState
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import Scan, scan_data
+from orchestrator.usecases.reconcile import statuses
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import Desk, of_run, until
 from tests.contract.test_agent import Box, body, end_all, pushed
@@ -63,14 +64,13 @@ def test_f27_a_start_that_comes_after_it_was_closed_starts_nothing(place: Box, t
     pushed(place, tree)
     closing = {"run_id": RUN_ID, "attempt": 1, "verdict": "never_started", "reason": "gone"}
     with place.agent() as agent:
-        (told,) = agent.call("status", {"run_ids": [RUN_ID], "close": [closing]})["runs"]
+        (told,) = statuses(agent, {"run_ids": [RUN_ID], "close": [closing]})
         assert told["exit"]["verdict"] == "never_started"
         assert agent.call("start", body(tree, RUN_ID, "true"))["phase"] == "finished"
         running = "20261123-100000-000fghij"
         agent.call("start", body(tree, running, "sleep 600"))
-        (told,) = agent.call(
-            "status", {"run_ids": [running], "close": [{**closing, "run_id": running}]}
-        )["runs"]
+        late = [{**closing, "run_id": running}]
+        (told,) = statuses(agent, {"run_ids": [running], "close": late})
         assert told["phase"] in ("queued", "running"), "a run that has started cannot be closed"
         agent.call("cancel", {"run_id": running, "patience": 10})
 

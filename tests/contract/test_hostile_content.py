@@ -74,7 +74,7 @@ def test_an_unlawful_offset_is_not_taken_over(
 
 # --- results --------------------------------------------------------------------------------------
 
-STATUS = end({"ok": True, "runs": [{"run_id": RUN_ID, "phase": "running"}]})
+STATUS = liar.statuses({"run_id": RUN_ID, "phase": "running"})
 DONE = {"ok": True, "run_id": RUN_ID, "phase": "running"}
 
 

@@ -41,7 +41,7 @@ def answers(item: Any, **content: Any) -> liar.Answer:
     return liar.verbs(
         evidence=end({"ok": True, "runs": 1}, (wire.ITEM, item)),
         content=end({"ok": True}, *content.get("frames", [])),
-        status=end({"ok": True, "runs": [BASE]}),
+        status=liar.statuses(BASE),
     )
 
 

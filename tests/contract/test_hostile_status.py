@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from orchestrator.domain import Outcome, Run, RunState, Verdict
 from orchestrator.errors import (
+    CallTimeout,
     FrameGarbled,
     LinkLost,
     NotFinished,
@@ -19,6 +21,7 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.usecases import attach, cancel, follow, reconcile
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.evidence import Hosts
 from remote import wire
 from tests.contract import liar
 from tests.contract.liar import RUN_ID, Answer, assert_lawful, end, exit_with, frames
@@ -67,34 +70,64 @@ def test_a_silent_host_is_given_up_at_the_deadline() -> None:
         agent.call("status", {"run_ids": []}, deadline=0.1)
 
 
-def test_endless_items_do_not_hold_a_call_for_ever(ctx: Context) -> None:
-    def answer(_request: dict[str, Any], nonce: bytes) -> bytes:
-        return b"".join(wire.json_frame(nonce, wire.ITEM, {"n": n}) for n in range(2000))
+class EndlessPipe(liar.LyingPipe):
+    """Says its answer over and over, a piece every `pause` seconds."""
 
-    with Agent(liar.HOST, liar.LyingTransport(answer)) as agent, pytest.raises(LinkLost):
-        agent.call("status", {"run_ids": []})
+    pause = 0.0
+
+    def recv(self, count: int, timeout: float) -> bytes:
+        time.sleep(min(self.pause, timeout))
+        if self.pause > timeout:
+            raise CallTimeout("liar: no answer")
+        return self._ready
+
+
+class SlowPipe(EndlessPipe):
+    pause = 0.05
+
+
+@pytest.mark.parametrize("pipe", [EndlessPipe, SlowPipe])
+@pytest.mark.parametrize(
+    "part", [(wire.ITEM, {"n": 1}), (wire.ITEM, {}), (wire.DATA, b"x"), (wire.ITEM, [])]
+)
+@pytest.mark.parametrize("verb", ["status", "wait"])
+def test_f81_endless_items_do_not_hold_a_call_for_ever(
+    verb: str, part: tuple[int, Any], pipe: type[EndlessPipe]
+) -> None:
+    transport = liar.LyingTransport(liar.frames(part), pipe)
+    with Agent(liar.HOST, transport) as agent, pytest.raises((FrameGarbled, CallTimeout)):
+        agent.call(verb, {"run_ids": []}, deadline=1.0, within=2.0, items=20)
+
+
+def test_f81_a_host_sends_no_more_content_than_was_asked_for(
+    ctx: Context, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = [(wire.ITEM, {"object": "0" * 64, "size": 0})] * 2
+    liar.lie(monkeypatch, end({"ok": True}, *endless))
+    with Hosts(ctx) as hosts:
+        assert hosts.objects(run, ["0" * 64]) == {}
+        assert "nobody asked for" in hosts.silent["liar"]
 
 
 # --- status ---------------------------------------------------------------------------------------
 
 
 STATUSES: dict[str, Any] = {
-    "no runs": {"ok": True},
-    "runs a map": {"ok": True, "runs": {"a": 1}},
-    "runs a number": {"ok": True, "runs": 7},
-    "none": {"ok": True, "runs": []},
-    "null": {"ok": True, "runs": [None]},
-    "text": {"ok": True, "runs": ["finished"]},
-    "list": {"ok": True, "runs": [[RUN_ID]]},
-    "another run": {"ok": True, "runs": [{**exit_with(), "run_id": "20261123-100000-000zzzzz"}]},
-    "id a list": {"ok": True, "runs": [{**exit_with(), "run_id": [RUN_ID]}]},
-    "phase a list": {"ok": True, "runs": [{"run_id": RUN_ID, "phase": ["running"]}]},
-    "phase unknown": {"ok": True, "runs": [{"run_id": RUN_ID, "phase": "exploded"}]},
-    "finished without an exit": {"ok": True, "runs": [{"run_id": RUN_ID, "phase": "finished"}]},
-    "exit a list": {"ok": True, "runs": [{"run_id": RUN_ID, "phase": "finished", "exit": [1]}]},
-    "session a text": {"ok": True, "runs": [{"run_id": RUN_ID, "phase": "queued", "session": "x"}]},
-    "session hostile": {"ok": True, "runs": [{"run_id": RUN_ID, "phase": "queued", "session":
-                        {"kind": "tmux", "name": ["x"]}, "started_at": {"a": 1}}]},
+    "none": None,
+    "a number": 7,
+    "empty": {},
+    "null": None,
+    "text": "finished",
+    "list": [RUN_ID],
+    "another run": {**exit_with(), "run_id": "20261123-100000-000zzzzz"},
+    "id a list": {**exit_with(), "run_id": [RUN_ID]},
+    "phase a list": {"run_id": RUN_ID, "phase": ["running"]},
+    "phase unknown": {"run_id": RUN_ID, "phase": "exploded"},
+    "finished without an exit": {"run_id": RUN_ID, "phase": "finished"},
+    "exit a list": {"run_id": RUN_ID, "phase": "finished", "exit": [1]},
+    "session a text": {"run_id": RUN_ID, "phase": "queued", "session": "x"},
+    "session hostile": {"run_id": RUN_ID, "phase": "queued", "session":
+                        {"kind": "tmux", "name": ["x"]}, "started_at": {"a": 1}},
 }  # fmt: skip
 EXITS: dict[str, dict[str, Any]] = {
     "verdict a number": {"verdict": 7},
@@ -124,7 +157,7 @@ def test_an_unlawful_status_moves_no_run(
     kind: str, quietly: bool, ctx: Context, ledger: Ledger, run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    liar.lie(monkeypatch, end(STATUSES[kind]))
+    liar.lie(monkeypatch, liar.statuses(STATUSES[kind]))
     try:
         if quietly:
             reconcile.refresh_quietly(ctx, ledger, [run], lambda _host, _why: None)
@@ -140,7 +173,7 @@ def test_an_unlawful_status_moves_no_run(
 def test_an_unlawful_exit_record_is_written_down_lawfully_or_not_at_all(
     kind: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    liar.lie(monkeypatch, end({"ok": True, "runs": [exit_with(**EXITS[kind])]}))
+    liar.lie(monkeypatch, liar.statuses(exit_with(**EXITS[kind])))
     reconcile.refresh(ctx, ledger, run)
     known = assert_lawful(ledger)
     assert known.state is RunState.FINISHED
@@ -155,9 +188,9 @@ def test_an_unlawful_exit_record_is_written_down_lawfully_or_not_at_all(
 def test_a_finished_run_does_not_finish_twice(
     ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    liar.lie(monkeypatch, end({"ok": True, "runs": [exit_with()]}))
+    liar.lie(monkeypatch, liar.statuses(exit_with()))
     first = reconcile.refresh(ctx, ledger, run)
-    liar.lie(monkeypatch, end({"ok": True, "runs": [exit_with(verdict="failed", exit_code=1)]}))
+    liar.lie(monkeypatch, liar.statuses(exit_with(verdict="failed", exit_code=1)))
     assert reconcile.refresh(ctx, ledger, first).verdict is Verdict.SUCCEEDED
 
 

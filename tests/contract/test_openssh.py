@@ -134,7 +134,7 @@ def test_nothing_heavy_is_loaded_for_it(muxed: Desk) -> None:
 def test_without_an_ssh_client_that_is_said(muxed: Desk, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     done = muxed.orch("submit", "train", code=2, PATH=str(tmp_path / "bin"))
-    assert "openssh" in done.stderr
+    assert "OpenSSH client" in done.stderr
 
 
 # --- what ssh says --------------------------------------------------------------------------------

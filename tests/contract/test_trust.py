@@ -224,3 +224,20 @@ def running_agent(path: Path) -> Iterator[str]:
             yield str(path)
         finally:
             agent.terminate()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_attach_trusts_the_keys_that_the_other_commands_trust(
+    trusted: bool, new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = sshd.write_client_config(tmp_path / "client", trusted=trusted)
+    desk = new_desk({"short": "echo visible"}, host=box(sshd), ssh_config=config)
+    state = tmp_path / "a state"
+    desk.env["ORCH_HOME"] = str(state)
+    if trusted:
+        state.mkdir()
+        (state / "known_hosts").write_text("# nothing pinned\n")
+    else:
+        desk.orch("host", "trust", "-y", "box")
+    desk.orch("submit", "short", "-f")
+    assert desk.orch("attach").stdout == "visible\n"

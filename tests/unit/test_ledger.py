@@ -21,6 +21,7 @@ from orchestrator.domain import (
 )
 from orchestrator.errors import LedgerError, NotFound
 from orchestrator.ledger import Ledger, rows
+from orchestrator.usecases.settle import settle
 from tests.helpers.runs import AT, HASH, a_run, an_id
 
 LATER = "2026-11-23T09:20:00.000000Z"
@@ -322,3 +323,49 @@ def test_a_reader_sees_what_a_writer_committed_meanwhile(tmp_path: Path) -> None
 def test_a_sound_ledger_has_nothing_wrong(ledger: Ledger) -> None:
     ledger.intend(a_run())
     assert ledger.integrity() == []
+
+
+# --- news of an attempt that is over --------------------------------------------------------------
+
+FAILED = ExitRecord(Verdict.FAILED, 1, None, AT, LATER)
+
+
+@pytest.fixture
+def resumed(ledger: Ledger) -> Ledger:
+    """A ledger in which another command has settled attempt 1 and begun attempt 2."""
+    ledger.intend(a_run())
+    ledger.started(ID, AT, AT, None, RunState.RUNNING, 1)
+    assert ledger.finished(ID, LATER, FAILED, Judged(Outcome.UNVERIFIED))
+    ledger.fetched(ID, LATER, Fetched.COMPLETE, "results/x", 1)
+    assert ledger.resuming(ID, LATER, 2)
+    return ledger
+
+
+def test_a_late_word_of_an_earlier_attempt_changes_nothing(resumed: Ledger) -> None:
+    before, lines = resumed.get(ID), kinds(resumed)
+    assert resumed.finished(ID, LATEST, FAILED, Judged(Outcome.UNVERIFIED)) is False
+    assert resumed.never_started(ID, LATEST, "closed", 1) is False
+    assert resumed.lost(ID, LATEST, "gone", 1) is False
+    resumed.started(ID, LATEST, LATEST, Session("tmux", "old"), RunState.RUNNING, 1)
+    resumed.seen(ID, LATEST, RunState.RUNNING, 1)
+    assert dataclasses.replace(resumed.get(ID), last_seen_at=before.last_seen_at) == before
+    assert kinds(resumed) == lines
+    assert resumed.finished(ID, LATEST, dataclasses.replace(FAILED, attempt=2), GOOD) is True
+    resumed.corrected(ID, LATEST, "it runs", 1)
+    assert resumed.get(ID).state is RunState.FINISHED
+
+
+def test_results_of_an_earlier_attempt_are_never_all_there_is(resumed: Ledger) -> None:
+    resumed.fetched(ID, LATEST, Fetched.COMPLETE, "results/x", 1)
+    assert resumed.get(ID).fetched is Fetched.PARTIAL
+    resumed.fetched(ID, LATEST, Fetched.COMPLETE, "results/x", 2)
+    assert resumed.get(ID).fetched is Fetched.COMPLETE
+
+
+def test_an_answer_that_was_asked_for_before_a_resume_does_not_end_the_new_attempt(
+    resumed: Ledger,
+) -> None:
+    asked = dataclasses.replace(resumed.get(ID), state=RunState.RUNNING, attempt=1)
+    told = {"run_id": ID, "attempt": 1, "phase": "finished", "exit": {"verdict": "failed"}}
+    known = settle(resumed, asked, told, LATEST)
+    assert (known.state, known.attempt, known.verdict) == (RunState.INTENT, 2, None)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remote import store, trees, wire
+from remote import files, store, trees, wire
+from remote.channel import no_beat
 from remote.errors import Damaged
 from remote.layout import Layout
 
@@ -142,9 +143,15 @@ def test_f01_a_large_object_cut_half_way_goes_on_from_there(layout: Layout) -> N
     with pytest.raises((StopIteration, RuntimeError, wire.WireError)):
         store.receive(layout, entries, store.missing(layout, entries), cut)
     assert not os.path.exists(layout.object(entries[0].sha256))
-    ((index, have),) = store.missing(layout, entries)
-    assert have == 700_000
-    store.receive(layout, entries, [(index, have)], store.ByteStream(iter([BIG[have:]])))
+    beats: list[int] = []
+    wanted, begun = store.take_up(
+        layout, entries, store.missing(layout, entries), lambda: beats.append(1)
+    )
+    assert wanted == [(0, 700_000)]
+    assert beats, "no sign of life while what is here was hashed"
+    assert files.is_locked(layout.part(entries[0].sha256) + ".lock")
+    rest = store.ByteStream(iter([BIG[700_000:]]))
+    store.receive(layout, entries, wanted, rest, begun)
     assert Path(layout.object(entries[0].sha256)).read_bytes() == BIG
     assert os.listdir(layout.parts) == []
 
@@ -152,8 +159,10 @@ def test_f01_a_large_object_cut_half_way_goes_on_from_there(layout: Layout) -> N
 def test_a_large_object_gone_on_with_from_wrong_bytes_is_thrown_away(layout: Layout) -> None:
     entries = wire.parse_manifest(manifest_of({b"big": (0o644, "f", BIG)}))
     Path(layout.part(entries[0].sha256)).write_bytes(b"\0" * 1000)
+    wanted, begun = store.take_up(layout, entries, store.missing(layout, entries), no_beat)
+    assert wanted == [(0, 1000)]
     with pytest.raises(wire.WireError):
-        store.receive(layout, entries, [(0, 1000)], store.ByteStream(iter([BIG[1000:]])))
+        store.receive(layout, entries, wanted, store.ByteStream(iter([BIG[1000:]])), begun)
     assert store.missing(layout, entries) == [(0, 0)]
 
 

@@ -26,7 +26,7 @@ from orchestrator.domain import (
     Severity,
     Verdict,
 )
-from orchestrator.progress import FollowProgress, TransferProgress, bar_line
+from orchestrator.progress import FollowProgress, bar_line
 from orchestrator.runtext import accuracy_words, state_words, wilson
 from orchestrator.tables import Cell, Column, Style, clip, layout, style_of, width_of
 from tests.helpers.runs import HASH, a_run, an_id
@@ -273,11 +273,10 @@ def test_no_hostile_text_survives_in_anything_shown(style: Style) -> None:
         assert text.replace("\n", "").isprintable()
 
 
-def test_prose_and_errors_are_made_safe_and_go_to_the_stream() -> None:
+def test_prose_is_made_safe_and_goes_to_the_stream() -> None:
     out = io.StringIO()
     render.say("on \x1b[31mhost", out)
-    render.error("no \x07 such", "do \x1b this", stream=out)
-    assert out.getvalue() == "on \\x1b[31mhost\nerror: no \\x07 such\nhint:  do \\x1b this\n"
+    assert out.getvalue() == "on \\x1b[31mhost\n"
 
 
 def test_a_terminal_that_knows_ascii_only_gets_escapes_and_no_error() -> None:
@@ -421,13 +420,3 @@ def test_a_bar_never_fills_the_line(width: int, fraction: float | None) -> None:
     line = bar_line(fraction, "a rather long phase of the job", 1e9, Style(width=width))
     assert width_of(line) < width
     assert "\n" not in line
-
-
-def test_a_quick_transfer_says_nothing_and_a_long_one_how_far_it_is() -> None:
-    told, ticks = io.StringIO(), Ticks()
-    with TransferProgress("sync", told, Style(), ticks) as transfer:
-        transfer.update(1_000_000, 40_000_000)
-        assert told.getvalue() == ""
-        ticks.now += 10.0
-        transfer.update(20_000_000, 40_000_000)
-    assert told.getvalue() == "sync 20.0 MB of 40.0 MB, 50 %, 10 s left\n"

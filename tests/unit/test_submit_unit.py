@@ -42,7 +42,7 @@ def running(request: dict[str, Any], nonce: bytes) -> bytes:
 
 def asked(request: dict[str, Any], nonce: bytes) -> bytes:
     runs = [{"run_id": run_id, "phase": "running"} for run_id in request["run_ids"]]
-    return end({"ok": True, "runs": runs})(request, nonce)
+    return liar.statuses(*runs)(request, nonce)
 
 
 class Host:
@@ -284,7 +284,7 @@ def a_status(**changes: Any) -> dict[str, Any]:
     return {"run_id": liar.RUN_ID, "phase": "finished", "attempt": 1, "exit": exit_, **changes}
 
 
-ASKED = end({"ok": True, "runs": [a_status()]})
+ASKED = liar.statuses(a_status())
 REFUSAL = end({"ok": False, "error": {"kind": "NotResumable", "message": "no"}})
 
 
@@ -337,7 +337,7 @@ def test_a_resume_whose_answer_is_lost_is_unknown_and_settled_by_the_host(
     assert (refreshed.state, refreshed.attempt) == (RunState.UNKNOWN, 2)
     (closing,) = host.asked[-1]["close"]
     assert (closing["attempt"], closing["verdict"]) == (2, "never_started")
-    liar.lie(monkeypatch, end({"ok": True, "runs": [a_status(phase="running", attempt=2)]}))
+    liar.lie(monkeypatch, liar.statuses(a_status(phase="running", attempt=2)))
     assert reconcile.refresh(ctx, ledger, known).state is RunState.RUNNING
 
 
@@ -345,7 +345,7 @@ def test_an_attempt_begun_by_another_controller_is_learnt_of(
     ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = failed(ctx, ledger)
-    liar.lie(monkeypatch, end({"ok": True, "runs": [a_status(phase="running", attempt=3)]}))
+    liar.lie(monkeypatch, liar.statuses(a_status(phase="running", attempt=3)))
     known = reconcile.refresh(ctx, ledger, before)
     assert (known.state, known.attempt, known.verdict) == (RunState.RUNNING, 3, None)
     assert known.accuracy is None

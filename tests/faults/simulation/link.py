@@ -31,10 +31,11 @@ class Pipe:
     def __init__(self, world: World, line: Wire) -> None:
         self._world, self._line = world, line
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         if not self._line.cut:
             self._line.up += data
         self._world.point(f"sent {len(data)} bytes")
+        return not self._line.cut
 
     def recv(self, count: int, timeout: float) -> bytes:
         line = self._line

@@ -19,7 +19,7 @@ from orchestrator import inflight, retry
 from orchestrator.clock import iso
 from orchestrator.domain import Host as HostEntry
 from orchestrator.domain import Run, RunState
-from orchestrator.errors import OrchError, TransportError
+from orchestrator.errors import OrchError
 from orchestrator.ledger.database import Database, _migrate
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import Scan, scan_data
@@ -27,6 +27,7 @@ from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.unpack import JOURNAL, PARTS
 from orchestrator.usecases import cancel, fetch, follow, reconcile
+from orchestrator.usecases import link as lasting
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.check import Preflight
 from tests.faults.simulation import link
@@ -171,7 +172,7 @@ class Story:
             patch.setattr(submitting, "secrets", dice)
             patch.setattr(submitting, "_deliver", self._deliver)
             patch.setattr(submitting, "_start_call", self._start_call)
-            patch.setattr(follow, "reconnecting", self._reconnect)
+            patch.setattr(lasting, "rest", lambda most: self.world.wait(lambda: False, most))
             patch.setattr(reconcile, "Background", Inline)
             patch.setattr(inflight, "hold", self._hold)
             patch.setattr(inflight, "is_held", lambda path: str(path) in self.world.locks)
@@ -195,16 +196,6 @@ class Story:
     def _start_call(self, agent: Agent, body: Any, attached: Any, sent: Any) -> Any:
         self.bodies.append(body)
         return START_CALL(agent, body, attached, sent)
-
-    def _reconnect(self, connect: Callable[[], Any], on_wait: Any, patience: float = 900.0) -> Any:
-        end = self.world.seconds + patience
-        while True:
-            try:
-                return connect()
-            except TransportError:
-                if self.world.seconds >= end:
-                    raise
-            self.world.wait(lambda: False, 1.0)
 
     def _when_free(self, claim: Callable[[], Any], on_wait: Any) -> Any:
         from orchestrator.errors import FolderBusy

@@ -1,0 +1,121 @@
+"""The agent's sources to a host, where they lie in a folder named by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from importlib import resources
+
+from orchestrator import errors
+from orchestrator.domain import Host
+from orchestrator.paths import RemoteLayout
+from orchestrator.transport.pipe import Pipe, Transport
+from orchestrator.transport.refusals import HINTS
+from remote import wire
+
+INSTALL_DEADLINE = 60.0  # seconds
+
+
+def agent_files() -> dict[str, str]:
+    """Relative path -> text of everything that makes up the agent."""
+    found = {}
+    for item in resources.files("remote").iterdir():
+        if item.name.endswith(".py"):
+            text = item.read_text(encoding="utf-8")
+            found["__main__.py" if item.name == "__main__.py" else "remote/" + item.name] = text
+    return dict(sorted(found.items()))
+
+
+_DIGEST: list[str] = []
+
+
+def agent_digest() -> str:
+    """Names the agent on the host: other sources, another folder."""
+    if not _DIGEST:
+        text = json.dumps(agent_files(), sort_keys=True).encode("utf-8")
+        _DIGEST.append(hashlib.sha256(text).hexdigest()[:16])
+    return _DIGEST[0]
+
+
+INSTALLER = """
+import json, os, sys
+def install(order):
+    if sys.version_info < (3, 8):
+        return "old %d.%d" % sys.version_info[:2]
+    os.umask(0o077)
+    final = os.path.expanduser(order["folder"])
+    making = "%s.making.%d" % (final, os.getpid())
+    for name, text in order["files"].items():
+        path = os.path.join(making, name)
+        if not os.path.isdir(os.path.dirname(path)):
+            os.makedirs(os.path.dirname(path))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    try:
+        os.rename(making, final)
+    except OSError:
+        if not os.path.exists(os.path.join(final, "__main__.py")):
+            raise
+    return "done"
+try:
+    answer = install(json.loads(sys.stdin.buffer.readline().decode("utf-8")))
+except Exception as exc:
+    answer = "failed %s" % exc
+sys.stdout.write("\\norch-install %s\\n" % answer)
+"""
+BOOT = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+
+
+def install(transport: Transport, host: Host) -> None:
+    """The agent's sources lie complete in their folder on the host, or HostUnfit says why not."""
+    order = {
+        "folder": str(RemoteLayout.of(host.root).agent(agent_digest())),
+        "files": agent_files(),
+    }
+    program = INSTALLER.encode("utf-8")
+    text = json.dumps(order).encode("ascii")
+    pipe = transport.run(f"exec {host.python} -IS -c '{BOOT}'")
+    try:
+        pipe.send(b"%d\n" % len(program) + program + text + b"\n")
+        answer = _installer_answer(host, pipe)
+    finally:
+        pipe.close()
+    if answer == "done":
+        return
+    if answer.startswith("old "):
+        raise errors.HostUnfit(
+            f"{host.name}: `{host.python}` is python {answer[4:]}; the agent needs >= 3.8",
+            hint="set `python:` for this host in orch.yaml to a newer one",
+        )
+    if "No space left" in answer or "Disk quota" in answer:
+        raise errors.HostDiskFull(
+            f"{host.name}: the agent could not be installed: {answer[7:]}",
+            hint=HINTS["HostDiskFull"],
+        )
+    raise errors.HostUnfit(
+        f"{host.name}: the agent could not be installed: {answer[7:]}",
+        hint=f"`{host.python}` there must be a python >= 3.8; set `python:` for this host in "
+        "orch.yaml if it is another",
+    )
+
+
+def _installer_answer(host: Host, pipe: Pipe) -> str:
+    seen = b""
+    end = time.monotonic() + INSTALL_DEADLINE
+    while time.monotonic() < end and len(seen) < 2 * wire.NOISE_MAX:
+        found = re.search(rb"\norch-install ([^\n]*)\n", seen)
+        if found:
+            return found.group(1).decode("utf-8", "replace")
+        chunk = pipe.recv(65536, INSTALL_DEADLINE)
+        if not chunk:
+            break
+        seen += chunk
+    code, words = pipe.closing_words()
+    if code is None:
+        raise errors.LinkLost(
+            f"{host.name}: the connection ended while the agent was being installed",
+            hint="nothing was started; run the command again",
+        )
+    return f"failed exit status {code}: {words.strip()[:300]}"
