@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from orchestrator.errors import FrameGarbled
@@ -29,18 +29,22 @@ def run_status(value: Any, run_id: str | None = None) -> dict[str, Any]:
     return dict(value)
 
 
-def run_statuses(reply: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = reply.get("runs")
-    if not isinstance(found, list):
+def run_statuses(reply: Mapping[str, Any], asked: Collection[str]) -> list[dict[str, Any]]:
+    """The statuses in the reply, none but of the runs asked for: a host speaks for its own only."""
+    listed = reply.get("runs")
+    if not isinstance(listed, list):
         raise unlawful("no list of runs")
-    return [run_status(item) for item in found]
+    found = [run_status(item) for item in listed]
+    if not {status["run_id"] for status in found} <= set(asked):
+        raise unlawful("the status of a run that was not asked for")
+    return found
 
 
 def only_status(reply: Mapping[str, Any], run_id: str) -> dict[str, Any]:
-    found = run_statuses(reply)
+    found = run_statuses(reply, [run_id])
     if len(found) != 1:
         raise unlawful("another number of runs than were asked for")
-    return run_status(found[0], run_id)
+    return found[0]
 
 
 def words(value: Any) -> list[str]:

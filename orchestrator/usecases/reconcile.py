@@ -10,6 +10,7 @@ from orchestrator.background import Background
 from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import OrchError, TransportError
 from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import Hearsay, hearsay_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status, run_statuses
 from orchestrator.usecases.context import Context
@@ -94,7 +95,7 @@ def _asking(ctx: Context, host: Host, runs: Sequence[Run]) -> Callable[[], list[
 
     def ask() -> list[dict[str, Any]]:
         with ctx.connect(host) as agent:
-            return run_statuses(agent.call("status", body))
+            return run_statuses(agent.call("status", body), body["run_ids"])
 
     return ask
 
@@ -125,9 +126,9 @@ def by_host(
     Those whose project cannot be read are left out, and `silent(host, why)` is told.
     """
     groups: dict[Host, list[Run]] = {}
-    described: dict[tuple[str, str], Host | None] = {}
+    described: dict[tuple[str, str, Hearsay | None], Host | None] = {}
     for run in runs:
-        key = (run.project, run.host)
+        key = (run.project, run.host, hearsay_of(run.spec))
         if key not in described:
             try:
                 described[key] = ctx.host_of(run)
