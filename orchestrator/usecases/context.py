@@ -13,7 +13,8 @@ from orchestrator.domain import Host, Run
 from orchestrator.errors import PreflightRefused, UsageError
 from orchestrator.ledger.select import open_instead, resolve
 from orchestrator.ledger.store import Ledger
-from orchestrator.paths import LocalLayout
+from orchestrator.paths import PROJECT_FILE, LocalLayout
+from orchestrator.projectroot import nearest_project
 from orchestrator.recorded import hearsay_of
 
 if TYPE_CHECKING:
@@ -48,11 +49,7 @@ class Context:
         """
         if self.env.get("ORCH_PROJECT"):
             return self.project()
-        start = self.cwd.resolve()
-        for folder in (start, *start.parents):
-            if (folder / "orch.yaml").is_file():
-                return folder
-        return None
+        return nearest_project(self.cwd.resolve())
 
     def config(self) -> ProjectConfig:
         from orchestrator.projectfile import load_project
@@ -101,7 +98,7 @@ class Context:
         """The host that a project means by the name."""
         from orchestrator.projectfile import load_project, resolve_host
 
-        there = (Path(project) / "orch.yaml").is_file()
+        there = (Path(project) / PROJECT_FILE).is_file()
         config = load_project(Path(project) if there else None, self.env)
         return resolve_host(name, config, self.env)
 

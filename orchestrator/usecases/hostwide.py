@@ -12,11 +12,10 @@ from orchestrator.background import Background
 from orchestrator.domain import Fetched, Host, Run, RunState, Verdict
 from orchestrator.errors import NotFound, OrchError
 from orchestrator.ledger.store import Ledger
-from orchestrator.paths import results_of
+from orchestrator.paths import JOURNAL, results_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import run_statuses, words
-from orchestrator.unpack import JOURNAL
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import found_run
 from orchestrator.usecases.reconcile import by_host, question
