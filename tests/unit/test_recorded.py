@@ -13,6 +13,8 @@ from orchestrator import recorded
 from orchestrator.domain import Host
 from orchestrator.jobspec import Baseline, Bound, Expect
 from orchestrator.spec import load_job
+from orchestrator.usecases.retry import request_for
+from tests.helpers.runs import a_run
 
 FULL = Path(__file__).parent.parent / "data" / "full_job.yaml"
 OURS = {
@@ -60,6 +62,14 @@ def test_orders_are_those_of_a_run_that_was_submitted_from_here() -> None:
     assert orders.notify == OURS["notify"]
     found = recorded.found(OURS, recorded.Hearsay(False, None))
     assert recorded.orders_of(found) == recorded.Orders()
+
+
+def test_a_host_s_word_forces_no_retry() -> None:
+    forced = a_run(forced=True)
+    assert request_for(forced, None, {}, None, False).force
+    told = replace(forced, spec=recorded.found({}, recorded.Hearsay(False, None)))
+    assert not request_for(told, None, {}, None, False).force
+    assert request_for(told, None, {}, None, True).force
 
 
 def test_a_host_s_record_holds_no_orders_and_no_mark() -> None:
