@@ -104,7 +104,7 @@ soak: venv test-tools ## the fault tests in full size: every step, 500 kills, 1 
 simulate: venv ## 10 000 histories of controllers, host and link; SEED=n shows one
 	@$(BIN)/python -m tests.faults.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
 
-fuzz: venv ## frames, requests, specs, metrics, manifests, results: 102 000 cases; CASES=n of each
+fuzz: venv ## frames, requests, specs, metrics, manifests, results, found runs: 119 000 cases; CASES=n of each
 	@CASES=$(or $(CASES),17000) $(BIN)/python -m pytest -q tests/faults/test_fuzz.py --hypothesis-profile=fuzz \
 	  -o faulthandler_timeout=7200 $(PYTEST_ARGS)
 

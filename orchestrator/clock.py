@@ -46,7 +46,10 @@ def parse_iso(text: str) -> datetime:
     moment = datetime.fromisoformat(_six_digits(spelled))
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no zone")
-    return moment.astimezone(timezone.utc)
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise ValueError(f"{text!r} is before the first year, or after the last, in UTC") from None
 
 
 def age_words(seconds: float) -> str:

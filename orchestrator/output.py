@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.report.content import Account
     from orchestrator.usecases.check import Preflight
     from orchestrator.usecases.fetch import Report
-    from orchestrator.usecases.hosts import Check
+    from orchestrator.usecases.hosts import Check, Listed
     from orchestrator.usecases.hostwide import Foreign, HostAccount
     from orchestrator.usecases.jobs import JobLine
     from orchestrator.usecases.submit import Plan
@@ -125,18 +125,20 @@ def jobs_text(found: Sequence[JobLine], now: datetime) -> str:
     return render.jobs_table(lines, now, STDOUT)
 
 
-def hosts_document(found: Sequence[tuple[Host, str]]) -> list[dict[str, Any]]:
+def hosts_document(found: Sequence[Listed]) -> list[dict[str, Any]]:
     return [
         {
-            "name": host.name,
-            "ssh": host.ssh,
-            "transport": host.transport,
-            "python": host.python,
-            "root": host.root,
-            "session": host.session,
-            "source": source,
+            "name": each.host.name,
+            "ssh": each.host.ssh,
+            "transport": each.host.transport,
+            "python": each.host.python,
+            "root": each.host.root,
+            "session": each.host.session,
+            "source": each.source,
+            "default": each.default,
+            "trusted": each.trusted,
         }
-        for host, source in found
+        for each in found
     ]
 
 

@@ -15,8 +15,9 @@ from orchestrator import names, strictyaml, units
 from orchestrator.domain import Host
 from orchestrator.errors import UsageError
 from orchestrator.fields import Field
+from orchestrator.paths import PROJECT_FILE
+from orchestrator.projectroot import nearest_project
 
-PROJECT_FILE = "orch.yaml"
 LOCAL = Host(name="local", transport="local")
 
 _KEYS = ("name", "default_host", "hosts", "max_file_size")
@@ -53,9 +54,8 @@ def find_project(start: Path, env: Mapping[str, str]) -> Path:
             )
         return _recordable(root.resolve())
     start = start.resolve()
-    for folder in (start, *start.parents):
-        if (folder / PROJECT_FILE).is_file():
-            return _recordable(folder)
+    if (folder := nearest_project(start)) is not None:
+        return _recordable(folder)
     raise UsageError(
         f"no {PROJECT_FILE} in {start} or above it: this is no orch project",
         hint="`orch init` makes this folder into one; or set ORCH_PROJECT",

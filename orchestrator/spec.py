@@ -6,14 +6,13 @@ Reads the one named file and the names in `jobs/`; nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator import names, overlay, specchecks, specparts, strictyaml
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.fields import Field
-from orchestrator.jobspec import Baseline, Bound, DataSource, Expect, JobSpec
+from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.names import did_you_mean
 from orchestrator.strictyaml import Document
 
@@ -194,76 +193,4 @@ def data_for(spec: JobSpec) -> tuple[DataSource, ...]:
         source
         for source in spec.data
         if all(overlay.lookup(spec.config, key) == value for key, value in source.when.items())
-    )
-
-
-# --- what the ledger keeps of a spec --------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What later commands need of the spec a run was made from."""
-
-    expect: Expect = field(default_factory=Expect)
-    metrics_file: str = "results/metrics.json"
-    metrics_primary: str = "accuracy"
-    metrics_declared: bool = False
-    results_dir: str = "results"
-    results_exclude: tuple[str, ...] = ()
-
-
-def recorded(spec: JobSpec) -> dict[str, Any]:
-    """The spec's expect, metrics, results and retry as a JSON value for the ledger, and the names
-    of its secrets."""
-    bounds = {
-        name: {"min": bound.min, "max": bound.max} for name, bound in spec.expect.metrics.items()
-    }
-    expect: dict[str, Any] = {"metrics": bounds, "predictions": spec.expect.predictions}
-    baseline = spec.expect.baseline
-    if baseline is not None:
-        expect["tolerance"] = spec.expect.tolerance
-        expect["baseline"] = asdict(baseline)
-    notify = {"notify": dict(spec.notify)} if spec.notify else {}
-    return {
-        **notify,
-        "expect": expect,
-        "metrics": {
-            "file": spec.metrics_file,
-            "primary": spec.metrics_primary,
-            "declared": spec.metrics_declared,
-        },
-        "results": {"dir": spec.results_dir, "exclude": list(spec.results_exclude)},
-        "retry": retry_order(spec),
-        "secrets": list(spec.secrets),
-        "volatile": list(spec.volatile),  # to prove the config hash later
-    }
-
-
-def retry_order(spec: JobSpec) -> dict[str, Any] | None:
-    """`retry` as the host is told of it."""
-    if spec.retry is None:
-        return None
-    asked = spec.retry
-    return {"on": list(asked.on), "exit": list(asked.exits), "max": asked.max}
-
-
-def expect_of(record: Mapping[str, Any]) -> Recorded:
-    """`recorded`, read back; what an older record does not have takes its default."""
-    expect, metrics, results = (record.get(key) or {} for key in ("expect", "metrics", "results"))
-    default = Recorded()
-    return Recorded(
-        expect=Expect(
-            {
-                name: Bound(bound.get("min"), bound.get("max"))
-                for name, bound in (expect.get("metrics") or {}).items()
-            },
-            expect.get("predictions"),
-            tolerance=expect.get("tolerance", 0.0),
-            baseline=Baseline(**expect["baseline"]) if expect.get("baseline") else None,
-        ),
-        metrics_file=metrics.get("file", default.metrics_file),
-        metrics_primary=metrics.get("primary", default.metrics_primary),
-        metrics_declared=metrics.get("declared", default.metrics_declared),
-        results_dir=results.get("dir", default.results_dir),
-        results_exclude=tuple(results.get("exclude", default.results_exclude)),
     )

@@ -25,9 +25,9 @@ from orchestrator.errors import (
     TransferError,
     UnsafePath,
 )
+from orchestrator.paths import JOURNAL
 from remote import wire
 
-JOURNAL = ".orch-fetched.jsonl"
 PARTS = ".orch-parts"
 DEPTH_MAX = 64
 FILES_MAX = 1_000_000

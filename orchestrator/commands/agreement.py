@@ -34,15 +34,17 @@ def reconcile(
 ) -> None:
     """Ask the hosts what became of open runs, and write it down."""
     from orchestrator.usecases.hostwide import reconcile as run_reconcile
-    from orchestrator.usecases.rebuild import Asked, whom_to_ask
+    from orchestrator.usecases.rebuild import Asked, known_projects, whom_to_ask
 
     ctx = context()
     with ctx.ledger() as ledger:
         chosen = [ctx.run(ledger, each) for each in runs] if runs else None
         asked = Asked(() if host is None else (ctx.host(host),))
+        places = ledger.places() if take else []
         if take and host is None and not runs:
-            asked = whom_to_ask(ctx, ledger.places())
-        accounts = run_reconcile(ctx, ledger, chosen, asked.hosts, take=take)
+            asked = whom_to_ask(ctx, places)
+        projects = known_projects(ctx, places) if take else None
+        accounts = run_reconcile(ctx, ledger, chosen, asked.hosts, take=projects)
     if take and not runs:
         _tell_asked(ctx, asked, "orch reconcile --import")
     _tell_accounts(ctx, accounts, json)
@@ -61,14 +63,15 @@ def ledger_rebuild(
 ) -> None:  # fmt: skip
     """Make the ledger anew from the hosts. A damaged one is kept aside."""
     from orchestrator.usecases.hostwide import reconcile as run_reconcile
-    from orchestrator.usecases.rebuild import Asked, fresh_ledger, whom_to_ask
+    from orchestrator.usecases.rebuild import Asked, fresh_ledger, known_projects, whom_to_ask
 
     ctx = context()
     named = tuple(ctx.host(name) for name in dict.fromkeys(hosts or ()))
     ledger, places = fresh_ledger(ctx)
     with ledger:
         asked = Asked(named) if named else whom_to_ask(ctx, places)
-        accounts = run_reconcile(ctx, ledger, None, asked.hosts, take=True)
+        projects = known_projects(ctx, places)
+        accounts = run_reconcile(ctx, ledger, None, asked.hosts, take=projects)
     _tell_asked(ctx, asked, "orch ledger rebuild")
     _tell_accounts(ctx, accounts, json)
 

@@ -37,13 +37,15 @@ def doctor(
 def host_list(json: Json = False) -> None:
     """The hosts that can be named. `local`, orch.yaml's, the ssh config's aliases."""
     from orchestrator import output, render
-    from orchestrator.usecases.hosts import known_hosts
+    from orchestrator.usecases.hosts import listed_hosts
 
-    found = known_hosts(context())
+    found = listed_hosts(context())
     if json:
         output.document(output.hosts_document(found))
     else:
-        lines = [render.HostLine(host, source) for host, source in found]
+        lines = [
+            render.HostLine(each.host, each.source, each.default, each.trusted) for each in found
+        ]
         render.emit(render.hosts_table(lines, output.STDOUT))
 
 

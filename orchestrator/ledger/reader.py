@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orchestrator.domain import Event, Run, RunState, Verdict
+from orchestrator.domain import Event, Host, Run, RunState, Verdict
 from orchestrator.errors import NotFound
 from orchestrator.ledger import rows
 from orchestrator.ledger.database import Database, mapped
+from orchestrator.recorded import hearsay_of
 
-PLACES = "SELECT DISTINCT host, project FROM runs ORDER BY host, project"
+PLACES = "SELECT host, project, spec FROM runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs are. `project` None: only a host names one; `asked`: the host as it was asked."""
+
+    host: str
+    project: str | None
+    asked: Host | None
+
+
+def places_of(found: Iterable[tuple[Any, ...]]) -> list[Place]:
+    """The places in the rows of PLACES, each once; what cannot be read of a damaged file is left
+    out."""
+    seen = {}
+    for host, project, spec in found:
+        try:
+            told = hearsay_of(json.loads(spec))
+            foreign = told is not None and told.foreign
+            place = Place(str(host), None if foreign else str(project), told.host if told else None)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        seen[place] = (place.host, place.project or "")
+    return sorted(seen, key=seen.__getitem__)
 
 
 class Reader:
@@ -133,10 +160,9 @@ class Reader:
                 for run_id, state, verdict in found
             }
 
-    def places(self) -> list[tuple[str, str]]:
-        """(host, project) of all runs, each pair once."""
-        with mapped(self._db.path):
-            return [(host, project) for host, project in self._db.rows(PLACES)]
+    def places(self) -> list[Place]:
+        """Where the runs are, each place once."""
+        return places_of(self._db.rows(PLACES))
 
     def lacks(self, run_ids: Sequence[str]) -> list[str]:
         """Those of the ids that no run of the ledger has."""

@@ -28,7 +28,7 @@ from orchestrator.domain import (
 )
 from orchestrator.ledger import rows
 from orchestrator.ledger.database import BUSY_SECONDS, Database
-from orchestrator.ledger.reader import PLACES, Reader
+from orchestrator.ledger.reader import PLACES, Place, Reader, places_of
 
 _INSERT = f"INSERT INTO runs ({rows.COLUMN_LIST}) VALUES ({', '.join('?' for _ in rows.COLUMNS)})"
 
@@ -79,10 +79,9 @@ class Ledger(Reader):
         return cls(Database.copy_of(path))
 
     @staticmethod
-    def salvaged_places(path: Path) -> list[tuple[str, str]]:
-        """(host, project) of the runs that can still be read in a damaged ledger."""
-        found = Database.salvaged(path, PLACES)
-        return [(host, at) for host, at in found if isinstance(host, str) and isinstance(at, str)]
+    def salvaged_places(path: Path) -> list[Place]:
+        """Where the runs are that can still be read in a damaged ledger."""
+        return places_of(Database.salvaged(path, PLACES))
 
     def __enter__(self) -> Ledger:
         return self

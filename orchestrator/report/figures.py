@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from orchestrator import runtext
 from orchestrator.checks.binomial import wilson
 from orchestrator.domain import Run
+from orchestrator.recorded import recorded_of
 from orchestrator.report import blocks as b
 from orchestrator.report import svg
 from orchestrator.report.curves import Curves, Series
-from orchestrator.spec import expect_of
 from orchestrator.wording import counted, size
 
 CHARTS_MAX = 12
@@ -44,7 +44,7 @@ def scale_of(run: Run) -> str:
     majority = majority_of(run)
     if majority is not None:
         marks.append(svg.Mark(majority[1], f"majority {majority[1] * 100:.1f}", "base"))
-    bound = expect_of(run.spec).expect.metrics.get("accuracy")
+    bound = recorded_of(run.spec).expect.metrics.get("accuracy")
     if bound is not None and bound.min is not None and 0.0 <= bound.min <= 1.0:
         marks.append(svg.Mark(bound.min, f"expected {bound.min * 100:g}", "goal"))
     best = run.metrics.get("bayes_accuracy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from orchestrator.errors import FrameGarbled
@@ -29,10 +29,19 @@ def run_status(value: Any, run_id: str | None = None) -> dict[str, Any]:
     return dict(value)
 
 
-def only_status(found: Sequence[Any], run_id: str) -> dict[str, Any]:
+def run_statuses(listed: Sequence[Any], asked: Collection[str]) -> list[dict[str, Any]]:
+    """The statuses, none but of the runs asked for: a host speaks for its own only."""
+    found = [run_status(item) for item in listed]
+    if not {status["run_id"] for status in found} <= set(asked):
+        raise unlawful("the status of a run that was not asked for")
+    return found
+
+
+def only_status(listed: Sequence[Any], run_id: str) -> dict[str, Any]:
+    found = run_statuses(listed, [run_id])
     if len(found) != 1:
         raise unlawful("another number of runs than were asked for")
-    return run_status(found[0], run_id)
+    return found[0]
 
 
 def words(value: Any) -> list[str]:

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,6 +44,8 @@ def _without(*names: str) -> Iterator[None]:
 with _without("unittest", "unittest.mock"):
     import fabric
     import paramiko
+
+    from orchestrator.transport.ssh_keys import Vouched, key_in, known_as, known_hosts_files
 
 # paramiko logs its threads' tracebacks; what a user needs to know is raised as an error of ours.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -231,6 +233,15 @@ def _looked_up(ssh_config: Path, name: str) -> str:
     return str(found.get("hostname", name))
 
 
+def are_known(
+    hosts: Iterable[Host], ssh_config: Path, pinned: Path, home: Path
+) -> dict[Host, bool]:
+    """Whether a key of each host is known; nobody is connected to."""
+    with _config_errors(ssh_config):
+        vouched = Vouched(ssh_config, pinned, home)
+        return {host: host in vouched for host in hosts}
+
+
 def aliases(ssh_config: Path) -> list[str]:
     """Host names of the ssh config, without patterns, in the order of the file."""
     if not ssh_config.exists():
@@ -258,12 +269,6 @@ def _reject_unknown_keys(connection: fabric.Connection, pinned: Path, home: Path
     if pinned.exists():
         with contextlib.suppress(paramiko.SSHException):
             client.load_host_keys(str(pinned))
-
-
-def known_hosts_files(options: Mapping[str, Any], home: Path) -> list[Path]:
-    own = str(options.get("userknownhostsfile") or f"{home}/.ssh/known_hosts").split()
-    system = str(options.get("globalknownhostsfile") or "/etc/ssh/ssh_known_hosts").split()
-    return [Path(name.replace("~", str(home), 1)) for name in own + system if name != "none"]
 
 
 def _identities(connection: fabric.Connection) -> None:
@@ -382,9 +387,9 @@ def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> tuple
             key = transport.get_remote_server_key()
         finally:
             transport.close()
-    name = connection.host if connection.port == 22 else f"[{connection.host}]:{connection.port}"
+    name = known_as(connection.host, connection.port)
     for path in known_hosts_files(connection.ssh_config, home):
-        known = _known_key(path, name, key.get_name())
+        known = key_in(path, name, key.get_name())
         if known is not None and known != key:
             raise errors.HostKeyChanged(
                 f"{host.name} ({name}): {path} names {fingerprint(known)}, the host offers "
@@ -393,11 +398,3 @@ def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> tuple
                 "then this command again",
             )
     return name, fingerprint(key), f"{name} {key.get_name()} {key.get_base64()}\n"
-
-
-def _known_key(path: Path, name: str, kind: str) -> paramiko.PKey | None:
-    try:
-        found = paramiko.HostKeys(str(path)).lookup(name)
-    except (OSError, paramiko.SSHException):
-        return None
-    return found.get(kind) if found is not None else None

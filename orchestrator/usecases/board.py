@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator import lawful
 from orchestrator.background import Background
 from orchestrator.clock import seconds_between
 from orchestrator.domain import Host, Run
@@ -14,7 +15,7 @@ from orchestrator.errors import LedgerError, OrchError, TransportError
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
-from orchestrator.transport.replies import run_status, unlawful
+from orchestrator.transport.replies import run_statuses, unlawful
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.reconcile import by_host, question
 from orchestrator.usecases.settle import settle
@@ -23,6 +24,7 @@ ANSWER_WITHIN = 15.0  # seconds; nvidia-smi alone is given five for each of two 
 ENDED_WITHIN = 12 * 3600.0  # seconds for which a run that ended stays in sight
 CARDS_MAX = 64
 PROCESSES_MAX = 200
+NAME_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class _Line:
         self.place = Place(host)
         self._agent: Agent | None = None
         self.asking: Background[dict[str, Any]] | None = None
+        self.asked: Sequence[str] = ()  # the runs the question under way is about
 
     def ask(self, body: Mapping[str, Any]) -> None:
         def work() -> dict[str, Any]:
@@ -107,6 +110,7 @@ class _Line:
                 self.close()
                 raise
 
+        self.asked = body.get("run_ids", ())
         self.asking = Background(work)
 
     def close(self) -> None:
@@ -223,7 +227,7 @@ class Board:
         try:
             reply = answer.result()
             place.cards, place.cards_error = self._cards(reply)
-            statuses = [run_status(item) for item in reply["runs"]]
+            statuses = run_statuses(reply["runs"], line.asked)
         except OrchError as exc:
             place.error = exc
             return
@@ -271,9 +275,9 @@ def card_of(item: Mapping[str, Any]) -> Card:
         index=int(item["number"]),
         uuid=str(item["uuid"])[:100],
         name=str(item["name"])[:100],
-        memory_used=_count(item.get("used")),
-        memory_total=_count(item.get("total")),
-        utilization=_count(item.get("utilization")),
+        memory_used=_bytes(item.get("used")),
+        memory_total=_bytes(item.get("total")),
+        utilization=lawful.count(item.get("utilization")),
         lease=_lease(item["lease"]),
         processes=tuple(_process(each) for each in item["processes"][:PROCESSES_MAX]),
     )
@@ -282,16 +286,19 @@ def card_of(item: Mapping[str, Any]) -> Card:
 def _lease(item: Mapping[str, Any] | None) -> Lease | None:
     if item is None:
         return None
-    return Lease(_text(item.get("run_id")), _text(item.get("job")), _text(item.get("project")))
+    run_id, job, project = (
+        lawful.text(item.get(key), NAME_MAX) for key in ("run_id", "job", "project")
+    )
+    return Lease(run_id, job, project)
 
 
 def _process(item: Mapping[str, Any]) -> Process:
     return Process(
         pid=int(item["pid"]),
-        user=_text(item.get("user")),
-        name=str(item["name"])[:200],
-        memory=_count(item.get("memory")),
-        run_id=_text(item.get("run_id")),
+        user=lawful.text(item.get("user"), NAME_MAX),
+        name=str(item["name"])[:NAME_MAX],
+        memory=_bytes(item.get("memory")),
+        run_id=lawful.text(item.get("run_id"), NAME_MAX),
     )
 
 
@@ -309,10 +316,5 @@ def _record(text: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _count(value: Any) -> int | None:
-    lawful = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-    return value if lawful else None
-
-
-def _text(value: Any) -> str | None:
-    return value[:200] if isinstance(value, str) else None
+def _bytes(value: Any) -> int | None:
+    return lawful.count(value, 2**63)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.clock import Clock, iso
 from orchestrator.domain import Host, Run
-from orchestrator.errors import PreflightRefused
+from orchestrator.errors import PreflightRefused, UsageError
 from orchestrator.ledger.select import open_instead, resolve
 from orchestrator.ledger.store import Ledger
-from orchestrator.paths import LocalLayout
+from orchestrator.paths import PROJECT_FILE, LocalLayout
+from orchestrator.projectroot import nearest_project
+from orchestrator.recorded import hearsay_of
 
 if TYPE_CHECKING:
     from orchestrator.projectfile import ProjectConfig
@@ -47,11 +49,7 @@ class Context:
         """
         if self.env.get("ORCH_PROJECT"):
             return self.project()
-        start = self.cwd.resolve()
-        for folder in (start, *start.parents):
-            if (folder / "orch.yaml").is_file():
-                return folder
-        return None
+        return nearest_project(self.cwd.resolve())
 
     def config(self) -> ProjectConfig:
         from orchestrator.projectfile import load_project
@@ -73,14 +71,34 @@ class Context:
         return host
 
     def host_of(self, run: Run) -> Host:
-        """The host a run is on, by what its project says of it today."""
+        """The host a run is on: by what its project says of it today, unless the run was found on a
+        host that this project does not name."""
+        found = hearsay_of(run.spec)
+        if found is not None and found.host is not None:
+            return found.host
         return self.host_in(run.project, run.host)
+
+    def knows_project_of(self, run: Run) -> bool:
+        """Whether somebody here has named the run's project: it is that of the runs submitted from
+        here, or the one called from. A host's word for it is none."""
+        found = hearsay_of(run.spec)
+        return found is None or not found.foreign or str(self.project_or_none()) == run.project
+
+    def folder_of(self, run: Run) -> Path:
+        """The project of the run, to read and write in; UsageError where only a host names it."""
+        if not self.knows_project_of(run):
+            raise UsageError(
+                f"{run.run_id} was found on {run.host}, and only that host says that its project "
+                f"is {run.project}; nothing there was touched",
+                hint=f"if it is, repeat the command there: cd {run.project}",
+            )
+        return Path(run.project)
 
     def host_in(self, project: str, name: str) -> Host:
         """The host that a project means by the name."""
         from orchestrator.projectfile import load_project, resolve_host
 
-        there = (Path(project) / "orch.yaml").is_file()
+        there = (Path(project) / PROJECT_FILE).is_file()
         config = load_project(Path(project) if there else None, self.env)
         return resolve_host(name, config, self.env)
 

@@ -66,9 +66,9 @@ class Hosts:
         found: dict[str, Told] = {}
         for name in dict.fromkeys(run.host for run in runs):
             mine = [run for run in runs if run.host == name]
-            body = {"run_ids": [run.run_id for run in mine], "log": log}
-            for each in self._ask(mine[0], body, len(mine)):
-                if each.status["phase"] != "absent":
+            asked = [run.run_id for run in mine]
+            for each in self._ask(mine[0], {"run_ids": asked, "log": log}, len(mine)):
+                if each.status["phase"] != "absent" and each.status["run_id"] in asked:
                     found[each.status["run_id"]] = each
         return found
 
@@ -98,6 +98,9 @@ class Hosts:
             except OrchError as exc:
                 self._give_up(run.host, exc)
         return self._agents[run.host]
+
+    def knows_project_of(self, run: Run) -> bool:
+        return self._ctx.knows_project_of(run)
 
     def _give_up(self, host: str, exc: OrchError) -> None:
         self._agents[host] = None
@@ -225,7 +228,7 @@ class CodeStore:
             }
             return
         why = self._hosts.silent.get(run.host, "the host does not have it any more")
-        if run.git_commit and run.git_dirty is False:
+        if run.git_commit and run.git_dirty is False and self._hosts.knows_project_of(run):
             blobs = git_files(Path(run.project), run.git_commit)
             if blobs is not None:
                 self._keep(run, blobs)

@@ -49,7 +49,7 @@ def fetch(
     """
     if run.state is RunState.FINISHED and run.started_at is None and run.session is None:
         raise NotFound(f"{run.run_id} never started; it has no results")
-    destination = results_of(Path(run.project), run.job, run.run_id)
+    destination = results_of(ctx.folder_of(run), run.job, run.run_id)
     if not destination.parent.parent.parent.is_dir():
         raise NotFound(f"the run's project folder {run.project} is not there any more")
     report = Report(destination)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.clock import parse_iso
+from orchestrator import lawful
 from orchestrator.domain import Run
 from orchestrator.ledger.store import Ledger
 
@@ -27,22 +27,16 @@ def note(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
             known.add(item["number"])
             about = {key: item[key] for key in KEPT if key in item}
             message = {"message": item["message"][:TEXT_MAX], "number": item["number"]}
-            ledger.event_once(run.run_id, _time(item, at), item["kind"], {**message, **about})
+            moment = lawful.moment(item.get("at")) or at
+            ledger.event_once(run.run_id, moment, item["kind"], {**message, **about})
 
 
 def _is_lawful(item: Any) -> bool:
     return (
         isinstance(item, dict)
+        and lawful.is_plain(item)
         and item.get("kind") in KINDS
         and isinstance(item.get("message"), str)
         and type(item.get("number")) is int
         and len(repr(item)) < ITEM_MAX
     )
-
-
-def _time(item: Mapping[str, Any], at: str) -> str:
-    try:
-        parse_iso(str(item.get("at")))
-    except ValueError:
-        return at
-    return str(item["at"])

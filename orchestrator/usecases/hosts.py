@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +50,35 @@ def known_hosts(ctx: Context) -> list[tuple[Host, str]]:
     return list(found.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A host, the file that names it, and whether its key is known; None: it has none to know."""
+
+    host: Host
+    source: str
+    default: bool
+    trusted: bool | None
+
+
+def listed_hosts(ctx: Context) -> list[Listed]:
+    """`known_hosts`, with the one that is meant when none is named, and the trust in each."""
+    found = known_hosts(ctx)
+    default = None
+    with suppress(UsageError):
+        default = ctx.host(None)
+    trusted = _trusted(ctx, [host for host, _ in found if not host.is_local])
+    return [Listed(host, source, host == default, trusted.get(host)) for host, source in found]
+
+
+def _trusted(ctx: Context, hosts: Sequence[Host]) -> dict[Host, bool]:
+    if not hosts:
+        return {}
+    from orchestrator.transport.ssh import are_known
+
+    home = Path(ctx.env.get("HOME") or Path.home())
+    return are_known(hosts, ssh_config(ctx.env), ctx.layout.known_hosts, home)
+
+
 def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple[str, bool]:
     """(fingerprint, whether it is pinned now). `confirm(name, fingerprint)` decides."""
     from orchestrator.transport.ssh import offered_key
@@ -59,20 +90,32 @@ def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple
     pinned = ctx.layout.known_hosts
     home = Path(ctx.env.get("HOME") or Path.home())
     known_as, shown, line = offered_key(host, ssh_config(ctx.env), pinned, home)
-    before = pinned.read_text(encoding="utf-8").splitlines(True) if pinned.exists() else []
+    before = _lines(pinned)
     if line in before:
         return shown, True
     if any(item.split(" ")[0] == known_as for item in before):
         ctx.say(f"{name}: ANOTHER key is pinned for it; replace it only if you know why it changed")
     if not confirm(known_as, shown):
         return shown, False
-    kept = [item for item in before if item.split(" ")[0] != known_as]
-    pinned.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tmp = pinned.with_suffix(".new")
-    tmp.write_text("".join([*kept, line]), encoding="utf-8")
-    tmp.chmod(0o600)
-    tmp.replace(pinned)
+    _pin(pinned, known_as, line)
     return shown, True
+
+
+def _pin(pinned: Path, known_as: str, line: str) -> None:
+    """`line` is the only one of that host in the file. Under a lock: what another `host trust` has
+    pinned since it was read, stays."""
+    pinned.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with pinned.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = [item for item in _lines(pinned) if item.split(" ")[0] != known_as]
+        tmp = pinned.with_suffix(".new")
+        tmp.write_text("".join([*kept, line]), encoding="utf-8")
+        tmp.chmod(0o600)
+        tmp.replace(pinned)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
 
 
 def doctor(ctx: Context, name: str | None) -> tuple[Host, list[Check]]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import names
+from orchestrator import lawful, names
 from orchestrator.background import Background
 from orchestrator.domain import Fetched, Host, Run, RunState, Verdict
 from orchestrator.errors import NotFound, OrchError
 from orchestrator.ledger.store import Ledger
-from orchestrator.paths import results_of
+from orchestrator.paths import JOURNAL, results_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import words
-from orchestrator.unpack import JOURNAL
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.rebuild import described_run, host_name
+from orchestrator.usecases.rebuild import found_run
 from orchestrator.usecases.reconcile import by_host, question, statuses
 from orchestrator.usecases.resume import resume_if_due
 from orchestrator.usecases.settle import contradiction, settle
@@ -63,13 +62,13 @@ def reconcile(
     runs: Sequence[Run] | None,
     hosts: Sequence[Host] = (),
     *,
-    take: bool = False,
+    take: Collection[str] | None = None,
 ) -> list[HostAccount]:
     """The runs named, or every open run (of `hosts`), settled by their hosts' evidence.
 
-    Without names the hosts also tell of runs the ledger does not know (with `take` they are in the
-    ledger afterwards, as their submit described them there), and finished runs whose verdict was
-    concluded from absence are asked after again.
+    Without names the hosts also tell of runs the ledger does not know (with `take`, the projects
+    that are known here, they are in the ledger afterwards, as their submit described them there),
+    and finished runs whose verdict was concluded from absence are asked after again.
     """
     accounts: list[HostAccount] = []
 
@@ -103,8 +102,8 @@ def reconcile(
             account.error = exc
             continue
         account.settled = _settled(ctx, ledger, group, found)
-        if take:
-            account.taken = _taken(ctx, ledger, place, found)
+        if take is not None:
+            account.taken = _taken(ctx, ledger, place, found, take)
         account.foreign = _foreign(ledger, found)
     return accounts
 
@@ -182,13 +181,14 @@ def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run
     return ledger.get(run.run_id)
 
 
-def _taken(ctx: Context, ledger: Ledger, host: Host, found: _Answer) -> list[Run]:
+def _taken(
+    ctx: Context, ledger: Ledger, host: Host, found: _Answer, projects: Collection[str]
+) -> list[Run]:
     """The foreign runs that their submit described well enough, recorded and settled."""
     states = {status["run_id"]: status for status in found.strange}
     told = []
     for run_id in ledger.lacks(found.on_host):
-        about = found.described.get(run_id)
-        run = described_run(run_id, host_name(ctx, host, about), about)
+        run = found_run(ctx, host, run_id, found.described.get(run_id), projects)
         status = states.get(run_id)
         if run is None or status is None:
             continue
@@ -214,11 +214,6 @@ def _foreign(ledger: Ledger, found: _Answer) -> list[Foreign]:
     for run_id in ledger.lacks(found.on_host):
         about = found.described.get(run_id)
         about = about if isinstance(about, dict) else {}
-        told.append(
-            Foreign(run_id, *(_text(about.get(name)) for name in ("job", "project", "created_at")))
-        )
+        job, project = (lawful.text(about.get(name), TEXT_MAX) for name in ("job", "project"))
+        told.append(Foreign(run_id, job, project, lawful.moment(about.get("created_at"))))
     return told
-
-
-def _text(value: Any) -> str | None:
-    return value[:TEXT_MAX] if isinstance(value, str) else None

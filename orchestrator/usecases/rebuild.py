@@ -3,45 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator import names
-from orchestrator.clock import parse_iso
+from orchestrator import lawful, names
 from orchestrator.domain import Host, Run, RunState
-from orchestrator.errors import LedgerError, OrchError
+from orchestrator.errors import LedgerError, OrchError, UsageError
 from orchestrator.ledger.files import KEEP
+from orchestrator.ledger.reader import Place
 from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import Hearsay, found, told
 from orchestrator.transport.sshargs import address
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.hosts import known_hosts
 
 TEXT_MAX = 4096
+COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 
 def described_run(run_id: str, host: str, about: Any) -> Run | None:
     """The run as its submit described it on the host; None for what is no such description.
 
-    The host is not trusted: every field has its type, or its default.
+    The host is not trusted: every field has its type, or its default, and none is an order.
     """
-    if not isinstance(about, dict) or not names.is_run_id(run_id):
+    about = lawful.mapping(about)
+    if not names.is_run_id(run_id):
         return None
-    job, project = _text(about.get("job")), _text(about.get("project"))
-    created, digest = _text(about.get("created_at")), _text(about.get("config_hash"))
-    config = about.get("config")
-    if not (job and project and created and digest and isinstance(config, dict)):
+    job, project, digest = (_text(about.get(key)) for key in ("job", "project", "config_hash"))
+    created, config = lawful.moment(about.get("created_at")), about.get("config")
+    if not (job and project and created and digest):
+        return None
+    if not isinstance(config, dict) or not lawful.is_plain(config):
         return None
     try:
         names.job_name(job)
-        parse_iso(created)
-    except (OrchError, ValueError):
+    except UsageError:
         return None
-    if not Path(project).is_absolute() or not _is_finite(config):
+    if not Path(project).is_absolute():
         return None
-    supersedes = _text(about.get("supersedes"))
+    supersedes, commit = _text(about.get("supersedes")), _text(about.get("git_commit"))
     return Run(
         run_id=run_id,
         job=job,
@@ -52,56 +55,67 @@ def described_run(run_id: str, host: str, about: Any) -> Run | None:
         host=host,
         created_at=created,
         profile=_text(about.get("profile")),
-        overrides=_table(about.get("overrides")),
-        findings=tuple(f for f in _list(about.get("findings")) if isinstance(f, dict)),
+        overrides=lawful.table(about.get("overrides")),
+        findings=tuple(f for f in lawful.items(about.get("findings")) if isinstance(f, dict)),
         forced=about.get("forced") is True,
         snapshot=_text(about.get("snapshot")),
-        data={k: v for k, v in _table(about.get("data")).items() if isinstance(v, str)},
-        git_commit=_text(about.get("git_commit")),
+        data=_texts(about.get("data")),
+        git_commit=commit if commit and COMMIT.fullmatch(commit) else None,
         git_dirty=about["git_dirty"] if isinstance(about.get("git_dirty"), bool) else None,
         supersedes=supersedes if supersedes != run_id else None,
-        tags={k: v for k, v in _table(about.get("tags")).items() if isinstance(v, str)},
+        tags=_texts(about.get("tags")),
         note=_text(about.get("note")),
-        spec=_table(about.get("recorded")),
+        spec=told(about.get("recorded"))[0],
     )
 
 
-def host_name(ctx: Context, asked: Host, about: Any) -> str:
-    """The name under which the run was submitted, if that still means the host that was asked."""
-    told = _text(about.get("host")) if isinstance(about, dict) else None
-    try:
-        named = ctx.host(told) if told else asked
-    except OrchError:
-        return asked.name
-    same = (named.transport, named.ssh, named.root) == (asked.transport, asked.ssh, asked.root)
-    return named.name if same else asked.name
+def found_run(
+    ctx: Context, asked: Host, run_id: str, about: Any, projects: Collection[str]
+) -> Run | None:
+    """`described_run`, marked as found on the host `asked`.
+
+    It is of the project it names if that is one of `projects`, which are known here. A project that
+    only the host names has no say: the run's host is then the one that was asked, as it was asked.
+    """
+    run = described_run(run_id, asked.name, about)
+    if run is None:
+        return None
+    known = run.project in projects
+    name = _name_in(ctx, run.project, asked, _text(about.get("host"))) if known else None
+    if odd := told(about.get("recorded"))[1]:
+        ctx.say(f"{run_id}: what {asked.name} has of its {', '.join(odd)} is not lawful: left out")
+    mark = Hearsay(foreign=not known, host=asked if name is None else None)
+    return replace(run, host=name or asked.name, spec=found(run.spec, mark))
+
+
+def _name_in(ctx: Context, project: str, asked: Host, said: str | None) -> str | None:
+    """The name by which the project means the host that was asked, best the one the run was
+    submitted under."""
+    for name in filter(None, (said, asked.name)):
+        with contextlib.suppress(OrchError):
+            named = ctx.host_in(project, name)
+            if _address(named) == _address(asked):
+                return named.name
+    return None
+
+
+def _address(host: Host) -> tuple[str, ...]:
+    where = "" if host.is_local else host.ssh or host.name
+    return (host.transport, where, host.root)
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= TEXT_MAX else None
+    return lawful.whole_text(value, TEXT_MAX)
 
 
-def _table(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) and _is_finite(value) else {}
+def _texts(value: Any) -> dict[str, str]:
+    return {key: item for key, item in lawful.table(value).items() if isinstance(item, str)}
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) and _is_finite(value) else []
-
-
-def _is_finite(value: Any) -> bool:
-    """No NaN and no infinity anywhere in a JSON value."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    return all(map(_is_finite, value)) if isinstance(value, list) else True
-
-
-def fresh_ledger(ctx: Context) -> tuple[Ledger, list[tuple[str, str]]]:
+def fresh_ledger(ctx: Context) -> tuple[Ledger, list[Place]]:
     """The ledger, opened; a damaged one is put aside first, and a new one made.
 
-    With it the (host, project) of the runs that are, or can still be read, in the old one.
+    With it where the runs are that are, or can still be read, in the old one.
     """
     path = ctx.layout.ledger
     try:
@@ -136,15 +150,23 @@ class Asked:
     not_asked: tuple[str, ...] = ()
 
 
-def whom_to_ask(ctx: Context, places: Sequence[tuple[str, str]]) -> Asked:
+def known_projects(ctx: Context, places: Sequence[Place]) -> set[str]:
+    """The project called from, and those of runs that were submitted from here."""
+    here = ctx.project_or_none()
+    known = {place.project for place in places if place.project is not None}
+    return known if here is None else {*known, str(here)}
+
+
+def whom_to_ask(ctx: Context, places: Sequence[Place]) -> Asked:
     """The hosts that orch.yaml and config.yaml name, and those of the runs at `places`."""
     known = known_hosts(ctx)
     hosts = [host for host, source in known if source != "ssh config"]
-    for name, project in places:
+    for place in places:
         try:
-            hosts.append(ctx.host_in(project, name))
+            named = place.project and ctx.host_in(place.project, place.host)
+            hosts += [host for host in (place.asked or named,) if host]
         except OrchError as exc:
-            ctx.say(f"{name} of {project} is not asked: {exc.message}")
+            ctx.say(f"{place.host} of {place.project} is not asked: {exc.message}")
     asked = tuple(dict.fromkeys(hosts))
     covered = {word for host in asked for word in (host.name, address(host).name)}
     aliases = [host.name for host, source in known if source == "ssh config"]

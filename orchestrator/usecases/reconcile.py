@@ -10,8 +10,9 @@ from orchestrator.background import Background
 from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import OrchError, TransportError
 from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import Hearsay, hearsay_of
 from orchestrator.transport.base import CALL_DEADLINE, Agent
-from orchestrator.transport.replies import only_status, run_status
+from orchestrator.transport.replies import only_status, run_statuses
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import is_news, settle
 
@@ -59,7 +60,7 @@ def statuses(
     agent: Agent, body: Mapping[str, Any], deadline: float = CALL_DEADLINE
 ) -> list[dict[str, Any]]:
     """What the host says of each of the `run_ids`; more of them may take it longer."""
-    found: list[dict[str, Any]] = []
+    found: list[Any] = []
     count = len(body["run_ids"])
     agent.call(
         "status",
@@ -67,9 +68,9 @@ def statuses(
         deadline=deadline,
         within=deadline + count,
         items=count,
-        on_item=lambda item: found.append(run_status(item)),
+        on_item=found.append,
     )
-    return found
+    return run_statuses(found, body["run_ids"])
 
 
 def refresh_quietly(
@@ -142,9 +143,9 @@ def by_host(
     Those whose project cannot be read are left out, and `silent(host, why)` is told.
     """
     groups: dict[Host, list[Run]] = {}
-    described: dict[tuple[str, str], Host | None] = {}
+    described: dict[tuple[str, str, Hearsay | None], Host | None] = {}
     for run in runs:
-        key = (run.project, run.host)
+        key = (run.project, run.host, hearsay_of(run.spec))
         if key not in described:
             try:
                 described[key] = ctx.host_of(run)

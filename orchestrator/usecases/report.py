@@ -35,7 +35,7 @@ def report(
         run, _ = one(ctx, ledger, selector)
         account = account_of(ctx, ledger, run, against)
     made = report_of(account)
-    paths = [ctx.cwd / output] if output else _beside(run)
+    paths = [ctx.cwd / output] if output else _beside(ctx, run)
     for path in paths:
         _write(path, WRITERS[path.suffix](made))
     return account, paths
@@ -105,8 +105,8 @@ def _last_lines(log: str) -> str:
     return "\n".join(line[:2000] for line in cut)
 
 
-def _beside(run: Run) -> list[Path]:
-    folder = results_of(Path(run.project), run.job, run.run_id).parent
+def _beside(ctx: Context, run: Run) -> list[Path]:
+    folder = results_of(ctx.folder_of(run), run.job, run.run_id).parent
     if not Path(run.project).is_dir():
         raise NotFound(
             f"the run's project folder {run.project} is not there any more",

@@ -18,6 +18,8 @@ from orchestrator.errors import (
     TransportError,
 )
 from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import Orders, hearsay_of, orders_of
+from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import run_status
 from orchestrator.usecases.context import Context
@@ -31,9 +33,10 @@ def resume(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, Agent]:
     PreflightRefused for a run that goes on, has succeeded or never started, and for a host that
     cannot go on with it; the run is then as it was.
     """
+    orders = _orders(ctx, run)
     asked = {
-        "secrets": {name: ctx.secret(name) for name in run.spec.get("secrets") or ()},
-        "webhook": ctx.webhook(run.spec.get("notify")),
+        "secrets": {name: ctx.secret(name) for name in orders.secrets},
+        "webhook": ctx.webhook(orders.notify),
     }
     agent = ctx.connect(ctx.host_of(run))
     try:
@@ -43,6 +46,15 @@ def resume(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, Agent]:
     except BaseException:
         agent.close()
         raise
+
+
+def _orders(ctx: Context, run: Run) -> Orders:
+    """What of this shell a new attempt is given. Of a run that was found on a host the job's own
+    file says it, not the host."""
+    if hearsay_of(run.spec) is None:
+        return orders_of(run.spec)
+    spec = load_job(ctx.folder_of(run), run.job, profile=run.profile)
+    return Orders(spec.secrets, spec.notify)
 
 
 def refuse(run: Run) -> None:
@@ -101,9 +113,7 @@ def _failure(ctx: Context, ledger: Ledger, before: Run, exc: BaseException) -> B
 
 def is_due(run: Run) -> bool:
     """Whether its spec wants a lost run to go on by itself, which nobody on the host can do."""
-    asked = run.spec.get("retry") or {}
-    wanted = run.verdict is Verdict.LOST and "lost" in (asked.get("on") or ())
-    return wanted and run.attempt <= int(asked.get("max") or 0)
+    return run.verdict is Verdict.LOST and run.attempt <= orders_of(run.spec).after_lost
 
 
 def resume_if_due(ctx: Context, ledger: Ledger, run: Run) -> Run:

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.compare import rows_of
 from orchestrator.comparetext import brief
 from orchestrator.domain import Run
+from orchestrator.recorded import hearsay_of
 from orchestrator.usecases.submit import Request
 
 
@@ -19,7 +20,8 @@ def request_for(
     force: bool,
     gpu_use: str = "alone",
 ) -> Request:
-    """`code` and spec are today's: a retry is a new run, not a replay."""
+    """`code` and spec are today's: a retry is a new run, not a replay. That the run was forced is
+    believed of one that was submitted from here."""
     import json
 
     return Request(
@@ -29,7 +31,7 @@ def request_for(
         overrides={key: json.dumps(value) for key, value in run.overrides.items()},
         tags={**run.tags, **tags},
         note=note if note is not None else run.note,
-        force=force or run.forced,
+        force=force or (run.forced and hearsay_of(run.spec) is None),
         supersedes=run.run_id,
         gpu_use=gpu_use,
     )

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from orchestrator import lawful
 from orchestrator.checks.outcome import judge
 from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Session, Verdict
 from orchestrator.ledger.store import Ledger
-from orchestrator.spec import expect_of
+from orchestrator.recorded import recorded_of
 from orchestrator.transport.replies import run_status
 from orchestrator.usecases import hostevents
 
@@ -23,7 +24,7 @@ PHASES: Mapping[str, RunState] = {
     "running": RunState.RUNNING,
     "unowned": RunState.RUNNING,
 }
-TEXT_MAX = 2000
+REASONS_MAX = 20
 UNOWNED = "unowned"  # the event: the supervisor was killed, the job lives and is watched again
 ELSEWHERE = "elsewhere"  # the event: its host leads to another machine with the same home now
 
@@ -39,7 +40,7 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
         ledger.went_on(run.run_id, at, attempt)
         run = ledger.get(run.run_id)
     hostevents.note(ledger, run, status, at)
-    machine = _text(status.get("machine"))
+    machine = lawful.text(status.get("machine"))
     if machine is not None:
         _note_once(ledger, run, at, ELSEWHERE, {"attempt": attempt, "machine": machine})
     if run.state is RunState.FINISHED:
@@ -64,7 +65,7 @@ def _finished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> N
     if record.verdict is Verdict.NEVER_STARTED:
         ledger.never_started(run.run_id, at, "; ".join(record.reasons), record.attempt)
         return
-    ran = status.get("started_at") or status.get("session")
+    ran = lawful.moment(status.get("started_at")) or status.get("session")
     if ran and run.started_at is None and run.session is None:
         _started(ledger, run, status, at, run.state)
     ledger.finished(run.run_id, at, record, judge_record(run, record))
@@ -102,8 +103,8 @@ def _started(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str, state
     known = status.get("session")
     session = None
     if isinstance(known, dict) and known.get("kind") in ("tmux", "screen", "plain"):
-        session = Session(str(known["kind"]), _text(known.get("name")) or "")
-    started_at = _text(status.get("started_at"))
+        session = Session(str(known["kind"]), lawful.text(known.get("name")) or "")
+    started_at = lawful.moment(status.get("started_at"))
     ledger.started(run.run_id, at, started_at, session, state, attempt_of(status))
 
 
@@ -112,7 +113,7 @@ def judge_record(run: Run, record: ExitRecord) -> Judged:
         reason = (record.metrics_error,)
         succeeded = record.verdict is Verdict.SUCCEEDED
         return Judged(Outcome.INVALID_RESULT if succeeded else Outcome.UNVERIFIED, reason)
-    kept = expect_of(run.spec)
+    kept = recorded_of(run.spec)
     return judge(
         record.metrics,
         metrics_declared=kept.metrics_declared,
@@ -125,46 +126,38 @@ def judge_record(run: Run, record: ExitRecord) -> Judged:
 def exit_record(raw: Mapping[str, Any]) -> ExitRecord:
     """The host's exit record, every field checked; an unlawful verdict counts as `lost`."""
     reasons = raw.get("reasons")
-    told = [str(item)[:TEXT_MAX] for item in reasons[:20]] if isinstance(reasons, list) else []
+    listed = reasons[:REASONS_MAX] if isinstance(reasons, list) else []
+    told = [text for item in listed if (text := lawful.text(item)) is not None]
     try:
         verdict = Verdict(str(raw.get("verdict")))
     except ValueError:
         verdict = Verdict.LOST
         told.append("the host's exit record names no lawful verdict")
     metrics = raw.get("metrics")
-    text = metrics.get("text") if isinstance(metrics, dict) else None
+    content = metrics.get("text") if isinstance(metrics, dict) else None
     fault = metrics.get("error") if isinstance(metrics, dict) else None
     return ExitRecord(
         verdict=verdict,
         cause=_cause(raw.get("cause")),
-        attempt=_number(raw.get("attempt")) or 1,
-        exit_code=_number(raw.get("exit_code")),
-        signal=_number(raw.get("signal")),
-        started_at=_text(raw.get("started_at")),
-        ended_at=_text(raw.get("ended_at")),
+        attempt=lawful.count(raw.get("attempt")) or 1,
+        exit_code=lawful.count(raw.get("exit_code")),
+        signal=lawful.count(raw.get("signal")),
+        started_at=lawful.moment(raw.get("started_at")),
+        ended_at=lawful.moment(raw.get("ended_at")),
         reasons=tuple(told),
-        metrics=text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None,
-        metrics_error=str(fault)[:TEXT_MAX] if fault is not None else None,
+        metrics=content.encode("utf-8", "surrogatepass") if isinstance(content, str) else None,
+        metrics_error=None if fault is None else lawful.text(fault) or "its host does not say why",
     )
 
 
 def attempt_of(status: Mapping[str, Any]) -> int:
     """The attempt that a host's status tells of."""
-    return _number(status.get("attempt")) or 1
-
-
-def _number(value: Any) -> int | None:
-    lawful = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 65536
-    return value if lawful else None
+    return lawful.count(status.get("attempt")) or 1
 
 
 def _cause(value: Any) -> str | None:
-    lawful = isinstance(value, str) and len(value) <= 40 and value.replace("_", "").isalnum()
-    return value if lawful and value.isascii() else None
-
-
-def _text(value: Any) -> str | None:
-    return value[:TEXT_MAX] if isinstance(value, str) else None
+    word = isinstance(value, str) and len(value) <= 40 and value.replace("_", "").isalnum()
+    return value if word and value.isascii() else None
 
 
 def exit_code_of(run: Run) -> int:

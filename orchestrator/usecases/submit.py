@@ -29,7 +29,8 @@ from orchestrator.errors import (
 from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import MAX_FILE, GitListing, Scan
-from orchestrator.spec import load_job, recorded, retry_order
+from orchestrator.recorded import recorded, retry_order
+from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import unlawful, words

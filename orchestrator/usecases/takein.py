@@ -13,6 +13,7 @@ from orchestrator.domain import Fetched, Run
 from orchestrator.errors import LedgerError, NotFound, UsageError
 from orchestrator.ledger.files import wal_of
 from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import told
 from orchestrator.usecases.context import Context
 
 HINT = "name another machine's ledger.db"
@@ -65,8 +66,10 @@ def _merge(ctx: Context, ledger: Ledger, other: Ledger, run: Run, made: Added, s
 
 
 def _lasting(run: Run) -> Run:
-    """The run without what only says when its host was last asked, or what lies on one machine."""
-    return replace(run, last_seen_at=None, fetched=Fetched.NONE, results_path=None)
+    """The run without what only says when its host was last asked, who told of it, or what lies on
+    one machine."""
+    spec, _ = told(run.spec)
+    return replace(run, last_seen_at=None, fetched=Fetched.NONE, results_path=None, spec=spec)
 
 
 @contextmanager

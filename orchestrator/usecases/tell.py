@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import OrchError
 from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import orders_of
 from orchestrator.usecases.context import Context
 
 LOCAL = Host(name="local", transport="local")
@@ -19,7 +20,7 @@ def of_end(ctx: Context, ledger: Ledger, run: Run) -> None:
 
     Once for each attempt: that it was told is a line of the run's timeline.
     """
-    order = dict(run.spec.get("notify") or {})
+    order = dict(orders_of(run.spec).notify or {})
     asked = order.get("by", "host") != "host" and "end" in order.get("events", ())
     if run.state is not RunState.FINISHED or not asked:
         return

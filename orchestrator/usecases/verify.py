@@ -14,7 +14,9 @@ from orchestrator.confighash import config_hash
 from orchestrator.domain import Fetched, Run, RunState, Verdict
 from orchestrator.errors import UsageError
 from orchestrator.ledger.store import Ledger
-from orchestrator.unpack import JOURNAL, Known, read_journal
+from orchestrator.paths import JOURNAL
+from orchestrator.recorded import recorded_of
+from orchestrator.unpack import Known, read_journal
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts, Told
 from orchestrator.usecases.settle import exit_record, judge_record
@@ -90,7 +92,7 @@ def hash_matches(run: Run) -> bool | None:
 
     Runs recorded before volatile keys were kept with them may have had some.
     """
-    volatile = run.spec.get("volatile")
+    volatile = recorded_of(run.spec).volatile
     try:
         if config_hash(run.config, volatile or ()) == run.config_hash:
             return True

@@ -43,13 +43,33 @@ def test_f86_an_unknown_key_is_refused_shown_and_pinned_once(
     refused = desk.orch("host", "trust", "box", code=8)
     shown = _fingerprint(sshd)
     assert shown in refused.stderr
+    assert key_of(desk, "box") is False
+    assert "unknown: orch host trust" in desk.orch("host", "ls").stdout
     trusted = desk.orch("host", "trust", "-y", "box")
+    assert key_of(desk, "box") is True
+    assert key_of(desk, "local") is None
     assert shown in trusted.stderr
     assert (tmp_path / "client" / "known_hosts").read_text() == ""
     run_id = desk.submit("train")
     desk.orch("wait", run_id)
     desk.orch("fetch-results", run_id)
     assert desk.show(run_id)["accuracy"] == 0.9
+
+
+def key_of(desk: Desk, name: str) -> bool | None:
+    listed = json.loads(desk.orch("host", "ls", "--json").stdout)
+    assert [each["name"] for each in listed if each["default"]] == ["box"]
+    return {each["name"]: each["trusted"] for each in listed}[name]
+
+
+def test_a_key_in_the_user_s_own_known_hosts_is_a_known_one(
+    new_desk: MakeDesk, sshd: PrivateSshd
+) -> None:
+    desk = new_desk(host=box(sshd), ssh_config=sshd.client_config)
+    assert key_of(desk, "box") is True
+    assert key_of(desk, sshd.alias) is True
+    lines = desk.orch("host", "ls").stdout.splitlines()
+    assert any("box (default)" in line and " trusted " in line for line in lines)
 
 
 def _fingerprint(server: PrivateSshd) -> str:

@@ -21,11 +21,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator import compare, comparetext, export, render, runjson, runtext
 from orchestrator.errors import OrchError, SpecError
+from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import Orders, orders_of
+from orchestrator.report.content import Account, report_of
+from orchestrator.report.html import to_html
+from orchestrator.report.markdown import to_markdown
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.unpack import Folder
-from orchestrator.usecases import fetch, settle
+from orchestrator.usecases import fetch, hostwide, settle, verify
+from orchestrator.usecases.context import Context
 from remote import agent, wire
 from remote.channel import Channel
 from remote.layout import Layout
@@ -248,6 +255,96 @@ def test_f84_any_metrics_in_any_exit_record_are_judged_lawfully(
         )
     assert judged.accuracy is None or (math.isfinite(judged.accuracy) and 0 <= judged.accuracy <= 1)
     json.dumps(dict(judged.metrics), allow_nan=False)
+
+
+# --- runs that only a host tells of ---------------------------------------------------------------
+
+LAWFUL: dict[str, Any] = {
+    "job": "train", "project": "/p", "created_at": "2026-11-23T10:00:00Z", "config_hash": "c1:1",
+    "config": {"lr": 0.1}, "recorded": {"expect": {"metrics": {"accuracy": {"min": 0.5}}}},
+}  # fmt: skip
+OTHERS = ("profile", "overrides", "findings", "forced", "snapshot", "data", "git_commit",
+          "git_dirty", "supersedes", "tags", "note", "host")  # fmt: skip
+FINDING = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("severity", "rule", "key", "message", "waived", "ours"), VALUES)
+)
+TERMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "expect": VALUES | st.fixed_dictionaries(
+            {}, optional={
+                "metrics": VALUES | st.dictionaries(st.just("accuracy"), VALUES | st.dictionaries(
+                    st.sampled_from(["min", "max"]), SCALARS)),
+                "baseline": VALUES, "tolerance": SCALARS, "predictions": SCALARS,
+            }),
+        **dict.fromkeys(("metrics", "results", "volatile", "retry", "secrets", "notify"), VALUES),
+    },
+)  # fmt: skip
+ABOUT = st.builds(
+    lambda *parts: {key: value for part in (LAWFUL, *parts) for key, value in part.items()},
+    st.dictionaries(st.sampled_from(OTHERS), VALUES, max_size=4),
+    st.dictionaries(st.just("findings"), st.lists(FINDING, max_size=2)),
+    st.dictionaries(st.sampled_from(["config", "overrides"]),
+                    st.dictionaries(st.text(max_size=4), VALUES, max_size=3)),
+    st.dictionaries(st.just("recorded"), TERMS | VALUES),
+)  # fmt: skip
+EVENT = st.fixed_dictionaries(
+    {"kind": st.just("guard"), "message": st.text(max_size=4), "number": st.integers(0, 3)},
+    optional=dict.fromkeys(("at", "guard", "action", "acted", "evidence"), VALUES),
+)
+STATUS = st.builds(
+    lambda exit_, more: {**liar.exit_with(**exit_), **more},
+    st.dictionaries(
+        st.sampled_from(["ended_at", "started_at", "reasons", "cause", "signal", "attempt"]), VALUES
+    ),
+    st.dictionaries(st.sampled_from(["session", "started_at", "attempt", "gpus"]), VALUES)
+    | st.fixed_dictionaries({"events": st.lists(EVENT | VALUES, max_size=3)}),
+)
+
+
+@given(about=ABOUT, status=STATUS, other=STATUS)
+@shared
+def test_f94_any_run_that_a_host_tells_of_can_be_shown_or_is_left_out(
+    about: dict[str, Any], status: dict[str, Any], other: dict[str, Any],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    ctx = liar.context(tmp_path, tmp_path, [])
+    Ledger.open(ctx.layout.ledger).close()
+    described = {"ok": True, "run_ids": [liar.RUN_ID], "described": {liar.RUN_ID: about}}
+
+    def statuses(request: dict[str, Any], nonce: bytes) -> bytes:
+        runs = [status] if request["run_ids"] else []
+        return liar.end(json.dumps({"ok": True, "runs": runs}).encode())(request, nonce)
+
+    answer = liar.verbs(runs=liar.end(json.dumps(described).encode()), status=statuses)
+    with (
+        soon(),
+        pytest.MonkeyPatch.context() as patch,
+        Ledger.copy_of(ctx.layout.ledger) as ledger,  # in memory
+    ):
+        liar.lie(patch, answer)
+        (account,) = hostwide.reconcile(ctx, ledger, None, [liar.HOST], take=())
+        assert account.error is None
+        runs = ledger.runs()
+        assert len(runs) == len(account.taken)
+        for run in runs:
+            assert orders_of(run.spec) == Orders() and ctx.host_of(run) == liar.HOST
+            settle.settle(ledger, run, other, ctx.now())
+            show_everything(ctx, ledger, run.run_id)
+
+
+def show_everything(ctx: Context, ledger: Ledger, run_id: str) -> None:
+    run, events, now = ledger.get(run_id), ledger.events(run_id), ctx.clock.now()
+    runtext.show_text(run, events, now)
+    render.ls_table([run], now)
+    runjson.json_text(runjson.to_json(run, events))
+    export.to_csv([run])
+    list(verify._row(run))
+    found = compare.compare([run, run], [{}, {}], [])
+    comparetext.compare_text(found, everything=True)
+    account = Account(run=run, events=events, now=now, comparison=found)
+    made = report_of(account)
+    to_html(made), to_markdown(made)
 
 
 # --- manifests and results ------------------------------------------------------------------------

@@ -33,6 +33,19 @@ def test_project_is_the_nearest_folder_with_the_file(project: Path) -> None:
     assert projectfile.find_project(below, {}) == (project / "a").resolve()
 
 
+def test_what_was_fetched_from_a_host_is_no_project(project: Path, tmp_path: Path) -> None:
+    fetched = project / "results" / "train" / "run"
+    (fetched / "deep").mkdir(parents=True)
+    for folder in (fetched, fetched / "deep"):
+        (folder / "orch.yaml").write_text("hosts: {local: {python: ./evil}}")
+    (fetched / ".orch-fetched.jsonl").write_text("")
+    for folder in (fetched, fetched / "deep"):
+        assert projectfile.find_project(folder, {}) == project.resolve()
+    (tmp_path / ".orch-fetched.jsonl").write_text("")
+    with pytest.raises(UsageError, match="no orch project"):
+        projectfile.find_project(project, {})
+
+
 def test_project_named_by_the_environment_goes_first(project: Path, tmp_path: Path) -> None:
     assert projectfile.find_project(Path("/"), {"ORCH_PROJECT": str(project)}) == project.resolve()
     with pytest.raises(UsageError, match="ORCH_PROJECT is"):

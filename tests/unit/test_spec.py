@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -381,19 +380,6 @@ def test_f63_job_name_cannot_leave_the_folder(tmp_path: Path) -> None:
     for name in ("../x", "/x", "a/../x", "x\0"):
         with pytest.raises(UsageError, match="position"):
             spec.load_job(tmp_path, name)
-
-
-def test_recorded_spec_is_read_back_from_json(load: Load) -> None:
-    job = load(FULL.read_text(encoding="utf-8"))
-    record = json.loads(json.dumps(spec.recorded(job)))
-    back = spec.expect_of(record)
-    assert back.expect == job.expect
-    assert (back.metrics_file, back.metrics_primary) == (job.metrics_file, job.metrics_primary)
-    assert back.metrics_declared
-    assert (back.results_dir, back.results_exclude) == (job.results_dir, job.results_exclude)
-    assert spec.expect_of({}) == spec.Recorded()
-    bare = spec.expect_of(spec.recorded(replace(job, metrics_declared=False)))
-    assert not bare.metrics_declared
 
 
 @pytest.mark.parametrize(

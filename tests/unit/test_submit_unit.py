@@ -111,7 +111,7 @@ def test_a_start_is_recorded_with_what_the_host_said(
     host = Host(sync=[SYNCED], start=[running])
     liar.lie(monkeypatch, host)
     run = submit(ctx, Request("train", tags={"a": "b"}, note="n"))
-    assert (run.state, run.started_at) == (RunState.RUNNING, "2026-11-23T10:00:00Z")
+    assert (run.state, run.started_at) == (RunState.RUNNING, "2026-11-23T10:00:00.000000Z")
     assert host.verbs == ["sync", "start"]
     assert names.is_run_id(run.run_id)
     assert only(ledger) == run

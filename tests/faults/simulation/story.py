@@ -136,6 +136,9 @@ class Desk:
     def host_of(self, run: Run) -> HostEntry:
         return BOX
 
+    def folder_of(self, run: Run) -> Path:
+        return Path(run.project)
+
     def connect(self, host: HostEntry) -> Agent:
         refuse = not self.quiet and self.world.dice.random() < 0.05
         return link.connect(self.world, self.host.root, host, self.lines, refuse)
