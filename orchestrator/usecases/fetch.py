@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,10 @@ def fetch(
     """
     if run.state is RunState.FINISHED and run.started_at is None and run.session is None:
         raise NotFound(f"{run.run_id} never started; it has no results")
-    destination = results_of(Path(run.project), run.job, run.run_id)
-    if not destination.parent.parent.parent.is_dir():
-        raise NotFound(f"the run's project folder {run.project} is not there any more")
+    home = _home(ctx, run)
+    destination = results_of(home, run.job, run.run_id)
     report = Report(destination)
-    with ctx.connect(ctx.host_of(run)) as agent:
+    with ctx.connect(ctx.host_of(replace(run, project=str(home)))) as agent:
         _refuse_absent(agent, run)
         with _claim(ctx, run, destination) as folder:
             body = {"run_id": run.run_id, "have": folder.have(), "parts": folder.parts()}
@@ -72,6 +71,22 @@ def fetch(
             hint="move them away and fetch again to have the host's",
         )
     return ledger.get(known.run_id), report
+
+
+def _home(ctx: Context, run: Run) -> Path:
+    """The run's project; once that folder is gone, the project called from if it has the job."""
+    if Path(run.project).is_dir():
+        return Path(run.project)
+    gone = f"the run's project folder {run.project} is not there any more"
+    here = ctx.project_or_none()
+    if here is not None and (here / "jobs" / f"{run.job}.yaml").is_file():
+        ctx.say(f"{gone}; the job {run.job} is in {here}, so its results come there")
+        return here
+    raise NotFound(
+        gone,
+        hint=f"where the project lies now, `orch fetch-results {run.run_id}` brings them there; "
+        f"it is known by its jobs/{run.job}.yaml",
+    )
 
 
 @contextlib.contextmanager

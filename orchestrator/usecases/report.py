@@ -31,7 +31,7 @@ def report(
     """The files written: `output`, or one of each kind beside the run's results."""
     if output is not None and Path(output).suffix not in WRITERS:
         raise UsageError(f"{output}: a report is written as .html or .md", hint="-o report.html")
-    with ctx.ledger() as ledger:
+    with ctx.ledger_or_copy() as ledger:
         run, _ = one(ctx, ledger, selector)
         account = account_of(ctx, ledger, run, against)
     made = report_of(account)
@@ -94,7 +94,12 @@ def _other(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> tuple
 
 def curves_of(run: Run) -> Curves | None:
     """The run's curves, from its fetched results."""
-    return read_curves(results_of(Path(run.project), run.job, run.run_id) / "metrics.jsonl")
+    return read_curves(_results(run) / "metrics.jsonl")
+
+
+def _results(run: Run) -> Path:
+    """Where they were fetched to, or would be."""
+    return Path(run.results_path or results_of(Path(run.project), run.job, run.run_id))
 
 
 def _last_lines(log: str) -> str:
@@ -106,8 +111,8 @@ def _last_lines(log: str) -> str:
 
 
 def _beside(run: Run) -> list[Path]:
-    folder = results_of(Path(run.project), run.job, run.run_id).parent
-    if not Path(run.project).is_dir():
+    folder = _results(run).parent
+    if not folder.parent.parent.is_dir():
         raise NotFound(
             f"the run's project folder {run.project} is not there any more",
             hint="name a file: orch report ... -o report.html",

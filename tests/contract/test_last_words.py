@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -160,3 +161,30 @@ def test_a_project_that_was_moved_is_told_where_its_runs_are(desk: Desk) -> None
     assert "orch ls --all" in done.stderr
     assert "1 of other folders" in done.stderr
     assert desk.orch("ls", "--job", "nosuch").stderr == ""
+
+
+def test_results_of_a_project_that_was_moved_come_to_where_it_is_now(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait")
+    moved = desk.project.with_name("moved")
+    desk.project.rename(moved)
+    desk.project = moved.with_name("another")
+    desk.project.mkdir()
+    (desk.project / "orch.yaml").write_text("name: another\n")
+    done = desk.orch("fetch-results", run_id, code=3)
+    assert_clear(done, "is not there any more", f"orch fetch-results {run_id}", "jobs/train.yaml")
+    assert not (desk.project / "results").exists()
+
+    desk.project = moved
+    mine = desk.results("train", run_id) / "metrics.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    done = desk.orch("fetch-results", run_id, code=10)
+    assert str(moved) in done.stderr
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    desk.orch("fetch-results", run_id)
+    assert json.loads(mine.read_text())["accuracy"] == 0.9
+    known = desk.show(run_id)
+    assert (known["results_path"], known["fetched"]) == (str(mine.parent), "complete")
+    assert str(mine.parent.parent) in desk.orch("report", run_id).stdout
