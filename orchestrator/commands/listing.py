@@ -79,8 +79,9 @@ def ls(
     if names:
         from orchestrator.columns import columns_table, unknown
 
-        render.emit(columns_table(shown.runs, names, ctx.clock.now(), output.STDOUT))
-        for name in unknown(shown.runs, names):
+        table = columns_table(shown.runs, names, ctx.clock.now(), output.STDOUT)
+        render.emit(table)
+        for name in unknown(shown.runs, names) if table else names:
             ctx.say(f"none of these runs has `{name}`")
     else:
         render.emit(
