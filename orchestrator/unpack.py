@@ -135,7 +135,7 @@ class Folder:
         here = {}
         for path, known in self.known.items():
             try:
-                info = os.stat(self.path / path, follow_symlinks=False)
+                info = os.stat(self.path / local_name(path), follow_symlinks=False)
             except OSError:
                 continue
             if (info.st_size, info.st_mtime_ns) == (known.size, known.mtime_ns):
@@ -235,13 +235,14 @@ class Folder:
             raise UnsafePath(f"{self.path}: the host sends more than {FILES_MAX} files; stopped")
         folder, _, name = path.rpartition("/")
         try:
-            info = os.stat(name, dir_fd=self._open_dir(folder), follow_symlinks=False)
+            at = self._open_dir(folder)
+            info = os.stat(local_name(name), dir_fd=at, follow_symlinks=False)
         except FileNotFoundError:
             return True
         known = self.known.get(path)
         if known and (info.st_size, info.st_mtime_ns) == (known.size, known.mtime_ns):
             return True
-        if info.st_size == size and _hash(self.path / path) == sha256:
+        if info.st_size == size and _hash(self.path / local_name(path)) == sha256:
             return True
         self.changed.append(path)
         return False
@@ -251,8 +252,8 @@ class Folder:
         if not folder:
             return self._root
         if folder not in self._dirs:
-            parent, _, name = folder.rpartition("/")
-            above = self._open_dir(parent)
+            parent, _, last = folder.rpartition("/")
+            above, name = self._open_dir(parent), local_name(last)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=above)
             try:
@@ -275,7 +276,8 @@ class Folder:
     def _place(self, name: str, path: str) -> None:
         folder, _, last = path.rpartition("/")
         with full_disk(self.path):
-            os.rename(name, last, src_dir_fd=self._parts, dst_dir_fd=self._open_dir(folder))
+            at = self._open_dir(folder)
+            os.rename(name, local_name(last), src_dir_fd=self._parts, dst_dir_fd=at)
 
     def _note(self, items: list[tuple[str, Known]]) -> None:
         """Journal first, rename after: a kill in between must not make our file look foreign."""
@@ -369,6 +371,11 @@ def read_journal(text: bytes) -> dict[str, Known]:
             if lawful and isinstance(size, int) and isinstance(mtime, int):
                 found[path] = Known(size, sha, mtime)
     return found
+
+
+def local_name(path: str) -> str:
+    """How python names that path here: names are UTF-8, whatever the locale says."""
+    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
 
 
 def check(path: str) -> None:
