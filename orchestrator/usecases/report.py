@@ -18,7 +18,7 @@ from orchestrator.report.markdown import to_markdown
 from orchestrator.usecases.compare import compared
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts, environment_of
-from orchestrator.usecases.listing import one
+from orchestrator.usecases.listing import one, results_are_gone
 
 LOG_BYTES = 64 * 1024
 LOG_LINES = 30
@@ -62,6 +62,7 @@ def account_of(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> A
         events=ledger.events(run.run_id),
         now=ctx.clock.now(),
         curves=curves_of(run),
+        gone=results_are_gone(run),
         log=log,
         environment=environment,
         other=other,
