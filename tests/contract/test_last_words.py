@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +21,11 @@ from orchestrator.usecases import attach
 from orchestrator.usecases.context import Context
 from tests.contract import liar
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, assert_clear
-from tests.helpers.cli import orch_argv, orch_env
+from tests.contract.desk import TRAIN, Desk, assert_clear
+from tests.helpers.cli import assert_exit, orch_argv, orch_env
 from tests.helpers.sshd import PrivateSshd
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def merged(desk: Desk, *words: str) -> str:
@@ -207,3 +211,44 @@ def test_a_host_that_takes_the_connection_and_is_mute_is_not_said_to_hang_up(
             ssh.SshTransport.open(host, tmp_path / "config", tmp_path / "pinned", tmp_path)
     assert "did not answer" in failed.value.message
     assert "MaxStartups" not in str(failed.value.hint)
+
+
+COMPLETED = {
+    "submit tra": ["train"],
+    "submit train --profile s": ["small"],
+    "submit --host box train --profile ": ["small", "big"],
+    "submit train --set r": ["right="],
+    "submit train --profile big --set dee": ["deep.er="],
+    "submit nosuch --profile ": [],
+    "check train --set l": ["lr="],
+    "ls --job t": ["train"],
+    "ls --state run": ["running"],
+    "ls --outcome b": ["below_target"],
+}
+
+
+def completed(desk: Desk, line: str) -> list[str]:
+    """What a shell offers behind `orch LINE`."""
+    at = str(line.count(" ") + 1)
+    asked = {"_ORCH_COMPLETE": "complete_bash", "COMP_WORDS": f"orch {line}", "COMP_CWORD": at}
+    program = "import sys; sys.argv = ['orch']; from orchestrator.cli import main; main()"
+    argv = [sys.executable, "-c", program]
+    env = orch_env(desk.home, asked)
+    done = subprocess.run(
+        argv, cwd=desk.project, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert_exit(done, 0)
+    return done.stdout.split()
+
+
+def test_a_shell_completes_what_the_project_and_the_ledger_can_tell(new_desk: MakeDesk) -> None:
+    over = {"small": {"config": {"right": 1}}, "big": {"config": {"deep": {"er": 1}}}}
+    config = {**TRAIN["config"], "deep": {"er": 0}}
+    desk = new_desk({"train": {**TRAIN, "config": config, "profiles": over}})
+    assert {line: completed(desk, line) for line in COMPLETED} == COMPLETED
+
+
+def test_the_version_is_told(desk: Desk) -> None:
+    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert version is not None
+    assert desk.orch("--version").stdout == f"orch {version[1]}\n"
