@@ -70,6 +70,7 @@ class Plan:
     max_file: int
     listing: GitListing
     gpu_use: str = "alone"
+    left_out: tuple[tuple[str, str], ...] = ()  # of the data: (which file, why)
     unique: str | None = None  # the job of whose config no other run may be on the host
 
     @property
@@ -85,6 +86,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     spec = load_job(project, request.job, profile=request.profile, overrides=request.overrides)
     host = ctx.host(request.host)
     data = ready.folders(ctx, spec)
+    left_out = datasets.left_out(data)
     secrets = {name: ctx.secret(name) for name in spec.secrets}
     webhook = ctx.webhook(spec.notify)
     check_name(host, ctx.env)
@@ -101,6 +103,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         max_file=config.max_file_size or MAX_FILE,
         listing=listing,
         gpu_use=request.gpu_use,
+        left_out=left_out,
         unique=spec.name if request.unique else None,
     )
 
@@ -233,8 +236,7 @@ def _deliver(
     except BaseException:
         connecting.discard(lambda agent: agent.close())
         raise
-    for path, why in scan.skipped:
-        ctx.say(f"left out: {path} ({why})")
+    ready.tell_left_out(ctx, (*scan.skipped, *plan.left_out))
     agent = connecting.result()
     try:
         return _start(ctx, plan, ledger, run, agent, scan, data, sent), agent

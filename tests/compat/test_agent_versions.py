@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.datatree import scan_data
 from orchestrator.domain import Host
-from orchestrator.manifest import Scan, scan_data
+from orchestrator.manifest import Scan
 from orchestrator.transport import base
 from orchestrator.transport.base import Agent
 from orchestrator.transport.local import LocalTransport
