@@ -12,13 +12,13 @@ import hashlib
 import os
 import re
 import stat
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import SourceChanged, UsageError
+from orchestrator.gitlisting import GitListing
 from orchestrator.wording import size
 from remote import wire
 
@@ -55,63 +55,6 @@ class Scan:
     @property
     def count(self) -> int:
         return self.manifest.count(b"\0")
-
-
-@dataclass(frozen=True, slots=True)
-class GitState:
-    commit: str | None
-    dirty: bool | None
-
-
-class GitListing:
-    """git's two answers, asked for at once and read later, so that they cost no waiting."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        base = ["git", "--no-optional-locks", "-C", str(root)]
-        listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        status = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"]
-        self._listing = _start([*base, *listing])
-        self._status = _start([*base, *status])
-
-    def paths(self) -> list[bytes] | None:
-        """Relative to the root; None where git has no answer (no repository, no git)."""
-        out = _finish(self._listing)
-        return None if out is None else sorted({path for path in out.split(b"\0") if path})
-
-    def state(self) -> GitState:
-        out = _finish(self._status)
-        if out is None:
-            return GitState(None, None)
-        commit, dirty = None, False
-        for line in out.split(b"\0"):
-            if line.startswith(b"# branch.oid "):
-                oid = line[13:].decode("ascii", "replace")
-                commit = None if oid == "(initial)" else oid
-            elif line and not line.startswith(b"#"):
-                dirty = True
-        return GitState(commit, dirty)
-
-
-def _start(argv: list[str]) -> subprocess.Popen[bytes] | None:
-    try:
-        return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-    except OSError:
-        return None
-
-
-def _finish(process: subprocess.Popen[bytes] | None) -> bytes | None:
-    if process is None:
-        return None
-    try:
-        out, _ = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return None
-    return out if process.returncode == 0 else None
 
 
 def scan_project(

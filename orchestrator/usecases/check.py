@@ -10,10 +10,11 @@ from orchestrator.checks import baseline, history, reference, relations, strictn
 from orchestrator.confighash import config_hash
 from orchestrator.domain import Finding, Run, Severity
 from orchestrator.errors import NotFound, PreflightRefused, UsageError
+from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import Baseline, JobSpec
 from orchestrator.ledger.select import resolve
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import MAX_FILE, GitListing
+from orchestrator.manifest import MAX_FILE
 from orchestrator.references import reference_tree
 from orchestrator.runtext import examples
 from orchestrator.spec import load_job

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from orchestrator.domain import Finding, Severity
 from orchestrator.errors import UsageError
+from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import JobSpec
-from orchestrator.manifest import GitListing, Scan, scan_project
+from orchestrator.manifest import Scan, scan_project
 from orchestrator.usecases import datasets
 from orchestrator.usecases.context import Context, webhook_variable
 

@@ -26,9 +26,10 @@ from orchestrator.errors import (
     OutcomeUnknown,
     TransportError,
 )
+from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import MAX_FILE, GitListing, Scan
+from orchestrator.manifest import MAX_FILE, Scan
 from orchestrator.spec import load_job, recorded, retry_order
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
@@ -90,6 +91,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     secrets = {name: ctx.secret(name) for name in spec.secrets}
     webhook = ctx.webhook(spec.notify)
     check_name(host, ctx.env)
+    listing.paths()  # git may refuse
     found = preflight(ctx, spec, every=False)  # asking costs a connection
     found = found.more(survey.checkpoint_findings(ctx, spec, host))
     found = found.more(survey.gpu_findings(ctx, spec, host, request.gpu_use))

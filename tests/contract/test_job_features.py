@@ -149,6 +149,14 @@ def test_a_data_set_without_a_file_is_refused_before_there_is_a_run(
     assert desk.rows() == []
 
 
+def test_where_git_refuses_nothing_is_sent_and_there_is_no_run(new_desk: MakeDesk) -> None:
+    desk = new_desk({"go": "true"}, git=True)
+    (desk.project / ".git" / "HEAD").write_text("")
+    for command in (["check"], ["submit", "--dry-run"], ["submit"]):
+        assert_clear(desk.orch(*command, "go", code=2), "git", "not a git repository", ".git away")
+    assert desk.rows() == []
+
+
 def test_f65_secrets_and_variables_reach_the_job_byte_for_byte(new_desk: MakeDesk) -> None:
     odd = "a'b\"c$HOME`id`\\n\u00e9\ttab"
     spec = {

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SourceChanged, UsageError
+from orchestrator.gitlisting import GitListing, GitState
 from orchestrator.manifest import (
-    GitListing,
-    GitState,
     Scan,
     read_object,
     scan_project,
