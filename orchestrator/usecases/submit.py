@@ -282,7 +282,9 @@ def _start(
             for name in words(reply.get("names")):
                 if name not in data:
                     raise unlawful(f"a wish for data {name[:80]!r}, which the job does not have")
-                _push(ctx, agent, data[name], f"data {name}", dataset=True)
+                pushed = _push(ctx, agent, data[name], f"data {name}", dataset=True)
+                if pushed.get("replaced"):
+                    ctx.say(f"data {name} had been changed on {run.host} and is whole again there")
         body = {key: value for key, value in body.items() if key not in ("base", "delta")}
         reply = _start_call(agent, body, [], sent)
     hashes = {name: item.tree for name, item in data.items()}
@@ -358,7 +360,9 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
     }
 
 
-def _push(ctx: Context, agent: Agent, scan: Scan, what: str, dataset: bool = False) -> None:
+def _push(
+    ctx: Context, agent: Agent, scan: Scan, what: str, dataset: bool = False
+) -> dict[str, Any]:
     shown = 0
 
     def progress(sent: int, total: int) -> None:
@@ -367,7 +371,7 @@ def _push(ctx: Context, agent: Agent, scan: Scan, what: str, dataset: bool = Fal
             shown = sent * 10 // total
             ctx.say(f"sending {what}: {size(sent)} of {size(total)}")
 
-    sync.push(agent, scan, dataset=dataset, progress=progress)
+    return sync.push(agent, scan, dataset=dataset, progress=progress)
 
 
 def _tree(manifest: bytes) -> str:
