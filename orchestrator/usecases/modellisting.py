@@ -15,8 +15,9 @@ from pathlib import Path
 from orchestrator.checks.checkpoint import NoTensors, TensorInfo, tensors_of
 from orchestrator.domain import Host
 from orchestrator.errors import UsageError
+from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import Checkpoint, JobSpec
-from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_project
+from orchestrator.manifest import MAX_FILE, Scan, scan_project
 from orchestrator.transport.base import Agent
 from orchestrator.usecases import sync
 from orchestrator.usecases.context import Context

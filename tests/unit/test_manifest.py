@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SourceChanged, UsageError
+from orchestrator.gitlisting import GitListing, GitState
 from orchestrator.manifest import (
-    GitListing,
-    GitState,
     Scan,
     read_object,
-    scan_data,
     scan_project,
 )
 from remote import wire
@@ -262,16 +260,6 @@ def test_an_object_is_read_from_any_offset(root: Path, offset: int) -> None:
     found = scanned(root)
     (entry,) = wire.parse_manifest(found.manifest)
     assert b"".join(read_object(found, entry, offset)) == content[offset:]
-
-
-def test_data_travels_whatever_its_name_and_a_single_file_is_a_tree(tmp_path: Path) -> None:
-    folder = tmp_path / "d"
-    (folder / "results").mkdir(parents=True)
-    (folder / "results" / "id_rsa").write_text("x")
-    cache = tmp_path / "cache.json"
-    assert paths(scan_data(folder, cache)) == ["results/id_rsa"]
-    (tmp_path / "one.tsv").write_text("x")
-    assert paths(scan_data(tmp_path / "one.tsv", cache)) == ["one.tsv"]
 
 
 def test_git_state_tells_commit_and_dirt(root: Path) -> None:

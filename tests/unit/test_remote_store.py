@@ -230,26 +230,3 @@ def test_a_patched_spare_equals_the_built_tree(
     folders = [sorted(str(p.relative_to(folder / kind)) for p in (folder / kind).rglob("*"))
                for kind in ("patched", "built")]  # fmt: skip
     assert folders[0] == folders[1], "an empty folder was left"
-
-
-def test_a_dataset_is_placed_once_read_only_and_whole(layout: Layout) -> None:
-    manifest, tree = put(layout, TREE)
-    place = trees.place_dataset(layout, manifest, tree)
-    assert trees.place_dataset(layout, manifest, tree) == place
-    found = read(place)
-    assert {path: content for path, (_, _, content) in found.items()} == {
-        path: content for path, (_, _, content) in TREE.items()
-    }
-    assert all(mode & 0o222 == 0 for mode, kind, _ in found.values() if kind == "f")
-
-
-def test_a_dataset_with_a_damaged_object_is_not_placed(layout: Layout) -> None:
-    manifest, tree = put(layout, TREE)
-    path = Path(layout.object(hashlib.sha256(b"odd").hexdigest()))
-    path.chmod(0o600)
-    path.write_bytes(b"0dd")
-    try:
-        place = trees.place_dataset(layout, manifest, tree)
-    except (Damaged, OSError, wire.WireError):
-        return
-    assert read(place)[b"odd \xff\nname"][2] == b"odd"
