@@ -11,6 +11,7 @@ from pathlib import Path
 from orchestrator.errors import UsageError
 
 DEADLINE = 60.0  # seconds
+_LISTING = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,32 +25,27 @@ class GitListing:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        base = ["git", "--no-optional-locks", "-C", str(root)]
-        listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         status = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"]
-        self._listing = _start([*base, *listing])
-        self._status = _start([*base, *status])
+        self._listing = _start(root, _LISTING)
+        self._status = _start(root, status)
 
     def paths(self) -> list[bytes] | None:
         """Relative to the root; None outside of a repository.
 
         UsageError in one of which git tells nothing: what it ignores would be sent with the rest.
         """
-        out, words = _finish(self._listing)
-        if out is not None:
-            return sorted({path for path in out.split(b"\0") if path})
-        repository = _repository(self._root)
-        if repository is None:
-            return None
-        if self._status is not None:
-            self._status.kill()
-            self._status.communicate()
-        raise UsageError(
-            f"{self._root} is in a git repository, and git does not tell which files it ignores: "
-            f"{words}",
-            hint=f"mend that (`git -C {self._root} status` shows it), or move {repository}/.git "
-            "away: then everything is sent but what .orchignore names",
-        )
+        try:
+            return _paths(self._root, self._listing)
+        except UsageError:
+            if self._status is not None:
+                self._status.kill()
+                self._status.communicate()
+            raise
+
+    def tracked(self, folder: str) -> list[bytes]:
+        """The files in this folder that git tracks, as far as it tells."""
+        out, _ = _finish(_start(self._root, ["ls-files", "-z", "--cached", "--", folder]))
+        return [path for path in (out or b"").split(b"\0") if path]
 
     def state(self) -> GitState:
         out, _ = _finish(self._status)
@@ -65,7 +61,27 @@ class GitListing:
         return GitState(commit, dirty)
 
 
-def _start(argv: list[str]) -> subprocess.Popen[bytes] | None:
+def paths_of(root: Path) -> list[bytes] | None:
+    """`GitListing.paths`, of a repository in another one."""
+    return _paths(root, _start(root, _LISTING))
+
+
+def _paths(root: Path, asked: subprocess.Popen[bytes] | None) -> list[bytes] | None:
+    out, words = _finish(asked)
+    if out is not None:
+        return sorted({path for path in out.split(b"\0") if path})
+    repository = _repository(root)
+    if repository is None:
+        return None
+    raise UsageError(
+        f"{root} is in a git repository, and git does not tell which files it ignores: {words}",
+        hint=f"mend that (`git -C {root} status` shows it), or move {repository}/.git away: "
+        "then everything is sent but what .orchignore names",
+    )
+
+
+def _start(root: Path, words: list[str]) -> subprocess.Popen[bytes] | None:
+    argv = ["git", "--no-optional-locks", "--literal-pathspecs", "-C", str(root), *words]
     try:
         return subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -1,8 +1,9 @@
 """The project's tree as a manifest: which files travel, and their hashes.
 
-What travels: what git tracks plus what is untracked and not ignored; without git, everything. Then
-`.orchignore` (gitignore syntax) on top. Never: `results/`, caches, version-control folders, special
-files, links that leave the tree, and files that look like secrets.
+What travels: what git tracks plus what is untracked and not ignored, the same in repositories within
+(submodules, clones); without git, everything. Then `.orchignore` (gitignore syntax) on top. Never:
+`results/`, caches, version-control folders, special files, links that leave the tree, and files
+that look like secrets.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import SourceChanged, UsageError
-from orchestrator.gitlisting import GitListing
-from orchestrator.wording import size
+from orchestrator.gitlisting import GitListing, paths_of
+from orchestrator.wording import counted, size
 from remote import wire
 
 MAX_FILE = 100 * 1024 * 1024  # bytes; larger ones are data, not code
@@ -67,10 +68,20 @@ def scan_project(
 ) -> Scan:
     """The project's code. UsageError names a file over `max_file` bytes."""
     paths = listing.paths()
-    never = tuple(name.strip("/").encode() + b"/" for name in results_dirs)
+    folders = list(dict.fromkeys(name.strip("/") for name in results_dirs))
+    never = tuple(name.encode() + b"/" for name in folders)
     found = _walk(root) if paths is None else _expand(root, paths)
     chosen = _orchignore(root, (item for item in found if not item[0].startswith(never)))
-    return scan(root, chosen, cache, max_file=max_file, secrets=True)
+    code = scan(root, chosen, cache, max_file=max_file, secrets=True)
+    if not any(path.startswith(never) for path in paths or ()):
+        return code
+    kept = [(name, len(listing.tracked(name))) for name in folders]
+    told = [
+        (f"{name}/", f"results are not sent; git tracks {counted(count, 'file')} there")
+        for name, count in kept
+        if count
+    ]
+    return replace(code, skipped=(*code.skipped, *told))
 
 
 def _walk(root: Path, below: bytes = b"") -> Iterator[Found]:
@@ -91,7 +102,7 @@ def _walk(root: Path, below: bytes = b"") -> Iterator[Found]:
 
 
 def _expand(root: Path, paths: list[bytes]) -> Iterator[Found]:
-    """git lists a submodule or a nested repository as one folder: its files travel too."""
+    """The files git lists; a submodule or nested repository, to it one folder, lists its own."""
     base = os.fsencode(root) + b"/"
     above, never = b"", False
     for path in paths:
@@ -102,9 +113,18 @@ def _expand(root: Path, paths: list[bytes]) -> Iterator[Found]:
         if info is None:
             continue
         if stat.S_ISDIR(info.st_mode):
-            yield from _walk(root, path.rstrip(b"/"))
+            yield from _nested(root, path.rstrip(b"/"))
         else:
             yield path, info, path
+
+
+def _nested(root: Path, folder: bytes) -> Iterator[Found]:
+    place = root / os.fsdecode(folder)
+    paths = paths_of(place) if os.path.lexists(place / ".git") else None
+    if paths is None:
+        yield from _walk(root, folder)
+    else:
+        yield from _expand(root, [folder + b"/" + path for path in paths])
 
 
 def _stat(path: bytes) -> os.stat_result | None:
