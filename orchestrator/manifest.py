@@ -1,9 +1,9 @@
 """The project's tree as a manifest: which files travel, and their hashes.
 
 What travels: what git tracks plus what is untracked and not ignored, the same in repositories
-inside (submodules, clones); without git, everything. Then `.orchignore` (gitignore syntax) on top. Never:
-`results/`, caches, version-control folders, special files, links that leave the tree, and files
-that look like secrets.
+inside (submodules, clones); without git, everything. Then `.orchignore` (gitignore syntax) on top.
+Never: `results/`, caches, version-control folders, special files, links that leave the tree, and
+files that look like secrets.
 """
 
 from __future__ import annotations
