@@ -136,7 +136,7 @@ def _put_in_place(layout: Layout, entries: List[wire.Entry], making: str, tree: 
     placed anew."""
     base = os.fsencode(making)
     times = [os.lstat(base + b"/" + entry.path).st_mtime_ns for entry in entries]
-    files.sync_filesystem(layout.data)
+    files.sync_tree(making)
     files.write_atomic(layout.seal(tree), b"\n".join(b"%d" % time for time in times))
     final = layout.dataset(tree)
     before = os.path.lexists(final)

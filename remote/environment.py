@@ -96,7 +96,7 @@ def _make(
         if code != 0:
             what = "python3 -m venv" if step is steps[0] else "pip install -r " + requirements
             raise SetupFailed("%s ended with exit code %d; the log has its words" % (what, code))
-    files.sync_filesystem(place)  # or a crash could leave a complete one of empty files
+    files.sync_tree(place)  # or a crash could leave a complete one of empty files
     files.write_atomic(os.path.join(place, COMPLETE), b"")
     say("the environment is ready")
 

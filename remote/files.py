@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional
 
 NETWORK_FS = ("nfs", "cifs", "smb", "fuse", "afs", "lustre", "gpfs", "beegfs", "9p")
 LEFTOVER_AGE = 86400  # seconds
+FEW = 64  # files that are cheaper to sync one by one than with all else on their file system
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -134,11 +135,23 @@ def clear_leftovers(folder: str) -> None:
                 continue
 
 
-def sync_filesystem(path: str) -> None:
-    """All that was written to the file system of `path` is on its disk.
+def sync_tree(path: str) -> None:
+    """All that is in the folder is on the disk.
 
-    For many files at once this takes a fraction of the time of an fsync for each.
+    One call for its whole file system takes a fraction of the time of an fsync for each of many.
     """
+    found = []
+    for place, _, names in os.walk(path):
+        found += [place, *(os.path.join(place, name) for name in names)]
+        if len(found) > FEW:
+            _sync_filesystem(path)
+            return
+    for each in found:
+        if not os.path.islink(each):
+            sync_dir(each)
+
+
+def _sync_filesystem(path: str) -> None:
     try:
         import ctypes
 
@@ -148,8 +161,10 @@ def sync_filesystem(path: str) -> None:
         return
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if syncfs(fd) != 0:
-            number = ctypes.get_errno()
+        number = 0 if syncfs(fd) == 0 else ctypes.get_errno()
+        if number == errno.ENOSYS:
+            os.sync()
+        elif number:
             raise OSError(number, os.strerror(number), path)
     finally:
         os.close(fd)

@@ -12,11 +12,12 @@ from typing import Any
 from orchestrator import retry
 from orchestrator.domain import Fetched, Run, RunState
 from orchestrator.errors import FrameGarbled, ManifestMismatch, NotFound
+from orchestrator.largefile import LargeFile
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent, End
 from orchestrator.transport.replies import only_status, run_status
-from orchestrator.unpack import Folder, LargeFile
+from orchestrator.unpack import Folder
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
 from orchestrator.usecases.settle import settle
@@ -56,7 +57,7 @@ def fetch(
             body = {"run_id": run.run_id, "have": folder.have(), "parts": folder.parts()}
             end = run_status(_Receiver(agent, folder, report, progress).run(body), run.run_id)
             folder.keep()
-            folder.make_dirs_durable()
+            folder.make_durable()
             changed = list(folder.changed)
     known = settle(ledger, ledger.get(run.run_id), end, ctx.now())
     environment_of(ctx, ledger, run, told(end))

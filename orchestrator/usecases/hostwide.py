@@ -11,12 +11,12 @@ from orchestrator import names
 from orchestrator.background import Background
 from orchestrator.domain import Fetched, Host, Run, RunState, Verdict
 from orchestrator.errors import NotFound, OrchError
+from orchestrator.fetched import JOURNAL
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import run_statuses, words
-from orchestrator.unpack import JOURNAL
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import described_run, host_name
 from orchestrator.usecases.reconcile import by_host, question

@@ -23,7 +23,6 @@ from orchestrator.usecases import sync
 from orchestrator.usecases.context import Context
 
 MODEL_DEADLINE = 300.0
-LOCAL = Host(name="local", transport="local")
 
 
 def model(
@@ -50,7 +49,7 @@ def model(
     elif wanted.model_file is None:
         raw = _listed_here(project, spec, wanted.model_command, ctx.env)
     elif not wanted.model_file.endswith(".json"):
-        with ctx.connect(LOCAL) as local:
+        with ctx.connect(ctx.host("local")) as local:
             found = tensors(local, str(project / wanted.model_file), None)
         if isinstance(found, str):
             raise _no_model(where, found)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.confighash import config_hash
+from orchestrator.disk import local_name
 from orchestrator.domain import Fetched, Run, RunState, Verdict
 from orchestrator.errors import UsageError
+from orchestrator.fetched import JOURNAL, Known, read_journal
 from orchestrator.ledger.store import Ledger
-from orchestrator.unpack import JOURNAL, Known, local_name, read_journal
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts, Told
 from orchestrator.usecases.settle import exit_record, judge_record

@@ -197,7 +197,7 @@ def test_a_dataset_is_on_the_disk_before_it_has_its_name(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    sync = files.sync_filesystem
+    sync = files.sync_tree
 
     def note(path: str) -> None:
         sync(path)
@@ -205,7 +205,7 @@ def test_a_dataset_is_on_the_disk_before_it_has_its_name(
         assert_whole(Path(layout.data) / making)
         seen.append([making])
 
-    monkeypatch.setattr(files, "sync_filesystem", note)
+    monkeypatch.setattr(files, "sync_tree", note)
     place, _ = placed(layout)
     assert len(seen) == 1
     assert seen[0][0].startswith(place.name + ".making.")
@@ -219,7 +219,7 @@ def test_a_full_disk_leaves_no_half_of_a_dataset(
     def full(_path: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "sync_filesystem", full)
+    monkeypatch.setattr(files, "sync_tree", full)
     with pytest.raises(OSError, match="No space"):
         datasets.place(layout, manifest, tree)
     assert os.listdir(layout.data) == []

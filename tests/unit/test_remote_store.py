@@ -230,3 +230,20 @@ def test_a_patched_spare_equals_the_built_tree(
     folders = [sorted(str(p.relative_to(folder / kind)) for p in (folder / kind).rglob("*"))
                for kind in ("patched", "built")]  # fmt: skip
     assert folders[0] == folders[1], "an empty folder was left"
+
+
+def test_what_a_process_of_the_same_number_left_is_in_nobodys_way(layout: Layout) -> None:
+    sha256 = hashlib.sha256(b"odd").hexdigest()
+    left = Path(f"{layout.object(sha256)}.{os.getpid()}")
+    left.parent.mkdir()
+    left.write_bytes(b"half of it, longer")
+    left.chmod(0o400)
+    inode = left.stat().st_ino
+    kept = os.open(left, os.O_RDONLY)  # so that its number is not given anew
+    try:
+        store.put_object(layout, sha256, b"odd")
+    finally:
+        os.close(kept)
+    made = Path(layout.object(sha256))
+    assert (made.read_bytes(), made.stat().st_ino == inode) == (b"odd", False)
+    assert not left.exists()

@@ -21,12 +21,13 @@ from orchestrator.datatree import scan_data
 from orchestrator.domain import Host as HostEntry
 from orchestrator.domain import Run, RunState
 from orchestrator.errors import OrchError, TransportError
+from orchestrator.fetched import JOURNAL
 from orchestrator.ledger.database import Database, _migrate
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import Scan
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
-from orchestrator.unpack import JOURNAL, PARTS
+from orchestrator.unpack import PARTS
 from orchestrator.usecases import cancel, fetch, follow, reconcile
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.check import Preflight
