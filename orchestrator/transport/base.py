@@ -375,7 +375,7 @@ def install(order):
     synced(os.path.join(making, "remote"), os.O_RDONLY)
     synced(making, os.O_RDONLY)
     try:
-        if os.path.isdir(final):
+        if os.path.isdir(final) and not is_whole(final, files):
             os.rename(final, making + ".damaged")
         os.rename(making, final)
     except OSError:

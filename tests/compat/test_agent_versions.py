@@ -7,9 +7,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -177,6 +178,41 @@ def test_leftovers_of_installers_that_were_ended_are_removed_after_a_day(home: P
     assert sorted(os.listdir(place)) == sorted(["new.making.1", base.agent_digest()])
 
 
+def run_installer(order: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = SimpleNamespace(buffer=io.BytesIO(json.dumps(order).encode() + b"\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    umask = os.umask(0o077)
+    try:
+        exec(base.INSTALLER, {})
+    finally:
+        os.umask(umask)
+
+
+def test_an_agent_that_another_command_installed_meanwhile_is_never_moved_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "agent" / "abc"
+    files = {"__main__.py": "a", "remote/wire.py": "b"}
+    moved: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def another_is_faster(fd: int) -> None:
+        fsync(fd)
+        for name, text in files.items():
+            (final / name).parent.mkdir(parents=True, exist_ok=True)
+            (final / name).write_text(text)
+
+    def note(old: str, new: str) -> None:
+        moved.append(old)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", another_is_faster)
+    monkeypatch.setattr(os, "rename", note)
+    run_installer({"folder": str(final), "files": files}, monkeypatch)
+    assert str(final) not in moved
+    assert (final / "remote" / "wire.py").read_text() == "b"
+
+
 def test_every_byte_of_an_agent_is_on_the_disk_before_its_folder_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,13 +232,7 @@ def test_every_byte_of_an_agent_is_on_the_disk_before_its_folder_has_its_name(
 
     monkeypatch.setattr(os, "fsync", note)
     monkeypatch.setattr(os, "rename", look)
-    stdin = SimpleNamespace(buffer=io.BytesIO(json.dumps(order).encode() + b"\n"))
-    monkeypatch.setattr(sys, "stdin", stdin)
-    umask = os.umask(0o077)
-    try:
-        exec(base.INSTALLER, {})
-    finally:
-        os.umask(umask)
+    run_installer(order, monkeypatch)
     assert seen == [{".", "remote", "__main__.py", "remote/wire.py"}]
     assert str(final.parent) in synced
     assert (final / "remote" / "wire.py").read_text() == "b"
