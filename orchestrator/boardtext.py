@@ -180,6 +180,8 @@ def board_text(board: Board, now: datetime, style: Style, height: int | None = N
     notes += [f"{name}: {why}" for name, why in board.notes.items()]
     count = len(board.runs)
     head = f"{now:%H:%M:%S} UTC, {count} open run{'' if count == 1 else 's'}"
+    if height is not None:
+        notes = _cut(notes, max(2, height // 4))
     top = [style.paint(head, "bold"), *(sanitize.line(note) for note in notes), ""]
     if style.width is not None:
         top = [line if line.startswith("\x1b") else clip(line, style.width) for line in top]
@@ -196,22 +198,39 @@ def board_text(board: Board, now: datetime, style: Style, height: int | None = N
 
 
 def _fitted(parts: Sequence[list[str]], height: int | None) -> list[str]:
-    """The parts under each other with a blank line between; cut from the last to fit `height`."""
+    """The parts under each other with a blank line between, in at most `height` lines.
+
+    Room is taken from the last part first, and the open runs keep the most of it.
+    """
     parts = [part for part in parts if part]
+    sizes = [len(part) for part in parts]
     if height is not None:
-        over = sum(map(len, parts)) + len(parts) - 1 - height
-        for least in (4, 2, 0):
-            for at in range(len(parts) - 1, -1, -1):
-                part = parts[at]
-                cut = min(over, max(0, len(part) - max(least, 2)))
-                if cut > 0 and len(part) - cut >= 2:
-                    kept = part[: len(part) - cut - 1]
-                    parts[at] = [*kept, f"  ... {len(part) - len(kept)} more"]
-                    over -= cut
+        others = range(len(parts) - 1, 0, -1)
+        steps = [*((at, 4) for at in others), (0, 6), *((at, 0) for at in others), (0, 1)]
+        for at, least in steps:
+            over = _lines_of(sizes) - height
+            if over > 0 and sizes[at] > least:
+                sizes[at] = max(least, sizes[at] - over)
+                if at and sizes[at] < 3:  # a title, and no line below it but how many are hidden
+                    sizes[at] = 0
+        sizes[0] = max(1, min(len(parts[0]), sizes[0] + height - _lines_of(sizes)))
     lines: list[str] = []
-    for part in parts:
-        lines += [*([""] if lines else []), *part]
-    return lines if height is None else lines[: max(1, height)]
+    for part, size in zip(parts, sizes, strict=True):
+        if size:
+            lines += [*([""] if lines else []), *_cut(part, size)]
+    return lines
+
+
+def _lines_of(sizes: Sequence[int]) -> int:
+    shown = [size for size in sizes if size]
+    return sum(shown) + len(shown) - 1
+
+
+def _cut(part: list[str], size: int) -> list[str]:
+    """The first `size` lines; where some are hidden the last one says how many."""
+    if size >= len(part) or size < 2:
+        return part[:size]
+    return [*part[: size - 1], f"  ... {len(part) - size + 1} more"]
 
 
 def _run(board: Board, run: Run, now: datetime) -> list[str | Cell]:

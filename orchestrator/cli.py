@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -67,7 +67,7 @@ def built(only: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_nothing)  # a group, also when it has one command alone
+    app.callback()(_root)  # a group, also when it has one command alone
     for name, module in COMMANDS.items():
         if only in (None, name):
             app.command(name)(_function(f"{module}.{name.replace('-', '_')}"))
@@ -80,7 +80,20 @@ def built(only: str | None = None) -> typer.Typer:
     return app
 
 
-def _nothing() -> None:
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"orch {version('orch')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show it and exit."),
+    ] = False,
+) -> None:
     pass
 
 

@@ -1,8 +1,15 @@
-"""Shell completion: names of jobs, hosts and runs. Silent on any failure."""
+"""Shell completion: names of jobs, profiles, config keys, hosts, runs. Silent on any failure."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import typer
+
 from orchestrator.errors import OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.jobspec import JobSpec
 
 
 def jobs(incomplete: str) -> list[str]:
@@ -41,3 +48,43 @@ def hosts(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
     except (OrchError, OSError):
         return []
+
+
+def profiles(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Of the job that stands before on the line."""
+    spec = _job_on_the_line(ctx, None)
+    return [name for name in spec.profiles if name.startswith(incomplete)] if spec else []
+
+
+def overrides(ctx: typer.Context, incomplete: str) -> list[str]:
+    """`k.e.y=` for each config key of the job, and the profile, that stand before on the line."""
+    from orchestrator.overlay import leaves
+
+    spec = _job_on_the_line(ctx, ctx.params.get("profile"))
+    keys = [f"{key}=" for key, _ in leaves(spec.config)] if spec else []
+    return [key for key in keys if key.startswith(incomplete)]
+
+
+def _job_on_the_line(ctx: typer.Context, profile: str | None) -> JobSpec | None:
+    from orchestrator.console import context
+    from orchestrator.spec import load_job
+
+    try:
+        project = context().project_or_none()
+        # Before an option without its value yet, the parser has not come to the arguments.
+        job = ctx.params.get("job") or next(iter(ctx.args), None)
+        return load_job(project, job, profile=profile) if project and job else None
+    except (OrchError, OSError):
+        return None
+
+
+def states(incomplete: str) -> list[str]:
+    from orchestrator.selection import STATES
+
+    return [name for name in dict.fromkeys(STATES) if name.startswith(incomplete)]
+
+
+def outcomes(incomplete: str) -> list[str]:
+    from orchestrator.selection import OUTCOMES
+
+    return [name for name in OUTCOMES if name.startswith(incomplete)]

@@ -1,8 +1,9 @@
 """The project's tree as a manifest: which files travel, and their hashes.
 
-What travels: what git tracks plus what is untracked and not ignored; without git, everything. Then
-`.orchignore` (gitignore syntax) on top. Never: `results/`, caches, version-control folders, special
-files, links that leave the tree, and files that look like secrets.
+What travels: what git tracks plus what is untracked and not ignored, the same in repositories
+inside (submodules, clones); without git, everything. Then `.orchignore` (gitignore syntax) on top.
+Never: `results/`, caches, version-control folders, special files, links that leave the tree, and
+files that look like secrets.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import hashlib
 import os
 import re
 import stat
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import SourceChanged, UsageError
-from orchestrator.wording import size
+from orchestrator.gitlisting import GitListing, paths_of
+from orchestrator.wording import counted, size
 from remote import wire
 
 MAX_FILE = 100 * 1024 * 1024  # bytes; larger ones are data, not code
@@ -37,7 +38,8 @@ SECRET_EXAMPLES = (".env.example", ".env.sample", ".env.template")
 _SECRET = re.compile("|".join(fnmatch.translate(pattern) for pattern in SECRETS))
 _CACHED = re.compile(rb"(\d+ ){5}\d{3} [fl] \d+ [0-9a-f]{64} ")
 
-Found = tuple[bytes, os.stat_result]  # a path under the root; what lstat says of it
+# A path in the tree; what stat says of it; where its bytes lie: under the root, or anywhere.
+Found = tuple[bytes, os.stat_result, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,70 +49,13 @@ class Scan:
     root: Path
     manifest: bytes
     tree: str
-    sources: Mapping[str, bytes]  # kind + sha256 -> path under root, as bytes
+    sources: Mapping[str, bytes]  # kind + sha256 -> where its bytes lie, under root or anywhere
     size: int  # bytes, all files
     skipped: tuple[tuple[str, str], ...] = ()  # (path, why)
 
     @property
     def count(self) -> int:
         return self.manifest.count(b"\0")
-
-
-@dataclass(frozen=True, slots=True)
-class GitState:
-    commit: str | None
-    dirty: bool | None
-
-
-class GitListing:
-    """git's two answers, asked for at once and read later, so that they cost no waiting."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        base = ["git", "--no-optional-locks", "-C", str(root)]
-        listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        status = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"]
-        self._listing = _start([*base, *listing])
-        self._status = _start([*base, *status])
-
-    def paths(self) -> list[bytes] | None:
-        """Relative to the root; None where git has no answer (no repository, no git)."""
-        out = _finish(self._listing)
-        return None if out is None else sorted({path for path in out.split(b"\0") if path})
-
-    def state(self) -> GitState:
-        out = _finish(self._status)
-        if out is None:
-            return GitState(None, None)
-        commit, dirty = None, False
-        for line in out.split(b"\0"):
-            if line.startswith(b"# branch.oid "):
-                oid = line[13:].decode("ascii", "replace")
-                commit = None if oid == "(initial)" else oid
-            elif line and not line.startswith(b"#"):
-                dirty = True
-        return GitState(commit, dirty)
-
-
-def _start(argv: list[str]) -> subprocess.Popen[bytes] | None:
-    try:
-        return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-    except OSError:
-        return None
-
-
-def _finish(process: subprocess.Popen[bytes] | None) -> bytes | None:
-    if process is None:
-        return None
-    try:
-        out, _ = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return None
-    return out if process.returncode == 0 else None
 
 
 def scan_project(
@@ -123,18 +68,20 @@ def scan_project(
 ) -> Scan:
     """The project's code. UsageError names a file over `max_file` bytes."""
     paths = listing.paths()
-    never = tuple(name.strip("/").encode() + b"/" for name in results_dirs)
+    folders = list(dict.fromkeys(name.strip("/") for name in results_dirs))
+    never = tuple(name.encode() + b"/" for name in folders)
     found = _walk(root) if paths is None else _expand(root, paths)
     chosen = _orchignore(root, (item for item in found if not item[0].startswith(never)))
-    return scan(root, chosen, cache, max_file=max_file, secrets=True)
-
-
-def scan_data(root: Path, cache: Path) -> Scan:
-    """A dataset: every file under `root`, whatever its name or size; or one file."""
-    if root.is_file():
-        only = (os.fsencode(root.name), root.lstat())
-        return scan(root.parent, [only], cache, max_file=None, secrets=False)
-    return scan(root, _walk(root), cache, max_file=None, secrets=False)
+    code = scan(root, chosen, cache, max_file=max_file, secrets=True)
+    if not any(path.startswith(never) for path in paths or ()):
+        return code
+    kept = [(name, len(listing.tracked(name))) for name in folders]
+    told = [
+        (f"{name}/", f"results are not sent; git tracks {counted(count, 'file')} there")
+        for name, count in kept
+        if count
+    ]
+    return replace(code, skipped=(*code.skipped, *told))
 
 
 def _walk(root: Path, below: bytes = b"") -> Iterator[Found]:
@@ -151,11 +98,11 @@ def _walk(root: Path, below: bytes = b"") -> Iterator[Found]:
                 if item.name not in NEVER_DIRS:
                     stack.append(path)
             elif (info := _stat(item.path)) is not None:
-                yield path, info
+                yield path, info, path
 
 
 def _expand(root: Path, paths: list[bytes]) -> Iterator[Found]:
-    """git lists a submodule or a nested repository as one folder: its files travel too."""
+    """The files git lists; a submodule or nested repository, to it one folder, lists its own."""
     base = os.fsencode(root) + b"/"
     above, never = b"", False
     for path in paths:
@@ -166,9 +113,18 @@ def _expand(root: Path, paths: list[bytes]) -> Iterator[Found]:
         if info is None:
             continue
         if stat.S_ISDIR(info.st_mode):
-            yield from _walk(root, path.rstrip(b"/"))
+            yield from _nested(root, path.rstrip(b"/"))
         else:
-            yield path, info
+            yield path, info, path
+
+
+def _nested(root: Path, folder: bytes) -> Iterator[Found]:
+    place = root / os.fsdecode(folder)
+    paths = paths_of(place) if os.path.lexists(place / ".git") else None
+    if paths is None:
+        yield from _walk(root, folder)
+    else:
+        yield from _expand(root, [folder + b"/" + path for path in paths])
 
 
 def _stat(path: bytes) -> os.stat_result | None:
@@ -211,7 +167,7 @@ def scan(
     base = os.fsencode(root) + b"/"
     # A file touched within the clock's grain of this scan may change again unseen: not cached.
     settled = time.time_ns() - 2_000_000_000
-    for path, info in found:
+    for path, info, place in found:
         why = _refusal(path, info, max_file, secrets)
         if why is not None:
             skipped.append((os.fsdecode(path), why))
@@ -223,14 +179,14 @@ def scan(
         if entry.startswith(stamp):
             head = entry[len(stamp) :]
         else:
-            made = _entry(base, path, info)
+            made = _entry(os.path.join(base, place), path, info)
             if made is None:
                 skipped.append((os.fsdecode(path), "a link that leaves the tree"))
                 continue
             head = made.line()[: -len(path)]
         if info.st_mtime_ns < settled and info.st_ctime_ns < settled:
             fresh[path] = stamp + head
-        sources[(head[4:5] + head[-65:-1]).decode("ascii")] = path  # "644 f 12 hash "
+        sources[(head[4:5] + head[-65:-1]).decode("ascii")] = place  # "644 f 12 hash "
         size += info.st_size
         lines.append((path, head))
     lines.sort()
@@ -260,16 +216,21 @@ def _looks_secret(name: str) -> bool:
     return _SECRET.match(name) is not None and name not in SECRET_EXAMPLES
 
 
-def _entry(base: bytes, path: bytes, info: os.stat_result) -> wire.Entry | None:
+def leaves_tree(path: bytes, target: bytes) -> bool:
+    """Whether a link at `path` in a tree leads out of it, by its words."""
+    inside = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    return target.startswith(b"/") or inside.split(b"/")[0] == b".."
+
+
+def _entry(place: bytes, path: bytes, info: os.stat_result) -> wire.Entry | None:
     if stat.S_ISLNK(info.st_mode):
-        target = os.readlink(base + path)
-        inside = os.path.normpath(os.path.join(os.path.dirname(path), target))
-        if target.startswith(b"/") or inside.split(b"/")[0] == b"..":
+        target = os.readlink(place)
+        if leaves_tree(path, target):
             return None
         digest = hashlib.sha256(target).hexdigest()
         return wire.Entry(0o777, "l", len(target), digest, path)
     mode = 0o755 if info.st_mode & 0o100 else 0o644
-    digest, size = _hash(base + path)
+    digest, size = _hash(place)
     if size != info.st_size:
         raise SourceChanged(
             f"{os.fsdecode(path)} changed while it was read; nothing was sent",
@@ -294,7 +255,7 @@ def _hash(path: bytes) -> tuple[str, int]:
 
 def read_object(scan: Scan, entry: wire.Entry, offset: int = 0) -> Iterator[bytes]:
     """The bytes of one object from `offset` on; SourceChanged if they are not what was scanned."""
-    path = os.fsencode(scan.root) + b"/" + scan.sources[entry.kind + entry.sha256]
+    path = os.path.join(os.fsencode(scan.root), scan.sources[entry.kind + entry.sha256])
     changed = SourceChanged(
         f"{os.fsdecode(entry.path)} changed while it was sent; nothing was started",
         hint="run the command again when nothing writes there",

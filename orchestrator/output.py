@@ -78,7 +78,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "profile": plan.spec.profile,
         "host": plan.host.name,
         "code": {"tree": scan.tree, "files": scan.count, "bytes": scan.size},
-        "left_out": [{"path": path, "why": why} for path, why in scan.skipped],
+        "left_out": [{"path": path, "why": why} for path, why in (*scan.skipped, *plan.left_out)],
         "data": [
             {"name": source.name, "from": folder and str(folder), "at": source.at}
             for source, folder in plan.data
@@ -197,7 +197,7 @@ def plan_text(plan: Plan) -> str:
         f"host     {plan.host.name}",
         f"config   {plan.found.config_hash}",
         f"code     {counted(scan.count, 'file')}, {size(scan.size)}, {scan.tree}",
-        *(f"left out {path} ({why})" for path, why in scan.skipped),
+        *(f"left out {path} ({why})" for path, why in (*scan.skipped, *plan.left_out)),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
         *(f"command  {sanitize.folded(' '.join(stage.argv))}" for stage in plan.spec.stages),
         "nothing was sent, nothing was started",

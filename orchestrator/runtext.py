@@ -35,10 +35,17 @@ def show_text(
     style: Style = PLAIN,
     *,
     unreachable: bool = False,
+    gone: bool = False,
 ) -> str:
-    """Everything about a run, ended by a line feed. `unreachable`: its host was just now silent."""
+    """Everything about a run, ended by a line feed. `unreachable`: its host was just now silent.
+
+    `gone`: the folder its results were fetched to is not there any more.
+    """
     blocks = [
-        _head(run, now, style, unreachable) + _result(run, style) + _origin(run) + _times(run, now),
+        _head(run, now, style, unreachable)
+        + _result(run, style)
+        + _origin(run, gone)
+        + _times(run, now),
         _matrix(run, style),
         _mapping("config", run.config, style),
         _mapping("metrics", run.metrics, style),
@@ -190,17 +197,22 @@ def _outcome(run: Run, style: Style) -> str:
     return style.paint(run.outcome.value if run.outcome else "none", *outcome_colours(run))
 
 
-def _origin(run: Run) -> str:
+def _results(run: Run, gone: bool) -> str | None:
+    again = "orch fetch-results " + run.run_id
+    if run.results_path:
+        told = f"not there any more: {again}" if gone else run.fetched.value
+        return f"{run.results_path} ({told})"
+    ran = run.state is RunState.FINISHED and run.verdict is not Verdict.NEVER_STARTED
+    return f"not fetched: {again}" if ran and run.fetched is Fetched.NONE else None
+
+
+def _origin(run: Run, gone: bool) -> str:
     git = run.git_commit and run.git_commit + (" + changes" if run.git_dirty else "")
     session = f"{run.session.kind} {run.session.name}" if run.session else None
-    results = run.results_path and f"{run.results_path} ({run.fetched.value})"
-    ran = run.state is RunState.FINISHED and run.verdict is not Verdict.NEVER_STARTED
-    if results is None and ran and run.fetched is Fetched.NONE:
-        results = "not fetched: orch fetch-results " + run.run_id
     lines = _field("config", run.config_hash)
     lines += _field("snapshot", run.snapshot) + _field("git", git) + _field("host", run.host)
     lines += _field("session", session) + _field("project", run.project)
-    lines += _field("results", results) + _field("supersedes", run.supersedes)
+    lines += _field("results", _results(run, gone)) + _field("supersedes", run.supersedes)
     lines += _field("tags", " ".join(f"{k}={v}" for k, v in sorted(run.tags.items())))
     lines += _field("forced", "submitted with --force" if run.forced else None)
     return lines + _field("note", run.note)
@@ -212,10 +224,16 @@ def _times(run: Run, now: datetime) -> str:
         lines += _field("started", _moment(run.started_at, now))
     if run.ended_at:
         lines += _field("ended", _moment(run.ended_at, now))
-    lines += _field("ran for", ran_for(run, now))
+    lines += _field("ran for", _ran_for(run, now))
     if run.last_seen_at and run.state.is_open:
         lines += _field("last seen", _moment(run.last_seen_at, now))
     return lines
+
+
+def _ran_for(run: Run, now: datetime) -> str:
+    told = ran_for(run, now)
+    alone = told and run.attempt > 1
+    return f"{told} (attempt {run.attempt}; the timeline has those before)" if alone else told
 
 
 def _moment(at: str, now: datetime) -> str:

@@ -14,7 +14,7 @@ from orchestrator.domain import Outcome, Run, RunState, Verdict
 from orchestrator.errors import UsageError
 from orchestrator.names import did_you_mean
 from orchestrator.runjson import FIELDS, to_json
-from orchestrator.where import Where, find
+from orchestrator.where import Where, find, unknown
 
 # Columns under the names of the table; any other name is a path into the run's document.
 SHORT = {
@@ -57,10 +57,12 @@ class Selection:
     def apply(self, runs: Sequence[Run]) -> list[Run]:
         """The runs that match, newest first or as `sort` says; those without that value last.
 
-        UsageError for a name in `where` that none of the runs has.
+        UsageError for a name in `where` or `sort` that none of the runs has.
         """
         if self.where is not None:
             self.where.refuse_unknown([to_json(run) for run in runs])
+        if self.sort is not None:
+            _refuse_unsortable(self.sort.removeprefix("-"), runs)
         kept = [run for run in runs if self.matches(run)]
         if self.sort is None:
             return kept
@@ -154,6 +156,20 @@ def _named(text: str) -> str:
 def value_of(run: Run, name: str) -> Any:
     """The value under a column's name: a field, a dotted path, or a metric's bare name."""
     return find(to_json(run), tuple(SHORT.get(name, name).split(".")))
+
+
+def _refuse_unsortable(name: str, runs: Sequence[Run]) -> None:
+    """UsageError for a name that sorts no run; a field of which none has a value yet is fine."""
+    values = [value for run in runs if (value := value_of(run, name)) is not None]
+    if any(map(_sortable, values)) or not runs:
+        return
+    if values:
+        what = f"`{name}` is neither a number nor a text in any run"
+        raise UsageError(f"--sort: {what}", hint="such as -accuracy, created or config.training.lr")
+    if name not in SHORT and name not in FIELDS:
+        documents = [to_json(run) for run in runs]
+        told = unknown(name, frozenset([*SHORT, *FIELDS]), documents)
+        raise UsageError(f"--sort: {told}", hint="`orch show RUN --json` shows what a run has")
 
 
 def _sortable(value: Any) -> bool:

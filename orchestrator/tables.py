@@ -78,11 +78,13 @@ class Column(NamedTuple):
 def layout(columns: Sequence[Column], rows: Sequence[Sequence[str | Cell]], style: Style) -> str:
     """The table with a line of titles, each line ended by a line feed; no trailing spaces.
 
-    A column in which every row is empty is left out.
+    A column in which every row is empty is left out; of no column at all there is no table.
     """
     cells = [[each if isinstance(each, Cell) else Cell(each) for each in row] for row in rows]
     safe = [[Cell(sanitize.line(each.text), each.colours) for each in row] for row in cells]
     kept = [i for i in range(len(columns)) if not rows or any(row[i].text for row in safe)]
+    if not kept:
+        return ""
     widths = {
         i: max([len(columns[i].title), *(width_of(row[i].text) for row in safe)]) for i in kept
     }

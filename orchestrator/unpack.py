@@ -11,20 +11,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from orchestrator.errors import (
-    FolderBusy,
-    LocalDiskFull,
-    ManifestMismatch,
-    TransferError,
-    UnsafePath,
-)
+from orchestrator.disk import digest, digest_of, full_disk, local_name, sync, write_all
+from orchestrator.errors import FolderBusy, ManifestMismatch, UnsafePath
+from orchestrator.fetched import Journal, Known
+from orchestrator.largefile import LargeFile
 from orchestrator.paths import JOURNAL
 from remote import wire
 
@@ -34,15 +27,6 @@ FILES_MAX = 1_000_000
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A file this writer put in place: what it was, and how to see that it still is."""
-
-    size: int
-    sha256: str
-    mtime_ns: int
-
-
 class Folder:
     """A destination for one run's results. Use as a context manager."""
 
@@ -50,11 +34,11 @@ class Folder:
         self.path = path
         self._root = -1
         self._parts = -1
-        self._journal = -1
+        self._file = -1  # the journal's
         self._dirs: dict[str, int] = {}
         self._count = 0
         self._kept = False
-        self.known: dict[str, Known] = {}
+        self.journal: Journal
         self.changed: list[str] = []  # local files that are not what was fetched; left alone
 
     def __enter__(self) -> Folder:
@@ -62,7 +46,7 @@ class Folder:
             try:
                 while not self._claim():
                     self._close()
-                self._read_journal()
+                self.journal = Journal(self._file)
             except BaseException:
                 self._close()
                 raise
@@ -93,18 +77,18 @@ class Folder:
             raise
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._journal = os.open(JOURNAL, flags, 0o600, dir_fd=self._root)
+            self._file = os.open(JOURNAL, flags, 0o600, dir_fd=self._root)
             self._lock()
             with contextlib.suppress(FileExistsError):
                 os.mkdir(PARTS, 0o700, dir_fd=self._root)
             self._parts = os.open(PARTS, DIRECTORY, dir_fd=self._root)
-            return os.path.samestat(os.stat(JOURNAL, dir_fd=self._root), os.fstat(self._journal))
+            return os.path.samestat(os.stat(JOURNAL, dir_fd=self._root), os.fstat(self._file))
         except FileNotFoundError:
             return False
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             if exc.errno in (errno.EAGAIN, errno.EACCES):
                 raise FolderBusy(
@@ -117,28 +101,31 @@ class Folder:
     def __exit__(self, *_exc: object) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(PARTS, dir_fd=self._root)  # gone when empty, kept when there is a part in it
-            if not self.known and not self._kept:
+            if not self.journal.known and not self._kept:
                 os.unlink(JOURNAL, dir_fd=self._root)  # nothing came: leave no trace
                 os.rmdir(self.path)
         self._close()
 
     def _close(self) -> None:
-        for fd in [*self._dirs.values(), self._parts, self._root, self._journal]:
+        for fd in [*self._dirs.values(), self._parts, self._root, self._file]:
             if fd >= 0:
                 os.close(fd)  # the journal last: it holds the lock
-        self._dirs, self._parts, self._root, self._journal = {}, -1, -1, -1
+        self._dirs, self._parts, self._root, self._file = {}, -1, -1, -1
 
     # --- what is here -----------------------------------------------------------------------------
 
     def have(self) -> dict[str, list[object]]:
         """{path: [size, sha256]} of files here that are what they were when they were fetched."""
         here = {}
-        for path, known in self.known.items():
+        for path, known in self.journal.known.items():
             try:
-                info = os.stat(self.path / path, follow_symlinks=False)
+                place = self.path / local_name(path)
+                info = os.stat(place, follow_symlinks=False)
             except OSError:
                 continue
-            if (info.st_size, info.st_mtime_ns) == (known.size, known.mtime_ns):
+            if (info.st_size, info.st_mtime_ns) != (known.size, known.mtime_ns):
+                continue
+            if path not in self.journal.loose or digest_of(place) == known.sha256:
                 here[path] = [known.size, known.sha256]
         return here
 
@@ -153,17 +140,13 @@ class Folder:
                 part = os.open(name[:-5], os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._parts)
                 with os.fdopen(part, "rb") as file:
                     size = os.fstat(part).st_size
-                    begun[path] = [size, _digest(file)]
+                    begun[path] = [size, digest(file)]
         return begun
 
     def _read_small(self, name: str) -> bytes:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._parts)
         with os.fdopen(fd, "rb") as file:
             return file.read(8192)
-
-    def _read_journal(self) -> None:
-        with os.fdopen(os.dup(self._journal), "rb") as file:
-            self.known.update(read_journal(file.read()))
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -181,7 +164,7 @@ class Folder:
             with full_disk(self.path):
                 fd = self._create(name, mode)
                 try:
-                    _write(fd, content)
+                    write_all(fd, content)
                     mtime = os.fstat(fd).st_mtime_ns
                 finally:
                     os.close(fd)
@@ -235,13 +218,13 @@ class Folder:
             raise UnsafePath(f"{self.path}: the host sends more than {FILES_MAX} files; stopped")
         folder, _, name = path.rpartition("/")
         try:
-            info = os.stat(name, dir_fd=self._open_dir(folder), follow_symlinks=False)
+            at = self._open_dir(folder)
+            info = os.stat(local_name(name), dir_fd=at, follow_symlinks=False)
         except FileNotFoundError:
             return True
-        known = self.known.get(path)
-        if known and (info.st_size, info.st_mtime_ns) == (known.size, known.mtime_ns):
+        if self.journal.is_ours(path, info):
             return True
-        if info.st_size == size and _hash(self.path / path) == sha256:
+        if info.st_size == size and digest_of(self.path / local_name(path)) == sha256:
             return True
         self.changed.append(path)
         return False
@@ -251,8 +234,8 @@ class Folder:
         if not folder:
             return self._root
         if folder not in self._dirs:
-            parent, _, name = folder.rpartition("/")
-            above = self._open_dir(parent)
+            parent, _, last = folder.rpartition("/")
+            above, name = self._open_dir(parent), local_name(last)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=above)
             try:
@@ -275,100 +258,23 @@ class Folder:
     def _place(self, name: str, path: str) -> None:
         folder, _, last = path.rpartition("/")
         with full_disk(self.path):
-            os.rename(name, last, src_dir_fd=self._parts, dst_dir_fd=self._open_dir(folder))
+            at = self._open_dir(folder)
+            os.rename(name, local_name(last), src_dir_fd=self._parts, dst_dir_fd=at)
 
     def _note(self, items: list[tuple[str, Known]]) -> None:
-        """Journal first, rename after: a kill in between must not make our file look foreign."""
-        lines = []
-        for path, known in items:
-            self.known[path] = known
-            lines.append(json.dumps([path, known.size, known.sha256, known.mtime_ns]) + "\n")
         with full_disk(self.path):
-            _write(self._journal, "".join(lines).encode("ascii"))
+            self.journal.note(items)
 
     def keep(self) -> None:
         """The folder stays also when nothing came: its empty journal proves a fetch of nothing."""
         self._kept = True
 
-    def make_dirs_durable(self) -> None:
-        for fd in [*self._dirs.values(), self._root]:
-            os.fsync(fd)
-
-
-class LargeFile:
-    """One file that arrives in pieces; what is here survives a cut and is gone on with."""
-
-    def __init__(
-        self, folder: Folder, fd: int, name: str, path: str, mode: int, size: int, offset: int
-    ) -> None:
-        self._folder = folder
-        self._fd = fd
-        self.name = name
-        self.path = path
-        self._announced = size
-        self._digest = hashlib.sha256()
-        self._size = 0
-        if not 0 <= offset <= min(size, os.fstat(fd).st_size):
-            os.close(fd)
-            raise ManifestMismatch(
-                f"{path}: the host goes on from byte {offset}, which is not here; stopped"
-            )
-        with full_disk(folder.path):
-            os.fchmod(fd, 0o755 if mode & 0o100 else 0o644)
-            os.ftruncate(fd, offset)
-        while self._size < offset:
-            chunk = os.read(fd, min(1 << 20, offset - self._size))
-            if not chunk:
-                raise TransferError(f"{path}: its begun part is shorter than the host was told")
-            self._digest.update(chunk)
-            self._size += len(chunk)
-
-    def write(self, chunk: bytes) -> None:
-        if self._size + len(chunk) > self._announced:
-            raise ManifestMismatch(
-                f"{self.path}: the host sends more than the {self._announced} bytes it named"
-            )
-        self._digest.update(chunk)
-        self._size += len(chunk)
-        with full_disk(self._folder.path):
-            _write(self._fd, chunk)
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    def finish(self, sha256: str) -> None:
-        """In place under its final name, or ManifestMismatch and nothing there."""
-        mtime = os.fstat(self._fd).st_mtime_ns
-        self.close()
-        if self._digest.hexdigest() != sha256:
-            self._folder.drop_part(self.name)
-            raise ManifestMismatch(
-                f"{self._folder.path / self.path}: arrived with other bytes than promised; "
-                "it was not kept"
-            )
-        self._folder.finish_large(self, sha256, self._size, mtime)
-
-    def abandon(self) -> None:
-        self.close()
-        self._folder.drop_part(self.name)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def read_journal(text: bytes) -> dict[str, Known]:
-    """path -> the last word on it; lines torn by a kill are passed over."""
-    found: dict[str, Known] = {}
-    for line in text.split(b"\n"):
-        with contextlib.suppress(ValueError, TypeError, RecursionError):
-            path, size, sha, mtime = json.loads(line)
-            lawful = isinstance(path, str) and isinstance(sha, str)
-            if lawful and isinstance(size, int) and isinstance(mtime, int):
-                found[path] = Known(size, sha, mtime)
-    return found
+    def make_durable(self) -> None:
+        """What was fetched survives a power cut, and the journal says so."""
+        if self.journal.loose:
+            with full_disk(self.path):
+                sync(self._root, self.path, sorted(map(local_name, self.journal.loose)))
+                self.journal.note_synced()
 
 
 def check(path: str) -> None:
@@ -383,24 +289,6 @@ def check(path: str) -> None:
         raise UnsafePath(f"the host sent an unsafe path: {path[:200]!r}; stopped")
 
 
-@contextlib.contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """No space here becomes LocalDiskFull; what arrived so far stays and is gone on with."""
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LocalDiskFull(
-                f"{path}: no space left here; what had arrived was kept",
-                hint="free some space and run the same command again: it goes on from there",
-            ) from None
-        if isinstance(exc, (PermissionError, IsADirectoryError, NotADirectoryError)) or (
-            exc.errno == errno.EROFS
-        ):
-            raise TransferError(f"{exc.filename or path}: {exc.strerror}") from None
-        raise
-
-
 def _in_the_way(path: Path) -> UnsafePath:
     """The first of its parents that is there and is no folder."""
     found = next(p for p in reversed(path.parents) if os.path.lexists(p) and not p.is_dir())
@@ -409,25 +297,3 @@ def _in_the_way(path: Path) -> UnsafePath:
         f"{found} is in the way: it is {what}; nothing was fetched",
         hint="move it away and fetch again",
     )
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _hash(path: Path) -> str | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            return _digest(file)
-    except OSError:
-        return None
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()

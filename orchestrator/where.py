@@ -47,7 +47,7 @@ class Where:
         for name in self._expression.names if documents else ():
             bare = "." not in name and name not in self._fields | metrics
             if bare:
-                raise UsageError(f"--where: {_unknown(name, self._fields, documents)}", hint=HINT)
+                raise UsageError(f"--where: {unknown(name, self._fields, documents)}", hint=HINT)
 
     def _refused(self, name: str) -> str | None:
         """A dotted path must begin with a field; a bare name may be a metric of any run."""
@@ -59,8 +59,8 @@ class Where:
         return f"a run has no `{first}`{did_you_mean(first, sorted(self._fields))}"
 
 
-def _unknown(name: str, fields: frozenset[str], documents: Sequence[Mapping[str, Any]]) -> str:
-    """What to say of a bare name that no run has, with what was probably meant."""
+def unknown(name: str, fields: frozenset[str], documents: Sequence[Mapping[str, Any]]) -> str:
+    """What to say of a name that no run has, with what was probably meant."""
     from orchestrator.names import did_you_mean
     from orchestrator.overlay import leaves
 

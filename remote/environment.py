@@ -118,6 +118,7 @@ def _make(place: str, requirements: str, maker: Maker, guard: int) -> None:
         if code != 0:
             what = "python3 -m venv" if step is steps[0] else "pip install -r " + requirements
             raise SetupFailed("%s ended with exit code %d; the log has its words" % (what, code))
+    files.sync_tree(place)  # or a crash could leave a complete one of empty files
     files.write_atomic(os.path.join(place, COMPLETE), b"")
     maker.say("the environment is ready")
 

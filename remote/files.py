@@ -6,11 +6,14 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
 import time
 from typing import Any, Dict, Optional
 
 NETWORK_FS = ("nfs", "cifs", "smb", "fuse", "afs", "lustre", "gpfs", "beegfs", "9p")
+LEFTOVER_AGE = 86400  # seconds
+FEW = 64  # files that are cheaper to sync one by one than with all else on their file system
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -109,6 +112,63 @@ def remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def remove_tree(path: str) -> None:
+    """The folder is gone, also where its folders are read-only; what resists is left."""
+    for place, _, _ in os.walk(path) if not os.path.islink(path) else ():
+        try:
+            os.chmod(place, 0o700)
+        except OSError:
+            continue
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def clear_leftovers(folder: str) -> None:
+    """What processes that were ended have left half-made there more than a day ago is gone."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if ".making." in name or ".taken." in name:
+            try:
+                if os.lstat(path).st_mtime < time.time() - LEFTOVER_AGE:
+                    remove_tree(path)
+            except FileNotFoundError:
+                continue
+
+
+def sync_tree(path: str) -> None:
+    """All that is in the folder is on the disk.
+
+    One call for its whole file system takes a fraction of the time of an fsync for each of many.
+    """
+    found = []
+    for place, _, names in os.walk(path):
+        found += [place, *(os.path.join(place, name) for name in names)]
+        if len(found) > FEW:
+            _sync_filesystem(path)
+            return
+    for each in found:
+        if not os.path.islink(each):
+            sync_dir(each)
+
+
+def _sync_filesystem(path: str) -> None:
+    try:
+        import ctypes
+
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    except (ImportError, OSError, AttributeError):  # not Linux
+        os.sync()
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        number = 0 if syncfs(fd) == 0 else ctypes.get_errno()
+        if number == errno.ENOSYS:
+            os.sync()
+        elif number:
+            raise OSError(number, os.strerror(number), path)
+    finally:
+        os.close(fd)
 
 
 def is_full(exc: OSError) -> bool:

@@ -59,6 +59,9 @@ class Layout:
     def dataset(self, tree: str) -> str:
         return os.path.join(self.data, tree_name(tree))
 
+    def seal(self, tree: str) -> str:
+        return self.dataset(tree) + ".seal"
+
     def lock(self, name: str) -> str:
         """Where the kernel lock of that name lies: on a file system with dependable locks."""
         if files.filesystem(self.root) == "local":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from remote import files, start, status
+from remote import datasets, files, start, status
 from remote.channel import Channel
 from remote.errors import Refused
 from remote.layout import Layout
@@ -34,6 +34,9 @@ def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         left = status.tree_of(run).living()
         if left:
             raise Refused("NotResumable", "processes of it still live: %s" % left[:20])
+        spec = files.read_json(run.spec) or {}
+        for name in datasets.changed(layout, spec.get("data") or {}):
+            raise Refused("NotResumable", "its data %r was changed on the host since" % name)
         order = _order(run.order, request)
         start.check_host(layout, order, 0)
         start.lay_reserve(following)

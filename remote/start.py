@@ -10,7 +10,7 @@ import shutil
 import time
 from typing import Any, Dict, List, Optional
 
-from remote import attempts, files, gpu, status, store, supervisor, trees, unique, wire
+from remote import attempts, datasets, files, gpu, status, store, supervisor, trees, unique, wire
 from remote.channel import Beat, Channel
 from remote.errors import HEADROOM, Damaged, Refused
 from remote.layout import Layout, RunFiles
@@ -103,7 +103,7 @@ def _receive_delta(layout: Layout, channel: Channel, request: Dict[str, Any]) ->
 def _lacking_data(layout: Layout, request: Dict[str, Any]) -> List[str]:
     lacking = []
     for item in request.get("data") or []:
-        if item.get("tree") and not os.path.isdir(layout.dataset(item["tree"])):
+        if item.get("tree") and not datasets.is_intact(layout, item["tree"]):
             lacking.append(item["name"])
         elif item.get("at") and not os.path.exists(os.path.expanduser(item["at"])):
             message = "data %r: %s does not exist on the host" % (item["name"], item["at"])

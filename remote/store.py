@@ -142,11 +142,13 @@ def put_object(layout: Layout, sha256: str, content: bytes) -> None:
     path = layout.object(sha256)
     # The pid keeps two syncs of one object apart; rename makes the last one win with equal bytes.
     tmp = "%s.%d" % (path, os.getpid())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
-    except FileNotFoundError:
+        fd = os.open(tmp, flags, 0o400)
+    except (FileNotFoundError, FileExistsError):  # one was left by a process of the same number
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
+        files.remove(tmp)
+        fd = os.open(tmp, flags, 0o400)
     try:
         files.write_all(fd, content)
     except OSError:

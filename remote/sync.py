@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from remote import files, store, trees, wire
+from remote import datasets, files, store, wire
 from remote.channel import Channel
 from remote.errors import HEADROOM, Damaged, Refused
 from remote.layout import Layout
@@ -23,18 +23,20 @@ def sync(layout: Layout, channel: Channel, request: Body) -> Body:
     entries = wire.parse_manifest(manifest)
     wanted = store.missing(layout, entries)
     needed = sum(entries[index].size - have for index, have in wanted)
-    if files.free_bytes(layout.root) < needed + HEADROOM:
+    placing = datasets.copied_bytes(entries) if request.get("dataset") else 0
+    if files.free_bytes(layout.root) < needed + placing + HEADROOM:
         free = files.size(files.free_bytes(layout.root))
-        text = "%s are free under %s on the host, %s are to be sent"
-        raise Refused("HostDiskFull", text % (free, layout.root, files.size(needed)))
+        text = "%s are free under %s on the host, %s are needed"
+        raise Refused("HostDiskFull", text % (free, layout.root, files.size(needed + placing)))
     # What is here is hashed before anything is asked for: whoever sends is then read from at once.
     wanted, begun = store.take_up(layout, entries, wanted, channel.beat)
     channel.item({"wanted": wanted})
     store.receive(layout, entries, wanted, data, begun)
     store.commit_tree(layout, manifest, tree)
+    reply: Body = {"objects": len(wanted), "bytes": needed}
     if request.get("dataset"):
         try:
-            trees.place_dataset(layout, manifest, tree, channel.beat)
+            reply["replaced"] = datasets.place(layout, manifest, tree, channel.beat)
         except Damaged as exc:  # the start finds the data lacking, and it is sent anew
-            return {"objects": len(wanted), "bytes": needed, "damaged": str(exc)}
-    return {"objects": len(wanted), "bytes": needed}
+            reply["damaged"] = str(exc)
+    return reply

@@ -12,6 +12,7 @@ import os
 import pickletools
 import struct
 import zipfile
+import zlib
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 HEADER_MAX = 100 * 1024 * 1024
@@ -73,8 +74,8 @@ def read(path: str, root: Optional[str] = None) -> Tensors:
         return _safetensors(path, start)
     except OSError as exc:
         raise Unreadable(str(exc.strerror or exc)) from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as exc:
-        raise Unreadable("a torn zip file: %s" % exc) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
+        raise Unreadable("a zip file that cannot be read: %s" % exc) from None
 
 
 # --- safetensors ----------------------------------------------------------------------------------

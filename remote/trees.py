@@ -1,4 +1,4 @@
-"""Trees made of the store's content: a run's own copy, spare copies, and shared datasets."""
+"""Trees made of the store's content: a run's own copy, and spare copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Callable
 from remote import files, procs, store, wire
 from remote.channel import Beat, no_beat
 from remote.errors import Damaged
-from remote.layout import Layout, tree_name
+from remote.layout import Layout
 
 SPARE_MAX = 256 * 1024 * 1024  # bytes of a tree of which a spare copy is kept
 
@@ -109,6 +109,7 @@ def make_spare(layout: Layout, tree: str) -> None:
 
 def _drop_other_spares(layout: Layout, keep: str) -> None:
     """Spares are copies of what the store holds: the newest few are kept, the rest go."""
+    files.clear_leftovers(layout.spares)
     ranked = []
     for name in os.listdir(layout.spares):
         path = os.path.join(layout.spares, name)
@@ -174,66 +175,3 @@ def _prune(base: bytes, folder: bytes) -> None:
         except OSError:
             return
         folder = folder.rpartition(b"/")[0]
-
-
-# --- datasets -------------------------------------------------------------------------------------
-
-
-def place_dataset(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> str:
-    """The folder that holds the dataset, read-only, shared by all runs; made if it is not there.
-
-    Damaged: an object's bytes are not what its name says; it was put aside and no folder was made.
-    """
-    final = layout.dataset(tree)
-    if os.path.isdir(final):
-        return final
-    entries = wire.parse_manifest(manifest)
-    bad = sum(not _is_sound(layout, entry, beat) for entry in entries)
-    if bad:
-        raise Damaged(bad)
-    making = "%s.making.%d" % (os.path.join(layout.data, tree_name(tree)), os.getpid())
-    shutil.rmtree(making, ignore_errors=True)
-    os.mkdir(making, 0o700)
-    base = os.fsencode(making)
-    for entry in entries:
-        target = base + b"/" + entry.path
-        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-        source = layout.object(entry.sha256)
-        if entry.kind == "l":
-            with open(source, "rb") as file:
-                os.symlink(file.read(), target)
-        else:
-            _link_or_copy(source, target)
-    try:
-        os.rename(making, final)
-    except OSError:
-        shutil.rmtree(making, ignore_errors=True)
-        if not os.path.isdir(final):
-            raise
-    return final
-
-
-def _is_sound(layout: Layout, entry: wire.Entry, beat: Beat) -> bool:
-    """Whether the object's bytes are what its name says; if not it is put aside."""
-    path = layout.object(entry.sha256)
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                digest.update(chunk)
-                beat()
-    except FileNotFoundError:
-        return False
-    if digest.hexdigest() == entry.sha256:
-        return True
-    os.rename(path, path + ".damaged")
-    return False
-
-
-def _link_or_copy(source: str, target: bytes) -> None:
-    """Data is read-only (0400) and large: one copy on disk where the file system can link."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(os.fsdecode(source), os.fsdecode(target))
-        os.chmod(target, 0o400)

@@ -33,11 +33,16 @@ HostOption = Annotated[
     Text, typer.Option("--host", help="Where; default: ORCH_HOST, then orch.yaml, then `local`.",
                        autocompletion=complete.hosts)
 ]  # fmt: skip
-Profile = Annotated[Text, typer.Option("--profile", help="A named overlay of the job's spec.")]
+Profile = Annotated[
+    Text,
+    typer.Option("--profile", help="A named overlay of the job's spec.",
+                 autocompletion=complete.profiles),
+]  # fmt: skip
 Sets = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", metavar="k.e.y=value", help="Override a config key; repeatable."),
-]
+    typer.Option("--set", metavar="k.e.y=value", help="Override a config key; repeatable.",
+                 autocompletion=complete.overrides),
+]  # fmt: skip
 Tags = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--tag", metavar="key=value", help="Label the run; repeatable."),

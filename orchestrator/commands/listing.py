@@ -15,15 +15,26 @@ Texts = Optional[list[str]]  # noqa: UP045
 
 @fail_softly
 def ls(
-    job: Annotated[Texts, typer.Option("--job", help="Only this job's runs.")] = None,
+    job: Annotated[
+        Texts,
+        typer.Option("--job", help="Only this job's runs.", autocompletion=complete.jobs),
+    ] = None,
     host: Annotated[
         Texts, typer.Option("--host", help="On this host.", autocompletion=complete.hosts)
     ] = None,
     state: Annotated[
-        Texts, typer.Option("--state", help="A state or verdict: running, failed, ...")
+        Texts,
+        typer.Option(
+            "--state",
+            help="A state or verdict: running, failed, ...",
+            autocompletion=complete.states,
+        ),
     ] = None,
     outcome: Annotated[
-        Texts, typer.Option("--outcome", help="ok, degenerate, ..., or none.")
+        Texts,
+        typer.Option(
+            "--outcome", help="ok, degenerate, ..., or none.", autocompletion=complete.outcomes
+        ),
     ] = None,
     tag: Annotated[Texts, typer.Option("--tag", metavar="key[=value]", help="So labelled.")] = None,
     since: Annotated[
@@ -79,8 +90,9 @@ def ls(
     if names:
         from orchestrator.columns import columns_table, unknown
 
-        render.emit(columns_table(shown.runs, names, ctx.clock.now(), output.STDOUT))
-        for name in unknown(shown.runs, names):
+        table = columns_table(shown.runs, names, ctx.clock.now(), output.STDOUT)
+        render.emit(table)
+        for name in unknown(shown.runs, names) if table else names:
             ctx.say(f"none of these runs has `{name}`")
     else:
         render.emit(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def show(run: RunArg = None, json: Json = False) -> None:
     """One run whole; an open one is asked after on its host."""
     from orchestrator import output, render, runtext
-    from orchestrator.usecases.listing import is_unreachable, one
+    from orchestrator.usecases.listing import is_unreachable, one, results_are_gone
 
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
@@ -33,7 +33,8 @@ def show(run: RunArg = None, json: Json = False) -> None:
         output.run_document(known, events)
     else:
         now, style, mute = ctx.clock.now(), output.STDOUT, is_unreachable(silent)
-        render.emit(runtext.show_text(known, events, now, style, unreachable=mute))
+        gone = results_are_gone(known)
+        render.emit(runtext.show_text(known, events, now, style, unreachable=mute, gone=gone))
 
 
 @fail_softly

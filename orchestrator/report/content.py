@@ -31,6 +31,7 @@ class Account:
     events: Sequence[Event]
     now: datetime
     curves: Curves | None = None
+    gone: bool = False  # the run's results were fetched, and are not there any more
     log: str | None = None  # its end, safe for a terminal
     environment: Mapping[str, Any] | None = None
     other: Run | None = None
@@ -360,11 +361,11 @@ def _again(account: Account) -> b.Section:
 def _missing(account: Account) -> b.Section | None:
     told = list(account.missing)
     run = account.run
-    if account.curves is None and run.fetched is Fetched.NONE and run.state is RunState.FINISHED:
-        told.append(
-            f"learning curves: the results are not here; `orch fetch-results {run.run_id}` brings "
-            "them"
-        )
+    ended = run.fetched is Fetched.NONE and run.state is RunState.FINISHED
+    if account.curves is None and (ended or account.gone):
+        more = " any more" if account.gone else ""
+        again = f"`orch fetch-results {run.run_id}` brings them"
+        told.append(f"learning curves: the results are not here{more}; {again}")
     elif account.curves is None and run.fetched is not Fetched.NONE:
         told.append("learning curves: the results hold no metrics.jsonl")
     return b.Section("What could not be had", [b.Items(told)]) if told else None

@@ -40,11 +40,12 @@ class Bucket:
 
     @property
     def x(self) -> float:
-        return (self.first + self.last) / 2
+        return self.first / 2 + self.last / 2
 
     @property
     def mean(self) -> float:
-        return self.total / self.count
+        """Within the bounds also where the sum is beyond every float."""
+        return min(self.high, max(self.low, self.total / self.count))
 
     def merged(self, other: Bucket) -> Bucket:
         return Bucket(

@@ -120,7 +120,7 @@ def spark(each: Series, width: int = 24) -> str:
     if high <= low:
         return _SPARKS[0] * len(picked)
     top = len(_SPARKS) - 1
-    return "".join(_SPARKS[round((value - low) / (high - low) * top)] for value in picked)
+    return "".join(_SPARKS[round(svg.share(value, low, high) * top)] for value in picked)
 
 
 def _remarks(curves: Curves) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from orchestrator.report.curves import Series
 WIDTH, HEIGHT = 640.0, 230.0
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 26.0, 12.0, 28.0
 COLOURS = 6
+GREATEST = sys.float_info.max
+LEAST = 1e-290  # what is closer is drawn as one value
 NUMBERS_UP_TO = 12  # classes whose cells hold their count
 CELLS_UP_TO = 64  # classes, or groups of them, a side
 
@@ -42,7 +45,13 @@ class Axis(NamedTuple):
         if self.log:
             low, high = math.log10(self.low), math.log10(self.high)
             return (math.log10(max(value, self.low)) - low) / (high - low)
-        return (value - self.low) / (self.high - self.low)
+        return share(value, self.low, self.high)
+
+
+def share(value: float, low: float, high: float) -> float:
+    """Where it is between the two, 0 to 1. Halves: their difference may be beyond every float."""
+    span = high / 2 - low / 2
+    return (value / 2 - low / 2) / span if span > 0 else 0.5
 
 
 def line_chart(drawn: Sequence[Drawn], title: str) -> str:
@@ -87,17 +96,17 @@ def _svg(width: float, height: float, title: str, inside: str, kind: str = "char
 
 
 def _axis(low: float, high: float, *, tight: bool = False) -> Axis:
-    if high <= low:
-        room = abs(low) * 0.05 or 0.5
-        return Axis(low - room, high + room)
-    room = 0.0 if tight else (high - low) * 0.06
-    return Axis(low - room, high + room)
+    if high / 2 - low / 2 < LEAST:
+        room = max(abs(low) * 0.05, 0.0 if abs(low) > LEAST else 0.5)
+    else:
+        room = 0.0 if tight else high * 0.06 - low * 0.06
+    return Axis(max(low - room, -GREATEST), min(high + room, GREATEST))
 
 
 def _value_axis(low: float, high: float) -> Axis:
     """Logarithmic when the values are positive and span more than three decades."""
     if low > 0 and high / low > 1000:
-        return Axis(low / 1.3, high * 1.3, True)
+        return Axis(low / 1.3 or low, min(high * 1.3, GREATEST), True)
     return _axis(low, high)
 
 
@@ -128,7 +137,7 @@ def ticks(axis: Axis, about: int = 4) -> list[float]:
         first, last = math.ceil(math.log10(axis.low)), math.floor(math.log10(axis.high))
         apart = max(1, (last - first) // about)
         return [10.0**power for power in range(first, last + 1, apart)]
-    rough = (axis.high - axis.low) / about
+    rough = axis.high / about - axis.low / about
     scale = 10.0 ** math.floor(math.log10(rough))
     apart_ = next(scale * each for each in (1, 2, 5, 10) if scale * each >= rough * 0.999)
     start = math.ceil(axis.low / apart_ - 1e-9)

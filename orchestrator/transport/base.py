@@ -230,22 +230,35 @@ class Agent:
         self._drop()
         if code is None or code < 0 or code > 128:  # killed: it may have done what it was asked to
             raise wire.LinkClosed
-        if "Traceback" in words:  # it ran, so here too
-            raise errors.HostFailed(f"{self.host.name}: its agent failed (exit status {code})")
         if code == 127 or (code != 2 and "not found" in words):
             raise errors.HostUnfit(
                 f"{self.host.name}: there is no `{self.host.python}` on the host ({words})",
                 hint="install python >= 3.8 there, or set `python:` for this host in orch.yaml",
             )
-        if code != 2 and "can't open file" not in words and "can't find" not in words:
-            raise errors.HostUnfit(
-                f"{self.host.name}: the host did not run the agent (exit status {code}): {words}",
-                hint="its login may be restricted; try `ssh` to it by hand",
-            )
-        install(self._transport, self.host)
+        absent = code == 2 or "can't open file" in words or "can't find" in words
+        self._install(None if absent else self._failure(code, words))
         self._open()
         self._send_last()
         self._fresh = False
+
+    def _failure(self, code: int, words: str) -> errors.OrchError:
+        if "Traceback" in words:  # it ran, so here too
+            return errors.HostFailed(f"{self.host.name}: its agent failed (exit status {code})")
+        return errors.HostUnfit(
+            f"{self.host.name}: the host did not run the agent (exit status {code}): {words}",
+            hint="its login may be restricted; try `ssh` to it by hand",
+        )
+
+    def _install(self, otherwise: errors.OrchError | None) -> None:
+        """The agent is there now and was not, or was damaged; else `otherwise` is raised."""
+        try:
+            made = install(self._transport, self.host)
+        except errors.TransportError:
+            if otherwise is None:
+                raise
+            raise otherwise from None
+        if otherwise is not None and not made:
+            raise otherwise
 
     def _drop(self) -> None:
         if self._pipe is not None:

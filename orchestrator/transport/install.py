@@ -39,25 +39,53 @@ def agent_digest() -> str:
     return _DIGEST[0]
 
 
+# Each file is on the disk before the folder has its name: a crash may not leave an agent that
+# looks complete and is not. One that is there is replaced unless it is what it should be.
 INSTALLER = """
-import json, os, sys
+import json, os, shutil, sys, time
+def is_whole(folder, files):
+    try:
+        for name, text in files.items():
+            with open(os.path.join(folder, name), "rb") as file:
+                if file.read() != text.encode("utf-8"):
+                    return False
+    except OSError:
+        return False
+    return True
+def synced(path, flags, data=b""):
+    fd = os.open(path, flags, 0o600)
+    while data:
+        data = data[os.write(fd, data):]
+    os.fsync(fd)
+    os.close(fd)
+def clean(folder):
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if ".making." in name and os.stat(path).st_mtime < time.time() - 86400:
+            shutil.rmtree(path, ignore_errors=True)
 def install(order):
     if sys.version_info < (3, 8):
         return "old %d.%d" % sys.version_info[:2]
     os.umask(0o077)
-    final = os.path.expanduser(order["folder"])
+    final, files = os.path.expanduser(order["folder"]), order["files"]
+    if is_whole(final, files):
+        return "whole"
     making = "%s.making.%d" % (final, os.getpid())
-    for name, text in order["files"].items():
+    os.makedirs(os.path.join(making, "remote"), exist_ok=True)
+    for name, text in files.items():
         path = os.path.join(making, name)
-        if not os.path.isdir(os.path.dirname(path)):
-            os.makedirs(os.path.dirname(path))
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        synced(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, text.encode("utf-8"))
+    synced(os.path.join(making, "remote"), os.O_RDONLY)
+    synced(making, os.O_RDONLY)
     try:
+        if os.path.isdir(final) and not is_whole(final, files):
+            os.rename(final, making + ".damaged")
         os.rename(making, final)
     except OSError:
-        if not os.path.exists(os.path.join(final, "__main__.py")):
+        if not is_whole(final, files):
             raise
+    synced(os.path.dirname(final), os.O_RDONLY)
+    clean(os.path.dirname(final))
     return "done"
 try:
     answer = install(json.loads(sys.stdin.buffer.readline().decode("utf-8")))
@@ -68,8 +96,11 @@ sys.stdout.write("\\norch-install %s\\n" % answer)
 BOOT = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 
 
-def install(transport: Transport, host: Host) -> None:
-    """The agent's sources lie complete in their folder on the host, or HostUnfit says why not."""
+def install(transport: Transport, host: Host) -> bool:
+    """The agent's sources lie complete in their folder on the host; False: they did before.
+
+    HostUnfit says why they cannot.
+    """
     order = {
         "folder": str(RemoteLayout.of(host.root).agent(agent_digest())),
         "files": agent_files(),
@@ -82,8 +113,8 @@ def install(transport: Transport, host: Host) -> None:
         answer = _installer_answer(host, pipe)
     finally:
         pipe.close()
-    if answer == "done":
-        return
+    if answer in ("done", "whole"):
+        return answer == "done"
     if answer.startswith("old "):
         raise errors.HostUnfit(
             f"{host.name}: `{host.python}` is python {answer[4:]}; the agent needs >= 3.8",

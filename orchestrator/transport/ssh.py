@@ -355,12 +355,21 @@ def _connect_error(host: Host, where: str, exc: Exception, first: str) -> errors
         return errors.ConnectFailed(f"{host.name} ({where}): {told}", hint=hint)
     if isinstance(exc, TimeoutError):
         return errors.ConnectFailed(f"{host.name} ({where}): no connection in time", hint=hint)
+    if _was_mute(exc):
+        told = f"it took the connection and did not answer within {CONNECT_TIMEOUT:g} s"
+        return errors.ConnectFailed(f"{host.name} ({where}): {told}", hint=hint)
     if "protocol banner" in text:
         return errors.HostFull(
             f"{host.name} ({where}): it hung up before it said that it speaks SSH",
             hint="many logins at once may exceed its MaxStartups; try again",
         )
     return errors.ConnectFailed(f"{host.name} ({where}): cannot connect: {text}", hint=hint)
+
+
+def _was_mute(exc: Exception) -> bool:
+    """Whether a deadline ended the handshake. Two run out at once, and paramiko hides either: in
+    an error about the banner, or by a login on a connection that is not made."""
+    return isinstance(exc.__context__, TimeoutError) or str(exc) == "No existing session"
 
 
 def fingerprint(key: paramiko.PKey) -> str:

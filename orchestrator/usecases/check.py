@@ -10,10 +10,11 @@ from orchestrator.checks import baseline, history, reference, relations, strictn
 from orchestrator.confighash import config_hash
 from orchestrator.domain import Finding, Run, Severity
 from orchestrator.errors import NotFound, PreflightRefused, UsageError
+from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import Baseline, JobSpec
 from orchestrator.ledger.select import resolve
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import MAX_FILE, GitListing
+from orchestrator.manifest import MAX_FILE
 from orchestrator.references import reference_tree
 from orchestrator.runtext import examples
 from orchestrator.spec import load_job
@@ -52,9 +53,10 @@ def check(
     max_file = ctx.config().max_file_size or MAX_FILE
     spec = load_job(project, job, profile=profile, overrides=overrides)
     on = ctx.named_host(host) if host is not None else None
-    ready.folders(ctx, spec)
+    data = datasets.left_out(ready.folders(ctx, spec))
     found = preflight(ctx, spec, every=True)
-    ready.code(ctx, project, spec, listing, max_file)
+    code = ready.code(ctx, project, spec, listing, max_file)
+    ready.tell_left_out(ctx, (*code.skipped, *data))
     found = found.more(ready.unset(ctx, spec))
     found = found.more(survey.checkpoint_findings(ctx, spec, on))
     return found.more(survey.host_findings(ctx, spec, on)) if on is not None else found

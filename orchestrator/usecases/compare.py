@@ -16,7 +16,7 @@ FILES_WITH_DIFF = 100
 
 def compare(ctx: Context, selectors: Sequence[str]) -> pure.Comparison:
     """The first run against each of the others. A silent host leaves parts out, and says which."""
-    with ctx.ledger() as ledger:
+    with ctx.ledger_or_copy() as ledger:
         runs = [ctx.run(ledger, selector) for selector in selectors]
         if len({run.run_id for run in runs}) < len(runs) or len(runs) < 2:
             named = ", ".join(run.run_id for run in runs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.clock import Clock, iso
 from orchestrator.domain import Host, Run
-from orchestrator.errors import PreflightRefused, UsageError
+from orchestrator.errors import NotFound, PreflightRefused, UsageError
 from orchestrator.ledger.select import open_instead, resolve
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import PROJECT_FILE, LocalLayout
@@ -71,8 +71,22 @@ class Context:
         return host
 
     def host_of(self, run: Run) -> Host:
-        """The host a run is on: by what its project says of it today, unless the run was found on a
-        host that this project does not name."""
+        """The host a run is on; NotFound when nobody here has heard of it any more."""
+        from orchestrator.transport.connect import check_name
+
+        host = self.described_host_of(run)
+        try:
+            check_name(host, self.env)
+        except NotFound as exc:
+            raise NotFound(
+                f"{run.run_id}: {exc.message}",
+                hint=f"describe {run.host} again in {run.project}/orch.yaml or in the ssh config",
+            ) from None
+        return host
+
+    def described_host_of(self, run: Run) -> Host:
+        """The same, whether or not anybody has heard of it: by what its project says of it today,
+        unless the run was found on a host that this project does not name."""
         found = hearsay_of(run.spec)
         if found is not None and found.host is not None:
             return found.host

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.datatree import list_data, scan_data
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.jobspec import DataSource, JobSpec
-from orchestrator.manifest import Scan, scan_data
+from orchestrator.manifest import Scan
 from orchestrator.spec import data_for
 from orchestrator.usecases.context import Context
 
@@ -26,6 +27,23 @@ def scans(ctx: Context, found: Sequence[tuple[DataSource, Path | None]]) -> dict
         for source, folder in found
         if folder is not None
     }
+
+
+def left_out(found: Folders) -> tuple[tuple[str, str], ...]:
+    """(which file, why) of what will not be sent; NotFound for data of which nothing would be."""
+    every: list[tuple[str, str]] = []
+    for source, folder in found:
+        if folder is None:
+            continue
+        listing = list_data(folder)
+        if not listing.found:
+            raise NotFound(
+                f"data `{source.name}`: {folder} holds no file that can be sent"
+                + "".join(f"\n  left out: {path} ({why})" for path, why in listing.left_out[:5]),
+                hint="put the data there, or name its folder under `data:` in the job's file",
+            )
+        every += [(f"data {source.name}: {path}", why) for path, why in listing.left_out]
+    return tuple(every)
 
 
 def hashes(ctx: Context, spec: JobSpec) -> dict[str, str]:

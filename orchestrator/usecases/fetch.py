@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import retry
 from orchestrator.domain import Fetched, Run, RunState
 from orchestrator.errors import FrameGarbled, ManifestMismatch, NotFound
+from orchestrator.largefile import LargeFile
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent, End
 from orchestrator.transport.replies import only_status, run_status
-from orchestrator.unpack import Folder, LargeFile
+from orchestrator.unpack import Folder
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
 from orchestrator.usecases.reconcile import statuses
@@ -49,17 +50,16 @@ def fetch(
     """
     if run.state is RunState.FINISHED and run.started_at is None and run.session is None:
         raise NotFound(f"{run.run_id} never started; it has no results")
-    destination = results_of(ctx.folder_of(run), run.job, run.run_id)
-    if not destination.parent.parent.parent.is_dir():
-        raise NotFound(f"the run's project folder {run.project} is not there any more")
+    home = _home(ctx, run)
+    destination = results_of(home, run.job, run.run_id)
     report = Report(destination)
-    with ctx.connect(ctx.host_of(run)) as agent:
+    with ctx.connect(ctx.host_of(replace(run, project=str(home)))) as agent:
         _refuse_absent(agent, run)
         with _claim(ctx, run, destination) as folder:
             here = wire.encode_json({"have": folder.have(), "parts": folder.parts()})
             end = run_status(_Receiver(agent, folder, report, progress).run(run, here), run.run_id)
             folder.keep()
-            folder.make_dirs_durable()
+            folder.make_durable()
             changed = list(folder.changed)
     known = settle(ledger, ledger.get(run.run_id), end, ctx.now())
     environment_of(ctx, ledger, run, told(end))
@@ -74,6 +74,22 @@ def fetch(
             hint="move them away and fetch again to have the host's",
         )
     return ledger.get(known.run_id), report
+
+
+def _home(ctx: Context, run: Run) -> Path:
+    """The run's project; once that folder is gone, the project called from if it has the job."""
+    if Path(run.project).is_dir():
+        return ctx.folder_of(run)
+    gone = f"the run's project folder {run.project} is not there any more"
+    here = ctx.project_or_none()
+    if here is not None and (here / "jobs" / f"{run.job}.yaml").is_file():
+        ctx.say(f"{gone}; the job {run.job} is in {here}, so its results come there")
+        return here
+    raise NotFound(
+        gone,
+        hint=f"where the project lies now, `orch fetch-results {run.run_id}` brings them there; "
+        f"it is known by its jobs/{run.job}.yaml",
+    )
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import FrameGarbled, NotFound, OrchError
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
+from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import offset
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.follow import Cursor, settle_open, tell_gone
@@ -49,6 +50,7 @@ class _Follower:
 
     def work(self) -> None:
         try:
+            check_name(self.host, self.ctx.env)
             self._work()
         except OrchError as exc:
             self.tell("failed", "", exc)

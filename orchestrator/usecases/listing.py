@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.domain import Run
@@ -82,6 +83,11 @@ def is_unreachable(why: str | None) -> bool:
     from orchestrator.usecases.reconcile import UNREACHABLE
 
     return why is not None and UNREACHABLE in why
+
+
+def results_are_gone(run: Run) -> bool:
+    """Whether the folder they were fetched to is not there any more; only a fetch records that."""
+    return run.results_path is not None and not Path(run.results_path).is_dir()
 
 
 def one(ctx: Context, ledger: Ledger, selector: str | None) -> tuple[Run, str | None]:

@@ -15,14 +15,14 @@ from pathlib import Path
 from orchestrator.checks.checkpoint import NoTensors, TensorInfo, tensors_of
 from orchestrator.domain import Host
 from orchestrator.errors import UsageError
+from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import Checkpoint, JobSpec
-from orchestrator.manifest import MAX_FILE, GitListing, Scan, scan_project
+from orchestrator.manifest import MAX_FILE, Scan, scan_project
 from orchestrator.transport.base import Agent
 from orchestrator.usecases import ready, sync
 from orchestrator.usecases.context import Context
 
 MODEL_DEADLINE = 300.0
-LOCAL = Host(name="local", transport="local")
 
 
 def model(
@@ -49,7 +49,7 @@ def model(
     elif wanted.model_file is None:
         raw = _listed_here(project, spec, wanted.model_command, ctx.env)
     elif not wanted.model_file.endswith(".json"):
-        with ctx.connect(LOCAL) as local:
+        with ctx.connect(ctx.host("local")) as local:
             found = tensors(local, str(project / wanted.model_file), None)
         if isinstance(found, str):
             raise _no_model(where, found)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.domain import Finding, Severity
 from orchestrator.errors import UsageError
+from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import JobSpec
-from orchestrator.manifest import GitListing, Scan, scan_project
+from orchestrator.manifest import Scan, scan_project
 from orchestrator.requirements import closure
 from orchestrator.usecases import datasets
 from orchestrator.usecases.context import Context, webhook_variable
@@ -39,6 +41,11 @@ def code(ctx: Context, project: Path, spec: JobSpec, listing: GitListing, max_fi
         results_dirs=("results", spec.results_dir),
         max_file=max_file,
     )
+
+
+def tell_left_out(ctx: Context, found: Iterable[tuple[str, str]]) -> None:
+    for path, why in found:
+        ctx.say(f"left out: {path} ({why})")
 
 
 def unset(ctx: Context, spec: JobSpec) -> list[Finding]:

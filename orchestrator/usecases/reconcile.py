@@ -148,7 +148,7 @@ def by_host(
         key = (run.project, run.host, hearsay_of(run.spec))
         if key not in described:
             try:
-                described[key] = ctx.host_of(run)
+                described[key] = ctx.described_host_of(run)
             except OrchError as exc:
                 described[key] = None
                 silent(run.host, exc)

@@ -18,7 +18,7 @@ from orchestrator.report.markdown import to_markdown
 from orchestrator.usecases.compare import compared
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts, environment_of
-from orchestrator.usecases.listing import one
+from orchestrator.usecases.listing import one, results_are_gone
 
 LOG_BYTES = 64 * 1024
 LOG_LINES = 30
@@ -31,7 +31,7 @@ def report(
     """The files written: `output`, or one of each kind beside the run's results."""
     if output is not None and Path(output).suffix not in WRITERS:
         raise UsageError(f"{output}: a report is written as .html or .md", hint="-o report.html")
-    with ctx.ledger() as ledger:
+    with ctx.ledger_or_copy() as ledger:
         run, _ = one(ctx, ledger, selector)
         account = account_of(ctx, ledger, run, against)
     made = report_of(account)
@@ -62,6 +62,7 @@ def account_of(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> A
         events=ledger.events(run.run_id),
         now=ctx.clock.now(),
         curves=curves_of(run),
+        gone=results_are_gone(run),
         log=log,
         environment=environment,
         other=other,
@@ -94,7 +95,12 @@ def _other(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> tuple
 
 def curves_of(run: Run) -> Curves | None:
     """The run's curves, from its fetched results."""
-    return read_curves(results_of(Path(run.project), run.job, run.run_id) / "metrics.jsonl")
+    return read_curves(_results(run) / "metrics.jsonl")
+
+
+def _results(run: Run) -> Path:
+    """Where they were fetched to, or would be."""
+    return Path(run.results_path or results_of(Path(run.project), run.job, run.run_id))
 
 
 def _last_lines(log: str) -> str:
@@ -106,8 +112,11 @@ def _last_lines(log: str) -> str:
 
 
 def _beside(ctx: Context, run: Run) -> list[Path]:
-    folder = results_of(ctx.folder_of(run), run.job, run.run_id).parent
-    if not Path(run.project).is_dir():
+    if run.results_path:
+        folder = Path(run.results_path).parent
+    else:
+        folder = results_of(ctx.folder_of(run), run.job, run.run_id).parent
+    if not folder.parent.parent.is_dir():
         raise NotFound(
             f"the run's project folder {run.project} is not there any more",
             hint="name a file: orch report ... -o report.html",

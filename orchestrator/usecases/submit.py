@@ -26,9 +26,10 @@ from orchestrator.errors import (
     OutcomeUnknown,
     TransportError,
 )
+from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import MAX_FILE, GitListing, Scan
+from orchestrator.manifest import MAX_FILE, Scan
 from orchestrator.recorded import recorded, retry_order
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
@@ -73,6 +74,7 @@ class Plan:
     listing: GitListing
     gpu_use: str = "alone"
     requirements: tuple[str, ...] = ()  # its setup.requirements, then the files that includes
+    left_out: tuple[tuple[str, str], ...] = ()  # of the data: (which file, why)
     unique: str | None = None  # the job of whose config no other run may be on the host
 
     @property
@@ -88,9 +90,11 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     spec = load_job(project, request.job, profile=request.profile, overrides=request.overrides)
     host = ctx.host(request.host)
     data = ready.folders(ctx, spec)
+    left_out = datasets.left_out(data)
     secrets = {name: ctx.secret(name) for name in spec.secrets}
     webhook = ctx.webhook(spec.notify)
     check_name(host, ctx.env)
+    listing.paths()  # git may refuse
     found = preflight(ctx, spec, every=False)  # asking costs a connection
     found = found.more(survey.checkpoint_findings(ctx, spec, host))
     found = found.more(survey.gpu_findings(ctx, spec, host, request.gpu_use))
@@ -105,6 +109,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         listing=listing,
         gpu_use=request.gpu_use,
         requirements=tuple(ready.requirements(ctx, spec)),
+        left_out=left_out,
         unique=spec.name if request.unique else None,
     )
 
@@ -237,8 +242,7 @@ def _deliver(
     except BaseException:
         connecting.discard(lambda agent: agent.close())
         raise
-    for path, why in scan.skipped:
-        ctx.say(f"left out: {path} ({why})")
+    ready.tell_left_out(ctx, (*scan.skipped, *plan.left_out))
     agent = connecting.result()
     try:
         return _start(ctx, plan, ledger, run, agent, scan, data, sent), agent
@@ -282,7 +286,9 @@ def _start(
             for name in words(reply.get("names")):
                 if name not in data:
                     raise unlawful(f"a wish for data {name[:80]!r}, which the job does not have")
-                _push(ctx, agent, data[name], f"data {name}", dataset=True)
+                pushed = _push(ctx, agent, data[name], f"data {name}", dataset=True)
+                if pushed.get("replaced"):
+                    ctx.say(f"data {name} had been changed on {run.host} and is whole again there")
         body = {key: value for key, value in body.items() if key not in ("base", "delta")}
         reply = _start_call(agent, body, [], sent)
     hashes = {name: item.tree for name, item in data.items()}
@@ -359,7 +365,9 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
     }
 
 
-def _push(ctx: Context, agent: Agent, scan: Scan, what: str, dataset: bool = False) -> None:
+def _push(
+    ctx: Context, agent: Agent, scan: Scan, what: str, dataset: bool = False
+) -> dict[str, Any]:
     shown = 0
 
     def progress(sent: int, total: int) -> None:
@@ -368,7 +376,7 @@ def _push(ctx: Context, agent: Agent, scan: Scan, what: str, dataset: bool = Fal
             shown = sent * 10 // total
             ctx.say(f"sending {what}: {size(sent)} of {size(total)}")
 
-    sync.push(agent, scan, dataset=dataset, progress=progress)
+    return sync.push(agent, scan, dataset=dataset, progress=progress)
 
 
 def _tree(manifest: bytes) -> str:

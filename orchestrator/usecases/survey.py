@@ -15,7 +15,6 @@ from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import words
 from orchestrator.usecases import modellisting, ready
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.modellisting import LOCAL
 from orchestrator.wording import size
 
 SURVEY_DEADLINE = 90.0  # nvidia-smi, a python to start, perhaps pip: each has its own deadline
@@ -167,7 +166,7 @@ def checkpoint_findings(ctx: Context, spec: JobSpec, host: Host | None) -> list[
         told = f"{wanted.file} lies on the host: name one with --host to have it measured"
         return [Finding(Severity.INFO, fitting.RULE, told, key=fitting.RULE)]
     path = wanted.file if wanted.on_host else str(ctx.project() / wanted.file)
-    with ctx.connect(host if wanted.on_host and host else LOCAL) as agent:
+    with ctx.connect(host if wanted.on_host and host else ctx.host("local")) as agent:
         told_there = _tensors(agent, path, wanted.root)
     model = modellisting.model(ctx, spec, wanted, host, _tensors)
     if isinstance(model, str):

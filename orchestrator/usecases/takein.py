@@ -42,12 +42,7 @@ def take_in(ctx: Context, file: str) -> Added:
         raise UsageError(f"{path} is {kind}, not a ledger", hint=HINT)
     if path.resolve() == ctx.layout.ledger.resolve():
         raise UsageError(f"{path} is the ledger in use", hint="name another one's file")
-    with (
-        _copied(path) as copy,
-        _named(copy, path),
-        Ledger.open(copy) as other,
-        ctx.ledger() as ledger,
-    ):
+    with _opened(path) as other, ctx.ledger() as ledger:
         made = Added(ledger.path)
         for run in other.runs(newest_first=False):
             _merge(ctx, ledger, other, run, made, str(path))
@@ -84,12 +79,23 @@ def _named(copy: Path, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _copied(path: Path) -> Iterator[Path]:
-    """A copy of a ledger's file and its log: opened in place, one of an older schema is migrated,
-    and this one is somebody else's."""
+def _opened(path: Path) -> Iterator[Ledger]:
+    """A copy of a ledger: opened in place, one of an older schema is migrated, and this one is
+    somebody else's. SQLite copies one that is in use; of another the files are copied, since SQLite
+    would leave some beside it."""
     with tempfile.TemporaryDirectory(prefix="orch-import-") as folder:
         copy = Path(folder) / "ledger.db"
-        shutil.copyfile(path, copy)
-        if wal_of(path).exists():
-            shutil.copyfile(wal_of(path), wal_of(copy))
-        yield copy
+        if not _in_use(path):
+            shutil.copyfile(path, copy)
+            if wal_of(path).exists():
+                shutil.copyfile(wal_of(path), wal_of(copy))
+        if _in_use(path):  # or has been since: a checkpoint may have come between the two
+            with Ledger.copy_of(path) as other:
+                yield other
+            return
+        with _named(copy, path), Ledger.open(copy) as other:
+            yield other
+
+
+def _in_use(path: Path) -> bool:
+    return path.with_name(path.name + "-shm").exists()

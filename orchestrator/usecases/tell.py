@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.domain import Host, Run, RunState
+from orchestrator.domain import Run, RunState
 from orchestrator.errors import OrchError
 from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import orders_of
 from orchestrator.usecases.context import Context
 
-LOCAL = Host(name="local", transport="local")
 DEADLINE = 120.0  # seconds: three tries of a webhook, a minute of a command
 
 
@@ -52,7 +51,7 @@ def _deliver(ctx: Context, run: Run, order: dict[str, object]) -> list[str]:
     project = Path(run.project)
     body = {"order": order, "message": message, "cwd": str(project if project.is_dir() else os.sep)}
     try:
-        with ctx.connect(LOCAL) as agent:
+        with ctx.connect(ctx.host_in(run.project, "local")) as agent:
             reply = agent.call("notify", body, deadline=DEADLINE)
     except OrchError as exc:
         return [f"nobody was told: {exc.message}"]

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.confighash import config_hash
+from orchestrator.disk import local_name
 from orchestrator.domain import Fetched, Run, RunState, Verdict
 from orchestrator.errors import UsageError
+from orchestrator.fetched import Known, read_journal
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import JOURNAL
 from orchestrator.recorded import recorded_of
-from orchestrator.unpack import Known, read_journal
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts, Told
 from orchestrator.usecases.settle import exit_record, judge_record
@@ -115,7 +116,9 @@ def _files(run: Run) -> Iterator[Check]:
         yield Check(run.run_id, "results", UNPROVEN, f"{folder} has no journal of what was fetched")
         return
     wrong = [
-        f"{path} {why}" for path, known in journal.items() if (why := _fault(folder / path, known))
+        f"{path} {why}"
+        for path, known in journal.items()
+        if (why := _fault(folder / local_name(path), known))
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""

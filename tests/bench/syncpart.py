@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from orchestrator.domain import Host
-from orchestrator.manifest import GitListing, scan_project
+from orchestrator.gitlisting import GitListing
+from orchestrator.manifest import scan_project
 from orchestrator.projectfile import load_project, resolve_host
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import connect

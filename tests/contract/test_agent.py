@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.datatree import scan_data
 from orchestrator.domain import Host
 from orchestrator.errors import CallTimeout, OrchError, PreflightRefused, UsageError
-from orchestrator.manifest import Scan, scan_data
+from orchestrator.manifest import Scan
 from orchestrator.paths import ssh_config
 from orchestrator.transport.base import Agent, End
 from orchestrator.transport.local import LocalTransport

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.datatree import scan_data
 from orchestrator.domain import Run, RunState
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import Scan, scan_data
+from orchestrator.manifest import Scan
 from orchestrator.usecases.reconcile import statuses
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import Desk, of_run, until

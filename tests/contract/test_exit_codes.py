@@ -36,6 +36,21 @@ def test_a_host_nobody_has_heard_of_is_not_found(command: list[str], desk: Desk)
         assert "no GPU" in done.stdout
 
 
+def test_the_host_of_a_run_that_was_taken_out_of_the_project_is_not_found(
+    new_desk: MakeDesk,
+) -> None:
+    desk = new_desk({"bad": "exit 1"})
+    runs = [desk.submit("bad"), desk.submit("bad")]
+    for run_id in runs:
+        desk.orch("wait", run_id, code=1)
+    (desk.project / "orch.yaml").write_text("name: bare\n")
+    for command in (["tail"], ["fetch-results"], ["resume"], ["attach"]):
+        done = desk.orch(*command, runs[0], code=3)
+        assert_clear(done, "'box'", runs[0], "orch.yaml")
+        assert "go on" not in done.stderr
+    assert "'box'" in desk.orch("tail", *runs, code=3).stderr
+
+
 @pytest.mark.ssh
 @pytest.mark.usefixtures("over")
 def test_an_unknown_host_key_is_a_matter_of_trust_for_commands_on_many_hosts_too(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import Desk, of_run, supervisor_of, until
+from tests.unit.test_remote_tensors import ENTRY, safetensors
 
 # Trains until it is told to leave; then it writes a checkpoint. `bad` is what the loss becomes.
 TRAIN = """
@@ -275,6 +276,26 @@ def test_the_controller_tells_where_the_host_reaches_nobody(new_desk: MakeDesk) 
     assert b"/secret" not in (desk.home / "state" / "orch" / "ledger.db").read_bytes()
     del desk.env["HOOK"]
     assert "HOOK" in desk.orch("submit", "ends", code=5).stderr
+
+
+def test_the_controller_tells_from_where_its_own_host_is_said_to_lie(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    spec = {
+        "command": "true",
+        "notify": {"command": "cat > told", "by": "controller"},
+        "checkpoint": {"file": "m.safetensors", "model": "m.safetensors"},
+    }
+    desk = new_desk({"ends": spec})
+    safetensors(desk.project / "m.safetensors", {"w": ENTRY}, 12)
+    here = {"transport": "local", "session": "plain", "root": str(tmp_path / "elsewhere")}
+    hosts = {"box": here, "local": here}
+    (desk.project / "orch.yaml").write_text(json.dumps({"hosts": hosts, "default_host": "box"}))
+    desk.orch("check", "ends")
+    run_id = desk.submit("ends")
+    desk.orch("wait")
+    assert json.loads((desk.project / "told").read_text())["run_id"] == run_id
+    assert not (desk.home / ".orch").exists()
 
 
 def test_ntfy_gets_plain_text(new_desk: MakeDesk) -> None:

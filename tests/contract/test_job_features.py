@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import TRAIN, Desk, supervisor_of, until
+from tests.contract.desk import TRAIN, Desk, assert_clear, supervisor_of, until
 from tests.contract.terminal import attached
 from tests.helpers import processes
 from tests.helpers.sshd import PrivateSshd
@@ -110,6 +110,68 @@ def test_data_is_found_under_its_name_sent_once_and_its_hash_recorded(
     (tmp_path / "data" / "sst2" / "deep" / "train.tsv").write_text("bad\t0\n")
     assert log_of(desk, "reader").startswith("bad\t0\n")
     assert desk.show()["data"]["sst2"] != first
+
+
+def test_data_behind_links_reaches_the_job_and_what_does_not_is_said_alike_everywhere(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1234").write_text("rows\n")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "train").symlink_to("../blobs/1234")
+    (tmp_path / "snapshot" / "dev").symlink_to("../blobs/5678")
+    data = {"sst2": {"from": str(tmp_path / "snapshot")}}
+    desk = new_desk({"reader": {"command": "cat $ORCH_DATA/sst2/*", "data": data}})
+    told = "data sst2: dev (a link that leads nowhere)"
+    assert f"left out: {told}\n" in desk.orch("check", "reader").stderr
+    assert f"left out {told}\n" in desk.orch("submit", "reader", "--dry-run").stdout
+    document = json.loads(desk.orch("submit", "reader", "--dry-run", "--json").stdout)
+    why = "a link that leads nowhere"
+    assert document["left_out"] == [{"path": "data sst2: dev", "why": why}]
+    done = desk.orch("submit", "reader", "-f")
+    assert f"left out: {told}\n" in done.stderr
+    assert done.stdout.endswith("\nrows\n")
+
+
+def test_a_data_set_without_a_file_is_refused_before_there_is_a_run(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    (tmp_path / "empty" / "sub").mkdir(parents=True)
+    (tmp_path / "empty" / "gone").symlink_to("../nowhere")
+    data = {"sst2": {"from": str(tmp_path / "empty")}}
+    desk = new_desk({"reader": {"command": "true", "data": data}})
+    said = set()
+    for command in (["check"], ["submit", "--dry-run"], ["submit"]):
+        done = desk.orch(*command, "reader", code=3)
+        assert_clear(done, "sst2", str(tmp_path / "empty"), "gone (a link that leads nowhere)")
+        said.add(done.stderr)
+    assert len(said) == 1
+    assert desk.rows() == []
+
+
+def test_where_git_refuses_nothing_is_sent_and_there_is_no_run(new_desk: MakeDesk) -> None:
+    desk = new_desk({"go": "true"}, git=True)
+    (desk.project / ".git" / "HEAD").write_text("")
+    for command in (["check"], ["submit", "--dry-run"], ["submit"]):
+        assert_clear(desk.orch(*command, "go", code=2), "git", "not a git repository", ".git away")
+    assert desk.rows() == []
+
+
+def test_data_that_a_job_changed_on_the_host_is_whole_again_for_the_next_and_it_is_said(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").write_text("good")
+    spoil = "cat train; chmod 700 . train; echo evil >train; exit 3"
+    data = {"set": {"from": str(tmp_path / "data")}}
+    spec = {"command": f"cd -P $ORCH_DATA/set; {spoil}", "data": data}
+    desk = new_desk({"spoil": spec})
+    assert "good" in log_of(desk, "spoil", code=1)
+    refused = desk.orch("resume", "spoil", code=5)
+    assert_clear(refused, "data 'set' was changed", "orch retry")
+    done = desk.orch("submit", "spoil", "-f", code=1)
+    assert "data set had been changed on box and is whole again there" in done.stderr
+    assert "good" in done.stdout
 
 
 def test_f65_secrets_and_variables_reach_the_job_byte_for_byte(new_desk: MakeDesk) -> None:

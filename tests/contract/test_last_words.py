@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import socket
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.domain import Run, Session
+from orchestrator import errors
+from orchestrator.domain import Host, Run, Session
+from orchestrator.transport import ssh
 from orchestrator.usecases import attach
 from orchestrator.usecases.context import Context
 from tests.contract import liar
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, assert_clear
-from tests.helpers.cli import orch_argv, orch_env
+from tests.contract.desk import TRAIN, Desk, assert_clear
+from tests.helpers.cli import assert_exit, orch_argv, orch_env
 from tests.helpers.sshd import PrivateSshd
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def merged(desk: Desk, *words: str) -> str:
@@ -160,3 +168,87 @@ def test_a_project_that_was_moved_is_told_where_its_runs_are(desk: Desk) -> None
     assert "orch ls --all" in done.stderr
     assert "1 of other folders" in done.stderr
     assert desk.orch("ls", "--job", "nosuch").stderr == ""
+
+
+def test_results_of_a_project_that_was_moved_come_to_where_it_is_now(desk: Desk) -> None:
+    run_id = desk.submit("train")
+    desk.orch("wait")
+    moved = desk.project.with_name("moved")
+    desk.project.rename(moved)
+    desk.project = moved.with_name("another")
+    desk.project.mkdir()
+    (desk.project / "orch.yaml").write_text("name: another\n")
+    done = desk.orch("fetch-results", run_id, code=3)
+    assert_clear(done, "is not there any more", f"orch fetch-results {run_id}", "jobs/train.yaml")
+    assert not (desk.project / "results").exists()
+
+    desk.project = moved
+    mine = desk.results("train", run_id) / "metrics.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    done = desk.orch("fetch-results", run_id, code=10)
+    assert str(moved) in done.stderr
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    desk.orch("fetch-results", run_id)
+    assert json.loads(mine.read_text())["accuracy"] == 0.9
+    known = desk.show(run_id)
+    assert (known["results_path"], known["fetched"]) == (str(mine.parent), "complete")
+    assert str(mine.parent.parent) in desk.orch("report", run_id).stdout
+
+
+@pytest.mark.parametrize("banner", [0.1, 60.0], ids=["its banner is late", "its login is late"])
+def test_a_host_that_takes_the_connection_and_is_mute_is_not_said_to_hang_up(
+    banner: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ssh, "CONNECT_TIMEOUT", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        host = Host("mute", ssh=f"me@127.0.0.1:{mute.getsockname()[1]}")
+        connecting = ssh._connection(host, tmp_path / "config", tmp_path / "pinned", tmp_path)
+        connecting.connect_kwargs["banner_timeout"] = banner
+        monkeypatch.setattr(ssh, "_connection", lambda *_: connecting)
+        with pytest.raises(errors.ConnectFailed) as failed:
+            ssh.SshTransport.open(host, tmp_path / "config", tmp_path / "pinned", tmp_path)
+    assert "did not answer" in failed.value.message
+    assert "MaxStartups" not in str(failed.value.hint)
+
+
+COMPLETED = {
+    "submit tra": ["train"],
+    "submit train --profile s": ["small"],
+    "submit --host box train --profile ": ["small", "big"],
+    "submit train --set r": ["right="],
+    "submit train --profile big --set dee": ["deep.er="],
+    "submit nosuch --profile ": [],
+    "check train --set l": ["lr="],
+    "ls --job t": ["train"],
+    "ls --state run": ["running"],
+    "ls --outcome b": ["below_target"],
+}
+
+
+def completed(desk: Desk, line: str) -> list[str]:
+    """What a shell offers behind `orch LINE`."""
+    at = str(line.count(" ") + 1)
+    asked = {"_ORCH_COMPLETE": "complete_bash", "COMP_WORDS": f"orch {line}", "COMP_CWORD": at}
+    program = "import sys; sys.argv = ['orch']; from orchestrator.cli import main; main()"
+    argv = [sys.executable, "-c", program]
+    env = orch_env(desk.home, asked)
+    done = subprocess.run(
+        argv, cwd=desk.project, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert_exit(done, 0)
+    return done.stdout.split()
+
+
+def test_a_shell_completes_what_the_project_and_the_ledger_can_tell(new_desk: MakeDesk) -> None:
+    over = {"small": {"config": {"right": 1}}, "big": {"config": {"deep": {"er": 1}}}}
+    config = {**TRAIN["config"], "deep": {"er": 0}}
+    desk = new_desk({"train": {**TRAIN, "config": config, "profiles": over}})
+    assert {line: completed(desk, line) for line in COMPLETED} == COMPLETED
+
+
+def test_the_version_is_told(desk: Desk) -> None:
+    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert version is not None
+    assert desk.orch("--version").stdout == f"orch {version[1]}\n"

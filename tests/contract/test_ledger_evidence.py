@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator.ledger.store import Ledger
+from orchestrator.usecases import takein
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.takein import take_in
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import TRAIN, Desk, assert_clear
+from tests.contract.liar import running_run
 
 
 def ledger_of(desk: Desk) -> Path:
@@ -105,6 +110,28 @@ def test_another_machines_ledger_is_taken_in_and_left_as_it_is(new_desk: MakeDes
     assert str(mine.project / "orch.yaml") in named
     assert "orch-import-" not in named and "rebuild" not in named
     assert_clear(mine.orch("ledger", "import", ".", code=2), "is a folder")
+
+
+def test_a_ledger_in_use_is_taken_in_whole_whatever_its_owner_does_meanwhile(
+    ctx: Context, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "theirs.db"
+    with Ledger.open(path) as theirs:
+        run = running_run(ctx, theirs)
+        copy = shutil.copyfile
+
+        def checkpointed(source: Path, target: Path) -> None:
+            copy(source, target)
+            with sqlite3.connect(path) as other:
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            other.close()
+
+        monkeypatch.setattr(shutil, "copyfile", checkpointed)
+        assert take_in(ctx, str(path)).added == [run.run_id]
+        assert ledger.get(run.run_id).job == run.job
+        seen = [True, False]  # somebody began in the middle of the copying
+        monkeypatch.setattr(takein, "_in_use", lambda _path: seen.pop())
+        assert take_in(ctx, str(path)).known == 1
 
 
 def test_a_rebuilt_ledger_and_the_lost_one_do_not_contradict_each_other(desk: Desk) -> None:

@@ -29,6 +29,8 @@ def test_runs_are_labelled_afterwards_and_found_by_it(desk: Desk) -> None:
     told = desk.orch("ls", "--columns", "run,config.right,nothing")
     assert told.stdout.splitlines()[0].split() == ["RUN", "config.right"]
     assert "`nothing`" in told.stderr
+    told = desk.orch("ls", "--columns", "nothing,note", "--job", "train", "--outcome", "ok")
+    assert told.stdout == "" and "`nothing`" in told.stderr and "`note`" in told.stderr
 
 
 def test_a_label_that_cannot_be_is_refused_and_changes_nothing(desk: Desk) -> None:

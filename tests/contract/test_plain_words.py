@@ -123,6 +123,8 @@ def test_a_ledger_that_may_not_be_written_is_still_read(new_desk: MakeDesk) -> N
     state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", state], check=True)
     try:
+        other = desk.submit("sleep")
+        desk.orch("cancel", other)
         run_id = desk.submit("sleep")
         until(lambda: desk.show()["state"] == "running")
         subprocess.run(["mount", "-o", "remount,ro", state], check=True)
@@ -137,6 +139,8 @@ def test_a_ledger_that_may_not_be_written_is_still_read(new_desk: MakeDesk) -> N
             assert "cancelled" in done.stderr
             assert "is not kept" in done.stderr
         assert "fetched and verified" in desk.orch("fetch-results").stderr
-        assert desk.rows()[0][1] == "running"
+        assert "is not kept" in desk.orch("report", "-o", str(desk.project / "r.md")).stderr
+        assert run_id in desk.orch("compare", run_id, other).stdout
+        assert dict(row[:2] for row in desk.rows())[run_id] == "running"
     finally:
         subprocess.run(["umount", state], check=True)

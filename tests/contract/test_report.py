@@ -94,3 +94,20 @@ def test_a_report_is_read_without_the_terminal_or_the_network(desk: Desk) -> Non
     assert all(path.parent == desk.project / "results" / "train" for path in paths)
     assert "http" not in paths[0].read_text().replace("http-equiv", "")
     assert json.loads(desk.orch("show", "--json").stdout)["run_id"] == run
+
+
+def test_results_that_were_deleted_here_are_told_as_gone(new_desk: MakeDesk) -> None:
+    desk = curving(new_desk)
+    run_id = run_of(desk)
+    assert "(complete)" in desk.orch("show").stdout
+    shutil.rmtree(desk.results("train", run_id))
+    shown = desk.orch("show").stdout
+    assert f"(not there any more: orch fetch-results {run_id})" in shown
+    (text,) = reported(desk, "-o", "gone.md")
+    told = text.replace("\\", "")
+    assert f"the results are not here any more; `orch fetch-results {run_id}`" in told
+    assert "hold no metrics.jsonl" not in told
+    desk.orch("fetch-results")
+    assert "(complete)" in desk.orch("show").stdout
+    (text,) = reported(desk, "-o", "back.md")
+    assert "any more" not in text

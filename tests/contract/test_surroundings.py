@@ -61,7 +61,8 @@ def test_it_works_from_below_the_project_and_from_outside_by_its_name(done: Desk
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])
 def test_any_locale_will_do(locale: str, new_desk: MakeDesk) -> None:
-    desk = new_desk({"says": {**TRAIN, "command": "echo h\u00e9llo \u4e16", "expect": {}}})
+    says = "echo h\u00e9llo \u4e16; mkdir results/\u4e16; touch results/\u4e16/\u754c.txt"
+    desk = new_desk({"says": {**TRAIN, "command": says, "expect": {}}})
     desk.env |= {"LANG": locale, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     desk.submit("says", "--note", "n\u00f6te")
     desk.orch("wait", code=None)
@@ -69,6 +70,10 @@ def test_any_locale_will_do(locale: str, new_desk: MakeDesk) -> None:
     assert desk.show()["note"] == "n\u00f6te"
     for command in (["show"], ["ls"], ["jobs"], ["ledger", "export"]):
         desk.orch(*command)
+    for came in ("1 file (0 B) fetched", "1 was here already"):
+        assert came in desk.orch("fetch-results", code=7).stderr
+    assert desk.orch("ledger", "verify").returncode == 0
+    assert (Path(desk.show()["results_path"]) / "\u4e16" / "\u754c.txt").is_file()
 
 
 STREAMS = {

@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SourceChanged, UsageError
+from orchestrator.gitlisting import GitListing, GitState
 from orchestrator.manifest import (
-    GitListing,
-    GitState,
     Scan,
     read_object,
-    scan_data,
     scan_project,
 )
 from remote import wire
@@ -234,6 +232,61 @@ def test_a_submodule_or_nested_repository_travels_with_its_files(root: Path) -> 
     assert paths(scanned(root)) == ["a.py", "vendored/lib.py"]
 
 
+@pytest.mark.parametrize("submodule", [False, True])
+def test_what_a_nested_repository_ignores_stays_as_well(root: Path, submodule: bool) -> None:
+    make_git(root)
+    inner = root / "sub" / "mod"
+    inner.mkdir(parents=True)
+    (inner / ".gitignore").write_text("*.ckpt\n")
+    (inner / "lib.py").write_text("x")
+    make_git(inner)
+    if submodule:
+        commit_all(root, "its commit is tracked")
+    (inner / "new.py").write_text("x")
+    with (inner / "last.ckpt").open("wb") as file:
+        file.truncate(1 << 30)
+    ours = ["a.py", "sub/mod/.gitignore", "sub/mod/lib.py", "sub/mod/new.py"]
+    assert paths(scanned(root)) == ours
+
+
+def test_a_nested_repository_of_which_git_tells_nothing_is_not_sent_whole(root: Path) -> None:
+    make_git(root)
+    inner = root / "mod"
+    inner.mkdir()
+    make_git(inner)
+    commit_all(root, "as a submodule")
+    shutil.rmtree(inner / ".git")
+    (inner / ".git").write_text("gitdir: ../nowhere\n")
+    with pytest.raises(UsageError, match="mod is in a git repository"):
+        scanned(root)
+
+
+def test_a_submodule_that_was_not_fetched_is_an_empty_folder(root: Path) -> None:
+    make_git(root)
+    inner = root / "mod"
+    inner.mkdir()
+    make_git(inner)
+    commit_all(root, "as a submodule")
+    shutil.rmtree(inner)
+    inner.mkdir()
+    assert paths(scanned(root)) == ["a.py"]
+
+
+def test_tracked_results_are_named_as_left_out_and_others_are_not(root: Path) -> None:
+    for name in ("results/r/baseline.json", "out/x.json"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("x")
+    make_git(root)
+    (root / "results" / "r" / "untracked").write_text("x")
+    found = scanned(root, results_dirs=("results", "out", "results"))
+    assert paths(found) == ["a.py"]
+    told = "results are not sent; git tracks 1 file there"
+    assert reasons(found) == dict.fromkeys(["results/", "out/"], told)
+    (root / "out" / "x.json").unlink()
+    run_git(root, "rm", "-q", "--cached", "out/x.json")
+    assert reasons(scanned(root, results_dirs=("results", "out"))) == {"results/": told}
+
+
 def test_f12_a_file_that_changes_while_it_is_sent_is_named(root: Path) -> None:
     found = scanned(root)
     (entry,) = wire.parse_manifest(found.manifest)
@@ -262,16 +315,6 @@ def test_an_object_is_read_from_any_offset(root: Path, offset: int) -> None:
     found = scanned(root)
     (entry,) = wire.parse_manifest(found.manifest)
     assert b"".join(read_object(found, entry, offset)) == content[offset:]
-
-
-def test_data_travels_whatever_its_name_and_a_single_file_is_a_tree(tmp_path: Path) -> None:
-    folder = tmp_path / "d"
-    (folder / "results").mkdir(parents=True)
-    (folder / "results" / "id_rsa").write_text("x")
-    cache = tmp_path / "cache.json"
-    assert paths(scan_data(folder, cache)) == ["results/id_rsa"]
-    (tmp_path / "one.tsv").write_text("x")
-    assert paths(scan_data(tmp_path / "one.tsv", cache)) == ["one.tsv"]
 
 
 def test_git_state_tells_commit_and_dirt(root: Path) -> None:

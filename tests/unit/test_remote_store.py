@@ -241,24 +241,18 @@ def test_a_patched_spare_equals_the_built_tree(
     assert folders[0] == folders[1], "an empty folder was left"
 
 
-def test_a_dataset_is_placed_once_read_only_and_whole(layout: Layout) -> None:
-    manifest, tree = put(layout, TREE)
-    place = trees.place_dataset(layout, manifest, tree)
-    assert trees.place_dataset(layout, manifest, tree) == place
-    found = read(place)
-    assert {path: content for path, (_, _, content) in found.items()} == {
-        path: content for path, (_, _, content) in TREE.items()
-    }
-    assert all(mode & 0o222 == 0 for mode, kind, _ in found.values() if kind == "f")
-
-
-def test_a_dataset_with_a_damaged_object_is_not_placed(layout: Layout) -> None:
-    manifest, tree = put(layout, TREE)
-    path = Path(layout.object(hashlib.sha256(b"odd").hexdigest()))
-    path.chmod(0o600)
-    path.write_bytes(b"0dd")
+def test_what_a_process_of_the_same_number_left_is_in_nobodys_way(layout: Layout) -> None:
+    sha256 = hashlib.sha256(b"odd").hexdigest()
+    left = Path(f"{layout.object(sha256)}.{os.getpid()}")
+    left.parent.mkdir()
+    left.write_bytes(b"half of it, longer")
+    left.chmod(0o400)
+    inode = left.stat().st_ino
+    kept = os.open(left, os.O_RDONLY)  # so that its number is not given anew
     try:
-        place = trees.place_dataset(layout, manifest, tree)
-    except (Damaged, OSError, wire.WireError):
-        return
-    assert read(place)[b"odd \xff\nname"][2] == b"odd"
+        store.put_object(layout, sha256, b"odd")
+    finally:
+        os.close(kept)
+    made = Path(layout.object(sha256))
+    assert (made.read_bytes(), made.stat().st_ino == inode) == (b"odd", False)
+    assert not left.exists()

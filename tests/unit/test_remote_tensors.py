@@ -61,7 +61,7 @@ def test_shards_are_read_through_their_index(tmp_path: Path) -> None:
         (struct.pack("<Q", 2) + b"[]", "no list of tensors"),
         (struct.pack("<Q", 10) + b'{"a": "b"}', "no list of tensors"),
         (struct.pack("<Q", 9) + b'{"a": {}}', "is no tensor"),
-        (b"PK\x03\x04 torn", "torn zip"),
+        (b"PK\x03\x04 torn", "zip file that cannot be read"),
     ],
 )
 def test_what_is_no_checkpoint_is_unreadable_in_words(
@@ -114,3 +114,21 @@ def test_any_bytes_are_read_or_refused(
     file = torch_zip(tmp_path_factory.mktemp("any") / "m", raw)
     with contextlib.suppress(Unreadable):
         tensors.read(file)
+
+
+def flipped(content: bytes, at: int, bits: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ bits]) + content[at + 1 :]
+
+
+def test_a_zip_file_with_damaged_or_locked_content_is_unreadable_in_words(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(list(range(1000))))
+    whole = (tmp_path / "m").read_bytes()
+    begin = 30 + len("archive/data.pkl")
+    damaged = whole[:begin] + b"\xff" * 40 + whole[begin + 40 :]
+    entry = whole.index(b"PK\x01\x02")
+    locked = flipped(flipped(whole, 6, 1), entry + 8, 1)
+    for content in (damaged, locked):
+        (tmp_path / "m").write_bytes(content)
+        with pytest.raises(Unreadable, match="zip file that cannot be read"):
+            tensors.read(str(tmp_path / "m"))

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -157,6 +158,12 @@ def test_the_confusion_matrix_is_aligned_under_its_labels() -> None:
 def test_a_matrix_that_is_not_square_or_has_no_labels_is_still_shown() -> None:
     run = a_run(confusion_matrix=((1, 2, 3), (4,)), labels=("a",))
     assert "true \\ predicted  a  1  2" in render.show_text(run, [], NOW)
+
+
+def test_the_time_of_a_later_attempt_is_told_as_its_own() -> None:
+    assert "ran for     3 h 20 min\n" in render.show_text(FAILED, [], NOW)
+    again = render.show_text(replace(FAILED, attempt=2), [], NOW)
+    assert "ran for     3 h 20 min (attempt 2; the timeline has those before)\n" in again
 
 
 def test_the_ledger_row_is_short_and_has_hash_accuracy_and_outcome() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html.parser
+import math
 import re
 import xml.etree.ElementTree as ET
 from datetime import datetime, timezone
@@ -8,14 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from orchestrator.compare import CodeChange, CodeFile, FileChange, compare
 from orchestrator.domain import Event, Outcome, Run, RunState, Verdict
 from orchestrator.report.content import Account, report_of
 from orchestrator.report.curves import Curves, Series
+from orchestrator.report.figures import spark
 from orchestrator.report.html import MARK, to_html
 from orchestrator.report.markdown import to_markdown
-from orchestrator.report.svg import Axis, binned, matrix_picture, number, ticks
+from orchestrator.report.svg import (
+    Axis,
+    Drawn,
+    binned,
+    line_chart,
+    matrix_picture,
+    number,
+    ticks,
+)
 from tests.helpers.runs import AT, a_run, an_id
 
 NOW = datetime(2026, 11, 24, tzinfo=timezone.utc)
@@ -178,6 +190,22 @@ def test_ticks_are_few_and_within_the_axis(axis: Axis) -> None:
     room = (axis.high - axis.low) * 1e-6
     assert all(axis.low - room <= each <= axis.high + room for each in found)
     assert len({number(each) for each in found}) > 1
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=9), st.booleans())
+@example([1e308, -1e308, 1e308], False)
+@example([1.7e308, 1.7e308], True)
+@example([5e-324, 1.7e308], False)
+@example([5e-324, 1e-322], True)
+def test_any_values_and_steps_can_be_drawn(values: list[float], across: bool) -> None:
+    series = Series("loss", "")
+    for at, value in enumerate(values):
+        series.add(value if across and math.isfinite(value) else at, value)
+    while len(series.buckets) > 2:
+        series.buckets[:2] = [series.buckets[0].merged(series.buckets[1])]
+    drawn = line_chart([Drawn(series, "c0")], "loss")
+    assert "nan" not in drawn.replace('class="nan"', "") and "inf" not in drawn
+    assert not series.buckets or len(spark(series)) == len(series.buckets)
 
 
 def test_the_example_in_the_docs_is_a_page_of_this_kind() -> None:

@@ -92,6 +92,27 @@ def test_a_bare_name_that_no_run_has_is_refused_with_what_was_meant(where: str, 
     assert told in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("sort", "told"),
+    [
+        ("-acuracy", "did you mean `accuracy`?"),
+        ("los", "did you mean `loss`?"),
+        ("ema", "did you mean `config.training.ema`?"),
+        ("-config.training.emma", "no run has `config.training.emma`"),
+        ("metrics", "neither a number nor a text"),
+    ],
+)
+def test_an_order_that_sorts_no_run_is_refused(sort: str, told: str) -> None:
+    with pytest.raises(UsageError, match="--sort") as refused:
+        found(sort=sort)
+    assert told in refused.value.message and refused.value.hint
+
+
+def test_a_field_that_no_run_has_yet_sorts_nothing_and_is_no_mistake() -> None:
+    assert selection(NOW, sort="-accuracy").apply(runs()[:1]) == runs()[:1]
+    assert selection(NOW, sort="bogus").apply([]) == []
+
+
 def test_a_metric_of_some_runs_is_missing_in_the_others() -> None:
     assert found(where="loss > 1") == [2]
     assert found(where="loss == null") == [4, 3, 1]
@@ -119,5 +140,6 @@ def test_the_columns_asked_for_are_shown_in_their_order() -> None:
     assert "0.9999" in table and "70.0 %" in table and "e= k=v" in table and "failed" in table
     assert unknown(runs(), names) == ["absent"]
     assert "x" * 61 not in table
+    assert columns_table(runs(), ["absent"], NOW) == ""
     with pytest.raises(UsageError, match="no column"):
         columns(" , ")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import retry
+from orchestrator import disk, retry
 from orchestrator.errors import FolderBusy, ManifestMismatch, OrchError, TransferError, UnsafePath
-from orchestrator.unpack import DEPTH_MAX, JOURNAL, PARTS, Folder
+from orchestrator.paths import JOURNAL
+from orchestrator.unpack import DEPTH_MAX, PARTS, Folder
 
 
 def sha(content: bytes) -> str:
@@ -220,6 +221,100 @@ def test_a_torn_journal_line_costs_only_that_file(d: Path, line: bytes) -> None:
         assert "a" in folder.have()
         folder.write_batch([small("b")])
         assert folder.changed == []
+
+
+def test_the_entry_after_a_torn_journal_line_is_not_lost(d: Path) -> None:
+    write(d, small("a"))
+    with (d / JOURNAL).open("ab") as journal:
+        journal.write(b'["torn", 12')
+    write(d, small("log", b"one"))
+    folder = write(d, small("log", b"one two"))  # the host's grew
+    assert folder.changed == []
+    assert (d / "log").read_bytes() == b"one two"
+
+
+def test_a_renewed_file_that_a_kill_kept_from_its_name_is_still_ours(d: Path) -> None:
+    write(d, small("log", b"one"))
+    time.sleep(0.02)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folder, "_place", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(d, small("log", b"one two"))
+    assert (d / "log").read_bytes() == b"one"
+    folder = write(d, small("log", b"one two three"))
+    assert folder.changed == []
+    assert (d / "log").read_bytes() == b"one two three"
+
+
+def interrupted(*_args: object) -> None:
+    raise KeyboardInterrupt
+
+
+# --- power cuts -----------------------------------------------------------------------------------
+
+
+def lose_bytes(path: Path, content: bytes) -> None:
+    """As a power cut does: the name and the time are there, the bytes never were."""
+    mtime = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(mtime, mtime))
+
+
+@pytest.mark.parametrize("content", [b"", b"on", b"\0\0\0"])
+def test_what_a_power_cut_during_a_fetch_took_is_fetched_again(d: Path, content: bytes) -> None:
+    write(d, small("log", b"one"), small("whole"))
+    lose_bytes(d / "log", content)
+    with Folder(d) as folder:
+        assert folder.have() == {"whole": [1, sha(b"x")]}
+        folder.write_batch([small("log", b"one two")])
+        assert folder.changed == []
+    assert (d / "log").read_bytes() == b"one two"
+
+
+def test_what_is_durable_is_not_read_again_and_a_shorter_one_was_changed_here(
+    d: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Folder(d) as folder:
+        folder.write_batch([small("log", b"one"), small("a")])
+        folder.make_durable()
+    lose_bytes(d / "log", b"on")
+    monkeypatch.setattr("orchestrator.unpack.digest_of", lambda _path: None)
+    with Folder(d) as folder:
+        assert folder.have() == {"a": [1, sha(b"x")]}
+        folder.write_batch([small("log", b"one two")])
+        assert folder.changed == ["log"]
+
+
+@pytest.mark.parametrize("count", [3, disk.FEW + 1])
+@pytest.mark.parametrize("syncfs", [True, False])
+def test_every_file_and_folder_is_synced_before_the_journal_says_so(
+    count: int, syncfs: bool, d: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync, whole = os.fsync, disk._sync_filesystem
+
+    def note(fd: int) -> None:
+        assert b"synced" not in (d / JOURNAL).read_bytes()
+        fsync(fd)
+        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), d))
+
+    def note_whole(fd: int) -> bool:
+        assert b"synced" not in (d / JOURNAL).read_bytes()
+        if syncfs and whole(fd):
+            synced.append("all")
+        return syncfs
+
+    names = [f"deep/er/{number}" for number in range(count)]
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(disk, "_sync_filesystem", note_whole)
+    with Folder(d) as folder:
+        folder.write_batch([small(name) for name in names])
+        assert synced == []
+        folder.make_durable()
+        folder.make_durable()  # nothing is left to do
+    one_by_one = count <= disk.FEW or not syncfs
+    assert sorted(synced) == (sorted([*names, "deep/er", "deep", "."]) if one_by_one else ["all"])
+    assert (d / JOURNAL).read_bytes().endswith(b'\n"synced"\n')
 
 
 # --- large files ----------------------------------------------------------------------------------

@@ -17,15 +17,17 @@ import pytest
 
 from orchestrator import inflight, retry
 from orchestrator.clock import iso
+from orchestrator.datatree import scan_data
 from orchestrator.domain import Host as HostEntry
 from orchestrator.domain import Run, RunState
 from orchestrator.errors import OrchError
 from orchestrator.ledger.database import Database, _migrate
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import Scan, scan_data
+from orchestrator.manifest import Scan
+from orchestrator.paths import JOURNAL
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
-from orchestrator.unpack import JOURNAL, PARTS
+from orchestrator.unpack import PARTS
 from orchestrator.usecases import cancel, fetch, follow, reconcile
 from orchestrator.usecases import link as lasting
 from orchestrator.usecases import submit as submitting
