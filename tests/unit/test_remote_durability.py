@@ -1,0 +1,67 @@
+"""What a marker vouches for is on the disk before the marker is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from remote import environment, files, procs
+from remote.layout import Layout
+
+
+@pytest.mark.parametrize("count", [3, files.FEW + 1])
+def test_every_file_of_a_tree_is_synced_one_by_one_or_all_at_once(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep").mkdir()
+    names = [f"deep/{number}" for number in range(count)]
+    for name in names:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "link").symlink_to("nowhere")
+    synced: list[str] = []
+    whole, fsync = files._sync_filesystem, os.fsync
+
+    def note(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), tmp_path))
+
+    def note_whole(path: str) -> None:
+        whole(path)
+        synced.append("all")
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(files, "_sync_filesystem", note_whole)
+    files.sync_tree(str(tmp_path))
+    assert sorted(synced) == (sorted([".", "deep", *names]) if count < files.FEW else ["all"])
+
+
+def test_an_environment_is_on_the_disk_before_it_is_marked_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(str(tmp_path / "root"))
+    layout.ensure()
+    (tmp_path / "requirements.txt").write_text("absent\n")
+    place = environment.place_of(layout, b"absent\n")
+    seen: list[bool] = []
+
+    def note(path: str) -> None:
+        assert path == place
+        seen.append(os.path.exists(os.path.join(place, environment.COMPLETE)))
+
+    def spawn(argv: list[str], *_rest: object) -> int:
+        os.makedirs(place, exist_ok=True)
+        return 1 if "--dry-run" in argv else 0
+
+    monkeypatch.setattr(files, "sync_tree", note)
+    monkeypatch.setattr(procs, "spawn", spawn)
+    log = os.open(os.devnull, os.O_WRONLY)
+    try:
+        environment.prepare(
+            layout, "requirements.txt", log, str(tmp_path), lambda _: None, lambda code: code
+        )
+    finally:
+        os.close(log)
+    assert seen == [False]
+    assert os.path.exists(os.path.join(place, environment.COMPLETE))
