@@ -19,7 +19,7 @@ from orchestrator.transport.base import Agent
 from orchestrator.usecases import follow
 from orchestrator.usecases.check import Preflight, refuse
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.submit import Plan, Request, make_plan, submit
+from orchestrator.usecases.submit import Plan, Request, make_plan, read_content, submit
 from orchestrator.wording import size
 
 SUFFIX = ".canary"
@@ -28,14 +28,17 @@ LOG_LINES = 15
 
 
 def passed(ctx: Context, plan: Plan, request: Request) -> Plan:
-    """The plan with what its canary showed among the findings.
+    """The plan with what its canary showed among the findings, and with the canary's own content.
 
     PreflightRefused when a finding refuses before or after it, unless the request forces; then it
     is recorded with the run.
     """
     if not plan.found.ok and not request.force:
         raise refuse(plan.found)
+    content = read_content(ctx, plan)
+    plan = replace(plan, content=content)
     plan = with_findings(plan, run_canary(ctx, plan, request))
+    plan = replace(plan, content=replace(content, sent=True))
     if not plan.found.ok and not request.force:
         raise refuse(plan.found, "mend what stopped the canary; --no-canary starts without it")
     return plan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.domain import Finding, Severity
@@ -12,6 +14,15 @@ from orchestrator.usecases import datasets
 from orchestrator.usecases.context import Context, webhook_variable
 
 RULE = "shell"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a run gets, as it was when it was read: later edits do not reach it."""
+
+    code: Scan
+    data: Mapping[str, Scan]
+    sent: bool = False  # the host has it, whatever is still here
 
 
 def folders(ctx: Context, spec: JobSpec) -> datasets.Folders:

@@ -71,6 +71,7 @@ class Plan:
     listing: GitListing
     gpu_use: str = "alone"
     unique: str | None = None  # the job of whose config no other run may be on the host
+    content: ready.Content | None = None  # None: it is read while the host is connected to
 
     @property
     def spec(self) -> JobSpec:
@@ -228,19 +229,25 @@ def _deliver(
     """Connect and read the tree at the same time; then content, then the start."""
     connecting = Background(lambda: ctx.connect(plan.host))
     try:
-        scan = ready.code(ctx, plan.project, plan.spec, plan.listing, plan.max_file)
-        data = datasets.scans(ctx, plan.data)
+        content = plan.content or read_content(ctx, plan)
     except BaseException:
         connecting.discard(lambda agent: agent.close())
         raise
-    for path, why in scan.skipped:
-        ctx.say(f"left out: {path} ({why})")
     agent = connecting.result()
     try:
-        return _start(ctx, plan, ledger, run, agent, scan, data, sent), agent
+        return _start(ctx, plan, ledger, run, agent, content, sent), agent
     except BaseException:
         agent.close()
         raise
+
+
+def read_content(ctx: Context, plan: Plan) -> ready.Content:
+    """The project's files and the data as they are now."""
+    code = ready.code(ctx, plan.project, plan.spec, plan.listing, plan.max_file)
+    content = ready.Content(code, datasets.scans(ctx, plan.data))
+    for path, why in code.skipped:
+        ctx.say(f"left out: {path} ({why})")
+    return content
 
 
 def _start(
@@ -249,12 +256,12 @@ def _start(
     ledger: Ledger,
     run: Run,
     agent: Agent,
-    scan: Scan,
-    data: Mapping[str, Scan],
+    content: ready.Content,
     sent: threading.Event,
 ) -> Run:
+    scan, data = content.code, content.data
     remembered = ctx.layout.host_cache(plan.host.name, plan.project)
-    old = _read(remembered)
+    old = scan.manifest if content.sent else _read(remembered)
     body = _start_body(plan, run, scan, data)
     attached: list[bytes] = []
     if old is None:

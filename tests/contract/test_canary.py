@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, until
+from tests.helpers.project import commit_all, run_git
 from tests.helpers.sshd import PrivateSshd
 
 GOOD = '{"accuracy": 0.8, "confusion_matrix": [[8, 2], [2, 8]]}'
@@ -58,6 +60,40 @@ def test_a_canary_runs_first_and_is_a_run_of_its_own(
     )  # fmt: skip
     assert about["estimate"] == pytest.approx(100 * about["seconds"])
     assert "the canary passed" in done.stderr
+
+
+def test_the_run_has_the_code_data_and_commit_of_its_canary_whatever_is_edited_meanwhile(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    began, go = tmp_path / "began", tmp_path / "go"
+    look = "cat m.txt only_main.txt $ORCH_DATA/texts/a"
+    spec = {
+        "command": look,
+        "canary": {"command": f"{look}; touch {began}; until test -e {go}; do sleep 0.05; done"},
+        "data": {"texts": {"from": str(tmp_path / "texts")}},
+    }
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a").write_text("old data\n")
+    old = {"m.txt": "old code\n", "only_main.txt": "and its file\n"}
+    desk = new_desk({"train": spec, "other": {"command": "true"}}, files=old, git=True)
+    commit = run_git(desk.project, "rev-parse", "HEAD").strip()
+    process = desk.start("submit", "train")
+    until(began.exists)
+    run_git(desk.project, "checkout", "-q", "-b", "exp")
+    (desk.project / "m.txt").write_text("new code\n")
+    (desk.project / "only_main.txt").unlink()
+    commit_all(desk.project, "an experiment")
+    (tmp_path / "texts" / "a").write_text("new data\n")
+    desk.submit("other")  # the host's copy of this project is a newer one now
+    go.touch()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    desk.orch("wait", "train")
+    assert desk.orch("tail", "train").stdout == "old code\nand its file\nold data\n"
+    canary, run = desk.show("train.canary"), desk.show(out.strip())
+    for key in ("snapshot", "data", "git_commit", "git_dirty"):
+        assert run[key] == canary[key]
+    assert (run["git_commit"], run["git_dirty"]) == (commit, False)
 
 
 @pytest.mark.parametrize(

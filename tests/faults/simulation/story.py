@@ -29,6 +29,7 @@ from orchestrator.unpack import JOURNAL, PARTS
 from orchestrator.usecases import cancel, fetch, follow, reconcile
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.check import Preflight
+from orchestrator.usecases.ready import Content
 from tests.faults.simulation import link
 from tests.faults.simulation.host import Host, installed
 from tests.faults.simulation.world import World
@@ -189,8 +190,8 @@ class Story:
 
     def _deliver(self, ctx: Any, plan: Any, ledger: Any, run: Run, sent: Any) -> Any:
         agent = ctx.connect(plan.host)
-        scan = self.fixed.scan
-        return submitting._start(ctx, plan, ledger, run, agent, scan, {}, sent), agent
+        content = Content(self.fixed.scan, {})
+        return submitting._start(ctx, plan, ledger, run, agent, content, sent), agent
 
     def _start_call(self, agent: Agent, body: Any, attached: Any, sent: Any) -> Any:
         self.bodies.append(body)
