@@ -17,9 +17,16 @@ from orchestrator.errors import Interrupted, OrchError, UsageError
 from orchestrator.jobspec import Canary, JobSpec, Stage
 from orchestrator.transport.base import Agent
 from orchestrator.usecases import follow
-from orchestrator.usecases.check import Preflight, refuse
+from orchestrator.usecases.check import Preflight
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.submit import Plan, Request, make_plan, read_content, submit
+from orchestrator.usecases.submit import (
+    Plan,
+    Request,
+    make_plan,
+    read_content,
+    refuse_unforced,
+    submit,
+)
 from orchestrator.wording import size
 
 SUFFIX = ".canary"
@@ -33,14 +40,12 @@ def passed(ctx: Context, plan: Plan, request: Request) -> Plan:
     PreflightRefused when a finding refuses before or after it, unless the request forces; then it
     is recorded with the run.
     """
-    if not plan.found.ok and not request.force:
-        raise refuse(plan.found)
+    refuse_unforced(plan, request)
     content = read_content(ctx, plan)
     plan = replace(plan, content=content)
     plan = with_findings(plan, run_canary(ctx, plan, request))
     plan = replace(plan, content=replace(content, sent=True))
-    if not plan.found.ok and not request.force:
-        raise refuse(plan.found, "mend what stopped the canary; --no-canary starts without it")
+    refuse_unforced(plan, request, "mend what stopped the canary; --no-canary starts without it")
     return plan
 
 
@@ -70,7 +75,7 @@ def run_canary(ctx: Context, plan: Plan, request: Request) -> list[Finding]:
     assert plan.spec.canary is not None
     spec = _short(plan.spec, plan.spec.canary)
     short = replace(plan, found=Preflight(spec, plan.found.config_hash, ()), webhook=None)
-    asked = replace(request, supersedes=None, force=False)
+    asked = replace(request, supersedes=None, force=False, forced=())
     run, agent = submit(ctx, short, asked)
     limit = span_words(plan.spec.canary.time)
     try:

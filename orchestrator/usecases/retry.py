@@ -19,7 +19,11 @@ def request_for(
     force: bool,
     gpu_use: str = "alone",
 ) -> Request:
-    """`code` and spec are today's: a retry is a new run, not a replay."""
+    """`code` and spec are today's: a retry is a new run, not a replay.
+
+    What its user said of the old run, tags and note, is not said of the new one. Findings that were
+    forced for it stay forced, where they are the very same; new ones refuse.
+    """
     import json
 
     return Request(
@@ -27,9 +31,10 @@ def request_for(
         host=run.host if host is None else host,
         profile=run.profile,
         overrides={key: json.dumps(value) for key, value in run.overrides.items()},
-        tags={**run.tags, **tags},
-        note=note if note is not None else run.note,
-        force=force or run.forced,
+        tags=tags,
+        note=note,
+        force=force,
+        forced=run.findings if run.forced else (),
         supersedes=run.run_id,
         gpu_use=gpu_use,
     )

@@ -34,7 +34,7 @@ from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import unlawful, words
 from orchestrator.usecases import datasets, ready, survey, sync
-from orchestrator.usecases.check import Preflight, preflight, refuse
+from orchestrator.usecases.check import MEND, Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
 from orchestrator.wording import size
@@ -51,6 +51,7 @@ class Request:
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
     force: bool = False
+    forced: Sequence[Mapping[str, Any]] = ()  # findings, as recorded, that were forced before
     supersedes: str | None = None
     canary: bool = True
     gpu_use: str = "alone"  # | queue: wait while others use them | share: run beside others
@@ -117,12 +118,24 @@ def submit(
     `announce` is called as soon as the run is recorded. Raises with nothing started (the run is
     then `never_started`), or OutcomeUnknown when the start was sent and no answer came.
     """
-    if not plan.found.ok and not request.force:
-        raise refuse(plan.found)
+    refuse_unforced(plan, request)
     with ctx.ledger() as ledger:
         run = _intent(ctx, plan, request, ledger)
         sent = threading.Event()
         return _begin(ctx, plan, ledger, run, sent, announce)
+
+
+def refuse_unforced(plan: Plan, request: Request, hint: str = MEND) -> None:
+    """PreflightRefused for what refuses the plan and is not forced."""
+    bad = unforced(plan, request)
+    if bad:
+        raise refuse(plan.spec.name, bad, hint)
+
+
+def unforced(plan: Plan, request: Request) -> list[Finding]:
+    """What refuses the plan, but for what its request forces: all, or what was forced before."""
+    bad = [] if request.force else [each for each in plan.found.findings if each.refuses]
+    return [each for each in bad if _as_recorded(each) not in request.forced]
 
 
 def _begin(
@@ -177,7 +190,7 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
         profile=spec.profile,
         overrides=dict(spec.overrides),
         findings=tuple(finding_json(finding) for finding in plan.found.findings),
-        forced=request.force and not plan.found.ok,
+        forced=not plan.found.ok,
         git_commit=git.commit,
         git_dirty=git.dirty,
         supersedes=supersedes,
@@ -189,6 +202,10 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
 
 def finding_json(finding: Finding) -> dict[str, Any]:
     return {**asdict(finding), "severity": finding.severity.value}
+
+
+def _as_recorded(finding: Finding) -> Any:
+    return json.loads(json.dumps(finding_json(finding), default=str))
 
 
 def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, sent: bool) -> None:
