@@ -133,6 +133,10 @@ class Reader:
                 for run_id, state, verdict in found
             }
 
+    def gone(self) -> list[Run]:
+        """The runs that count as lost because their host had nothing left of them."""
+        return self._runs("WHERE verdict = 'lost' AND cause = 'gone' ORDER BY run_id", ())
+
     def places(self) -> list[tuple[str, str]]:
         """(host, project) of all runs, each pair once."""
         with mapped(self._db.path):

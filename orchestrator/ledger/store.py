@@ -113,13 +113,20 @@ class Ledger(Reader):
             self._set(run_id, snapshot=snapshot, data=data)
 
     def started(
-        self, run_id: str, at: str, started_at: str | None, session: Session | None, state: RunState
+        self,
+        run_id: str,
+        at: str,
+        started_at: str | None,
+        session: Session | None,
+        state: RunState,
+        place: Sequence[str] = (),
     ) -> None:
-        """The host took the run: it is `queued` or `running` there."""
-        about = {
+        """The host took the run: it is `queued` or `running` there, at `place` if that is known."""
+        about: dict[str, Any] = {
             "state": state,
             "session": session and [session.kind, session.name],
             "started_at": started_at,
+            **({"place": place} if place else {}),
         }
         with self._change(run_id, at, "started", about):
             self._move(run_id, state)

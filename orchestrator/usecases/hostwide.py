@@ -17,11 +17,12 @@ from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import run_statuses, words
 from orchestrator.unpack import JOURNAL
+from orchestrator.usecases import places
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import described_run, host_name
 from orchestrator.usecases.reconcile import by_host, question
 from orchestrator.usecases.resume import resume_if_due
-from orchestrator.usecases.settle import contradiction, settle
+from orchestrator.usecases.settle import settle, settle_anew
 
 DEADLINE = 60.0  # seconds of silence after which a host counts as unreachable
 DOUBTFUL = (Verdict.LOST, Verdict.NEVER_STARTED)  # concluded from absence, so asked for again
@@ -69,7 +70,8 @@ def reconcile(
 
     Without names the hosts also tell of runs the ledger does not know (with `take` they are in the
     ledger afterwards, as their submit described them there), and finished runs whose verdict was
-    concluded from absence are asked after again.
+    concluded from absence are asked after again. Hosts that had nothing left of a run are asked for
+    that alone, if they can be reached.
     """
     accounts: list[HostAccount] = []
 
@@ -90,6 +92,8 @@ def reconcile(
             else:
                 groups[host] = []
     whole = runs is None
+    for place in by_host(ctx, [] if hosts or not whole else ledger.gone(), lambda *_: None):
+        groups.setdefault(place, [])
     asked = [
         (place, group, Background(_asking(ctx, ledger, place, group, whole)))
         for place, group in groups.items()
@@ -101,6 +105,8 @@ def reconcile(
             found = answer.result()
         except OrchError as exc:
             account.error = exc
+            if not group and place not in hosts:
+                accounts.remove(account)
             continue
         account.settled = _settled(ctx, ledger, group, found)
         if take:
@@ -149,10 +155,7 @@ def _settled(
         before = ledger.find(status["run_id"])
         if before is None:
             continue
-        why = contradiction(before, status)
-        if why is not None:
-            ledger.corrected(before.run_id, ctx.now(), why)
-        after = settle(ledger, ledger.get(before.run_id), status, ctx.now())
+        after = settle_anew(ledger, before, status, ctx.now())
         after = _gone(ctx, ledger, after, status)
         after = resume_if_due(ctx, ledger, after)
         if before.run_id in asked_ids or after != before:
@@ -161,10 +164,18 @@ def _settled(
 
 
 def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run:
-    """A run that was seen on its host, which has neither its directory nor a process of it now."""
+    """A run that was seen on its host, which has neither its directory nor a process of it now.
+
+    Only the place where it was started can say so.
+    """
     seen = run.state in (RunState.QUEUED, RunState.RUNNING)
-    if seen and status["phase"] == "absent" and status.get("living") == 0:
-        ledger.lost(run.run_id, ctx.now(), "its host has neither its directory nor a process of it")
+    if not seen or status["phase"] != "absent" or status.get("living") != 0:
+        return run
+    if places.is_elsewhere(ledger, run, status):
+        where = places.told(ledger, run, status)
+        ctx.say(f"{run.run_id}: {where}; nothing was concluded. {places.hint(run)}")
+        return run
+    ledger.lost(run.run_id, ctx.now(), "its host has neither its directory nor a process of it")
     return ledger.get(run.run_id)
 
 
