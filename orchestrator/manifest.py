@@ -14,7 +14,7 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +68,9 @@ class GitListing:
     def __init__(self, root: Path) -> None:
         self._root = root
         base = ["git", "--no-optional-locks", "-C", str(root)]
+        base += ["-c", "status.renames=false", "-c", "diff.renames=false"]
         listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        status = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"]
+        status = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--", "."]
         self._listing = _start([*base, *listing])
         self._status = _start([*base, *status])
 
@@ -78,18 +79,36 @@ class GitListing:
         out = _finish(self._listing)
         return None if out is None else sorted({path for path in out.split(b"\0") if path})
 
-    def state(self) -> GitState:
+    def state(self, travel: Callable[[Iterable[bytes]], bool] = any) -> GitState:
+        """Dirty: some of the project's files that git says are changed `travel`."""
         out = _finish(self._status)
         if out is None:
             return GitState(None, None)
-        commit, dirty = None, False
+        commit, changed = None, []
         for line in out.split(b"\0"):
             if line.startswith(b"# branch.oid "):
                 oid = line[13:].decode("ascii", "replace")
                 commit = None if oid == "(initial)" else oid
             elif line and not line.startswith(b"#"):
-                dirty = True
-        return GitState(commit, dirty)
+                changed.append(_changed(line))
+        if not changed:
+            return GitState(commit, False)
+        start = len(_prefix(self._root))
+        return GitState(commit, travel([path[start:] for path in changed]))
+
+
+_FIELDS = {b"1": 8, b"u": 10, b"?": 1}  # before the path, in a line of git-status(1) porcelain v2
+
+
+def _changed(line: bytes) -> bytes:
+    return line.split(b" ", _FIELDS.get(line[:1], 0))[-1]
+
+
+def _prefix(root: Path) -> bytes:
+    """What git puts before the paths of a project that is a folder of its repository."""
+    here = root.resolve()
+    top = next((each for each in (here, *here.parents) if (each / ".git").exists()), here)
+    return b"" if top == here else os.fsencode(here.relative_to(top)) + b"/"
 
 
 def _start(argv: list[str]) -> subprocess.Popen[bytes] | None:
@@ -179,23 +198,38 @@ def _stat(path: bytes) -> os.stat_result | None:
         return None
 
 
+def any_travels(root: Path, paths: Iterable[bytes], results_dirs: Iterable[str]) -> bool:
+    """Whether one of the paths, if it is there, is of the code that is sent."""
+    never = tuple(name.strip("/").encode() + b"/" for name in results_dirs)
+    named = (path for path in paths if not path.startswith(never))
+    named = (path for path in named if NEVER_DIRS.isdisjoint(path.split(b"/")))
+    named = (path for path in named if not _looks_secret(os.fsdecode(path.rpartition(b"/")[2])))
+    ignored = _orchignored(root)
+    return any(ignored is None or not ignored(path) for path in named)
+
+
 def _orchignore(root: Path, found: Iterable[Found]) -> Iterable[Found]:
+    ignored = _orchignored(root)
+    return found if ignored is None else (item for item in found if not ignored(item[0]))
+
+
+def _orchignored(root: Path) -> Callable[[bytes], bool] | None:
     file = root / ".orchignore"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return found
+        return None
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"{file}: cannot be read: {exc}") from None
     if not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
-        return found
+        return None
     import pathspec
 
     try:
         spec = pathspec.GitIgnoreSpec.from_lines(lines)
     except ValueError as exc:
         raise UsageError(f"{file}: {exc}") from None
-    return (item for item in found if not spec.match_file(os.fsdecode(item[0])))
+    return lambda path: spec.match_file(os.fsdecode(path))
 
 
 def scan(

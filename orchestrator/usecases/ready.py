@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.domain import Finding, Severity
 from orchestrator.errors import UsageError
 from orchestrator.jobspec import JobSpec
-from orchestrator.manifest import GitListing, Scan, scan_project
+from orchestrator.manifest import GitListing, GitState, Scan, any_travels, scan_project
 from orchestrator.usecases import datasets
 from orchestrator.usecases.context import Context, webhook_variable
 
@@ -41,6 +41,12 @@ def code(ctx: Context, project: Path, spec: JobSpec, listing: GitListing, max_fi
         results_dirs=("results", spec.results_dir),
         max_file=max_file,
     )
+
+
+def git_state(project: Path, spec: JobSpec, listing: GitListing) -> GitState:
+    """The project's commit, and whether what is sent is other than it."""
+    folders = ("results", spec.results_dir)
+    return listing.state(lambda changed: any_travels(project, changed, folders))
 
 
 def unset(ctx: Context, spec: JobSpec) -> list[Finding]:

@@ -177,7 +177,7 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
         mine = [run for run in same if run.project == str(plan.project) and run.verdict != never]
         supersedes = mine[-1].run_id if mine else None
     token = "".join(secrets.choice(TOKEN) for _ in range(5))
-    git = plan.listing.state()
+    git = ready.git_state(plan.project, spec, plan.listing)
     return Run(
         run_id=names.new_run_id(ctx.clock.now(), token),
         job=spec.name,

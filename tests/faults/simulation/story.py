@@ -221,7 +221,7 @@ class Story:
 
     def submit(self) -> None:
         found = Preflight(self.fixed.spec, "c1:" + "0" * 64, ())
-        listing = SimpleNamespace(state=lambda: SimpleNamespace(commit=None, dirty=None))
+        listing = SimpleNamespace(state=lambda _travel: SimpleNamespace(commit=None, dirty=None))
         plan: Any = submitting.Plan(self.folder, BOX, found, (), {}, None, 1 << 20, listing)  # type: ignore[arg-type]
         _, agent = submitting.submit(self.desk, plan, submitting.Request("train"))  # type: ignore[arg-type]
         agent.close()
