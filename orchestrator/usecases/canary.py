@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator import names
 from orchestrator.checks import relations
 from orchestrator.clock import seconds_between, span_words
 from orchestrator.domain import Finding, Run, Severity, Verdict
-from orchestrator.errors import Interrupted, OrchError, UsageError
+from orchestrator.errors import Interrupted, OrchError, PreflightRefused, UsageError
 from orchestrator.jobspec import Canary, JobSpec, Stage
 from orchestrator.transport.base import Agent
 from orchestrator.usecases import follow
+from orchestrator.usecases.cancel import CANCEL_ASKED
 from orchestrator.usecases.check import Preflight
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.submit import (
@@ -29,7 +31,6 @@ from orchestrator.usecases.submit import (
 )
 from orchestrator.wording import size
 
-SUFFIX = ".canary"
 RULE = "canary"
 LOG_LINES = 15
 
@@ -91,8 +92,21 @@ def run_canary(ctx: Context, plan: Plan, request: Request) -> list[Finding]:
         ) from None
     with ctx.connect(plan.host) as agent:
         found = _findings(ctx, plan.spec, run, agent)
+    _refuse_cancelled(ctx, plan.spec.name, run)
     warned = [data.get("message") for data in fired if not data.get("acted")]
     return found + [_finding(Severity.WARNING, f"in the canary: {text}", run) for text in warned]
+
+
+def _refuse_cancelled(ctx: Context, job: str, run: Run) -> None:
+    """Whoever cancels a canary wants nothing to start after it, forced or not; one that had ended
+    by then may have passed."""
+    with ctx.ledger(readonly=True) as ledger:
+        asked = any(event.kind == CANCEL_ASKED for event in ledger.events(run.run_id))
+    if asked or run.verdict is Verdict.CANCELLED:
+        raise PreflightRefused(
+            f"{job}: its canary {run.run_id} was cancelled; nothing else was started",
+            hint=f"`orch submit {job}` starts anew",
+        )
 
 
 def _short(spec: JobSpec, canary: Canary) -> JobSpec:
@@ -103,7 +117,7 @@ def _short(spec: JobSpec, canary: Canary) -> JobSpec:
         expect = replace(expect, predictions="any")
     return replace(
         spec,
-        name=spec.name[: 64 - len(SUFFIX)] + SUFFIX,
+        name=names.canary_of(spec.name),
         stages=(Stage("canary", canary.argv),),
         env={**spec.env, "ORCH_CANARY": "1"},
         resources=replace(spec.resources, time=canary.time),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from orchestrator import names
 from orchestrator.domain import Run, RunState, Verdict
-from orchestrator.errors import NotFinished
+from orchestrator.errors import NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status
@@ -13,6 +14,39 @@ from orchestrator.usecases.reconcile import UNSETTLED, meet
 from orchestrator.usecases.settle import settle, settle_anew
 
 PATIENCE = 40.0  # seconds: 10 of grace, the kill, the exit record
+
+
+CANCEL_ASKED = "cancel_asked"  # the event of a canary: nothing is to start after it
+
+
+def cancel_chosen(ctx: Context, ledger: Ledger, selector: str) -> tuple[Run, bool]:
+    """`cancel` of what the selector means: the canary, for a job whose run is still to come."""
+    canary = _open_canary(ctx, ledger, selector)
+    try:
+        run = ctx.live_run(ledger, selector)
+    except NotFound:
+        if canary is None:
+            raise
+    else:
+        if canary is None:
+            return cancel(ctx, ledger, run)
+        if run.state.is_open:
+            ctx.say(f"a canary of {selector} goes on too: `orch cancel {canary.run_id}` ends it")
+            return cancel(ctx, ledger, run)
+    ctx.say(f"{canary.run_id}, the canary of {selector}, is meant; the run after it will not start")
+    ledger.event(canary.run_id, ctx.now(), CANCEL_ASKED, {})
+    ended = cancel(ctx, ledger, canary)
+    later = ledger.latest(canary.project, selector)
+    if later and later.state.is_open and later.run_id > canary.run_id:
+        return cancel(ctx, ledger, later)  # it had begun before anything was asked
+    return ended
+
+
+def _open_canary(ctx: Context, ledger: Ledger, job: str) -> Run | None:
+    project = ctx.project_or_none()
+    where = str(project) if project else None
+    found = ledger.runs(project=where, job=names.canary_of(job), open_only=True, limit=1)
+    return next(iter(found), None)
 
 
 def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
