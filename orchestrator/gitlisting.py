@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,8 @@ class GitListing:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        status = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"]
+        status = ["-c", "status.renames=false", "-c", "diff.renames=false", "status"]
+        status += ["--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--", "."]
         self._listing = _start(root, _LISTING)
         self._status = _start(root, status)
 
@@ -47,18 +49,35 @@ class GitListing:
         out, _ = _finish(_start(self._root, ["ls-files", "-z", "--cached", "--", folder]))
         return [path for path in (out or b"").split(b"\0") if path]
 
-    def state(self) -> GitState:
+    def state(self, travel: Callable[[Iterable[bytes]], bool] = any) -> GitState:
+        """Dirty: some of the project's files that git says are changed `travel`."""
         out, _ = _finish(self._status)
         if out is None:
             return GitState(None, None)
-        commit, dirty = None, False
+        commit, changed = None, []
         for line in out.split(b"\0"):
             if line.startswith(b"# branch.oid "):
                 oid = line[13:].decode("ascii", "replace")
                 commit = None if oid == "(initial)" else oid
             elif line and not line.startswith(b"#"):
-                dirty = True
-        return GitState(commit, dirty)
+                changed.append(_changed(line))
+        if not changed:
+            return GitState(commit, False)
+        start = len(_prefix(self._root))
+        return GitState(commit, travel([path[start:] for path in changed]))
+
+
+_FIELDS = {b"1": 8, b"u": 10, b"?": 1}  # before the path, in a line of git-status(1) porcelain v2
+
+
+def _changed(line: bytes) -> bytes:
+    return line.split(b" ", _FIELDS.get(line[:1], 0))[-1]
+
+
+def _prefix(root: Path) -> bytes:
+    """What git puts before the paths of a project that is a folder of its repository."""
+    here, top = root.resolve(), _repository(root)
+    return b"" if top in (None, here) else os.fsencode(here.relative_to(top)) + b"/"
 
 
 def paths_of(root: Path) -> list[bytes] | None:

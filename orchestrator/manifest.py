@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,23 +135,38 @@ def _stat(path: bytes) -> os.stat_result | None:
         return None
 
 
+def any_travels(root: Path, paths: Iterable[bytes], results_dirs: Iterable[str]) -> bool:
+    """Whether one of the paths, if it is there, is of the code that is sent."""
+    never = tuple(name.strip("/").encode() + b"/" for name in results_dirs)
+    named = (path for path in paths if not path.startswith(never))
+    named = (path for path in named if NEVER_DIRS.isdisjoint(path.split(b"/")))
+    named = (path for path in named if not _looks_secret(os.fsdecode(path.rpartition(b"/")[2])))
+    ignored = _orchignored(root)
+    return any(ignored is None or not ignored(path) for path in named)
+
+
 def _orchignore(root: Path, found: Iterable[Found]) -> Iterable[Found]:
+    ignored = _orchignored(root)
+    return found if ignored is None else (item for item in found if not ignored(item[0]))
+
+
+def _orchignored(root: Path) -> Callable[[bytes], bool] | None:
     file = root / ".orchignore"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return found
+        return None
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"{file}: cannot be read: {exc}") from None
     if not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
-        return found
+        return None
     import pathspec
 
     try:
         spec = pathspec.GitIgnoreSpec.from_lines(lines)
     except ValueError as exc:
         raise UsageError(f"{file}: {exc}") from None
-    return (item for item in found if not spec.match_file(os.fsdecode(item[0])))
+    return lambda path: spec.match_file(os.fsdecode(path))
 
 
 def scan(

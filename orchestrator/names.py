@@ -21,12 +21,19 @@ _DIGITS = "0123456789"
 TOKEN_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 TOKEN_LENGTH = 5
 
+CANARY = ".canary"
+
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{3}[a-km-np-z2-9]{5}")
 
 
 def job_name(text: str) -> str:
     """`[a-z0-9][a-z0-9._-]{0,63}`."""
     return _checked(text, "job name", _LOWER + _DIGITS, "._-", 64)
+
+
+def canary_of(job: str) -> str:
+    """The name under which the ledger has a job's canaries."""
+    return job[: 64 - len(CANARY)] + CANARY
 
 
 def stage_name(text: str) -> str:

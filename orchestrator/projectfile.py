@@ -203,6 +203,15 @@ _TEMPLATES = {
 TEMPLATE_FILES = tuple(_TEMPLATES)
 
 
+def keeps_results_out(dest: Path) -> bool:
+    """Whether the folder's .gitignore names `results`, which runs bring back."""
+    try:
+        lines = (dest / ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip().strip("/") in ("results", "results/*", "results/**") for line in lines)
+
+
 def init_project(dest: Path) -> list[str]:
     """The folder is a project: it has every one of TEMPLATE_FILES. Returns those written now.
 

@@ -32,9 +32,11 @@ def status(layout: Layout, run_id: str) -> Dict[str, Any]:
     """`phase` is absent | claimed | starting | queued | running | unowned | finished, of the run's
     latest attempt. `machine`: the name of another one that has this root too, and on which the
     attempt was started; `phase` is then what its records say, since nothing here can prove an end.
+    `place`: this machine and this root, which alone can say that they do not have a run.
     """
     run = layout.run(run_id)
     report: Dict[str, Any] = {"run_id": run_id, "phase": "absent", "host_time": now()}
+    report["place"] = {**procs.machine(), "root": layout.root}
     if not os.path.isdir(run.path):
         return report
     report["phase"] = _phase(layout, run)

@@ -17,18 +17,30 @@ from remote.layout import RunFiles
 DEADLINE = 60.0
 LISTING_MAX = 1 << 20
 # Names and versions are read off the folders' names: opening each package's metadata takes seconds
-# on a slow disk.
+# on a slow disk. Only of a name without a version it is opened.
 PROBE = """
 import json, os, re, sys
 found = {}
+def said(info):
+    path = os.path.join(info, "PKG-INFO") if os.path.isdir(info) else info
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return (re.search("^Version: *([^ \\n]{1,99})", file.read(65536), re.M) or ["", ""])[1]
+    except OSError:
+        return ""
 for folder in reversed(sys.path):
     try:
         names = os.listdir(folder or ".")
     except OSError:
         continue
     for name in names:
-        if name.endswith((".dist-info", ".egg-info")) and "-" in name:
-            package, version = name.rpartition(".")[0].split("-")[:2]
+        stem, _, kind = name.rpartition(".")
+        if kind not in ("dist-info", "egg-info"):
+            continue
+        package, version = (stem.split("-") + [""])[:2]
+        if not version and kind == "egg-info":
+            version = said(os.path.join(folder or ".", name))
+        if package and version:
             found[re.sub("[-_.]+", "-", package).lower()] = version
 print(json.dumps({"version": ".".join(map(str, sys.version_info[:3])),
                   "implementation": sys.implementation.name,

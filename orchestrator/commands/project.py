@@ -18,12 +18,14 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The folder to make into a project.")] = Path("."),
 ) -> None:
     """Make a folder into a project with one example job."""
-    from orchestrator.projectfile import init_project
+    from orchestrator.projectfile import init_project, keeps_results_out
 
     ctx = context()
     told = init_project(ctx.cwd / folder)
     for line in told:
         ctx.say(line)
+    if not keeps_results_out(ctx.cwd / folder):
+        ctx.say(".gitignore was there: add the line `results/` to it, for what runs bring back")
     there = (ctx.cwd / folder).resolve() == ctx.cwd.resolve()
     enter = "" if there else f"`cd {shlex.quote(str(folder))}`, then "
     ctx.say(f"next: {enter}`orch submit hello -f` runs the example on this machine")

@@ -41,11 +41,11 @@ def show(run: RunArg = None, json: Json = False) -> None:
 def cancel(run: RunNeeded, json: Json = False) -> None:
     """End a run: TERM, grace, KILL, down to the last grandchild."""
     from orchestrator import output
-    from orchestrator.usecases.cancel import cancel as run_cancel
+    from orchestrator.usecases.cancel import cancel_chosen
 
     ctx = context()
     with ctx.ledger() as ledger:
-        ended, already = run_cancel(ctx, ledger, ctx.live_run(ledger, run))
+        ended, already = cancel_chosen(ctx, ledger, run)
         if json:
             output.run_document(ended, ledger.events(ended.run_id))
     ctx.say(("it had ended before: " if already else "") + output.ended_line(ended))

@@ -99,7 +99,7 @@ def _submit(
 ) -> None:
     from orchestrator import output, render
     from orchestrator.domain import Severity
-    from orchestrator.usecases.submit import interrupted, submit
+    from orchestrator.usecases.submit import interrupted, submit, unforced
 
     notable = [item for item in plan.found.findings if item.severity is not Severity.INFO]
     if notable:
@@ -109,7 +109,7 @@ def _submit(
             output.document(output.plan_document(plan))
         else:
             render.emit(output.plan_text(plan))
-        if not plan.found.ok and not request.force:
+        if unforced(plan, request):
             raise typer.Exit(5)
         return
     if plan.spec.canary is not None and request.canary:
@@ -185,11 +185,12 @@ def retry(
 ) -> None:
     """A new run of a run's job as it is today. The old one's profile, --set and host are kept.
 
-    It supersedes the old run; what of the config has changed since is said.
+    It supersedes the old run; what of the config has changed since is said. Tags and the note are
+    not kept. Findings forced then stay forced if they are the very same; new ones refuse.
     """
     from orchestrator import names
     from orchestrator.usecases.retry import changes, request_for
-    from orchestrator.usecases.submit import make_plan
+    from orchestrator.usecases.submit import make_plan, unforced
 
     _refuse_json(json, dry_run)
     ctx = context()
@@ -201,4 +202,9 @@ def retry(
     changed = changes(old, plan.spec.config)
     if changed:
         ctx.say("\n  ".join([f"the config has changed since {old.run_id}:", *changed]))
+    if not plan.found.ok and not unforced(plan, request) and not force:
+        ctx.say(f"what refuses it was forced for {old.run_id} too, and stays forced")
+    if old.tags and not tags:
+        again = " ".join(f"--tag {key}={value}" for key, value in sorted(old.tags.items()))
+        ctx.say(f"the tags of {old.run_id} are not kept; {again} sets them")
     _submit(ctx, plan, request, follow, dry_run, json)

@@ -160,6 +160,10 @@ class Reader:
                 for run_id, state, verdict in found
             }
 
+    def gone(self) -> list[Run]:
+        """The runs that count as lost because their host had nothing left of them."""
+        return self._runs("WHERE verdict = 'lost' AND cause = 'gone' ORDER BY run_id", ())
+
     def places(self) -> list[Place]:
         """Where the runs are, each place once."""
         return places_of(self._db.rows(PLACES))

@@ -88,8 +88,14 @@ def _ambiguous(selector: str, ids: list[str]) -> NotFound:
 
 
 def _nothing(ledger: Reader, selector: str, project: str | None) -> NotFound:
-    from orchestrator.names import did_you_mean  # loads difflib, for a mistake only
+    from orchestrator.names import canary_of, did_you_mean  # loads difflib, for a mistake only
 
+    canary = next(iter(ledger.runs(project=project, job=canary_of(selector), open_only=True)), None)
+    if canary is not None:
+        return NotFound(
+            f"no run of {selector!a} has begun yet; its canary {canary.run_id} goes on",
+            hint=f"`orch tail {canary.run_id}` follows that, `orch cancel {selector}` ends both",
+        )
     known = ledger.job_names(project) + ledger.ids(project=project, limit=200)
     return NotFound(
         f"no run and no job's run is called {selector!a}{did_you_mean(selector, known)}",

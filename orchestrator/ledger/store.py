@@ -116,13 +116,14 @@ class Ledger(Reader):
 
     def started(
         self, run_id: str, at: str, started_at: str | None, session: Session | None,
-        state: RunState, attempt: int | None = None,
+        state: RunState, attempt: int | None = None, place: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """The host took the run: it is `queued` or `running` there."""
-        about = {
+        """The host took the run: it is `queued` or `running` there, at `place` if that is known."""
+        about: dict[str, Any] = {
             "state": state,
             "session": session and [session.kind, session.name],
             "started_at": started_at,
+            **({"place": place} if place else {}),
         }
         with self._db.write():
             self._seen(run_id, at)

@@ -313,8 +313,8 @@ def _event_words(event: Event) -> str:
         return ""
     told = []
     for key, value in event.data.items():
-        if key == "results_path" or value in (None, "", [], {}, False):
-            continue  # where the files lie here is of no use to who reads this elsewhere
+        if key in ("results_path", "place") or value in (None, "", [], {}, False):
+            continue  # where files and roots lie is of no use to who reads this elsewhere
         if isinstance(value, list):
             value = ", ".join(map(str, value))
         told.append(f"{key.replace('_', ' ')} {brief(value)}")

@@ -10,34 +10,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator import names
 from orchestrator.checks import relations
 from orchestrator.clock import seconds_between, span_words
 from orchestrator.domain import Finding, Run, Severity, Verdict
-from orchestrator.errors import Interrupted, OrchError, UsageError
+from orchestrator.errors import Interrupted, OrchError, PreflightRefused, UsageError
 from orchestrator.jobspec import Canary, JobSpec, Stage
 from orchestrator.transport.base import CALL_DEADLINE, Agent, End
 from orchestrator.usecases import follow
-from orchestrator.usecases.check import Preflight, refuse
+from orchestrator.usecases.cancel import CANCEL_ASKED
+from orchestrator.usecases.check import Preflight
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.submit import Plan, Request, make_plan, submit
+from orchestrator.usecases.submit import (
+    Plan,
+    Request,
+    make_plan,
+    read_content,
+    refuse_unforced,
+    submit,
+)
 from orchestrator.wording import size
 
-SUFFIX = ".canary"
 RULE = "canary"
 LOG_LINES = 15
 
 
 def passed(ctx: Context, plan: Plan, request: Request) -> Plan:
-    """The plan with what its canary showed among the findings.
+    """The plan with what its canary showed among the findings, and with the canary's own content.
 
     PreflightRefused when a finding refuses before or after it, unless the request forces; then it
     is recorded with the run.
     """
-    if not plan.found.ok and not request.force:
-        raise refuse(plan.found)
+    refuse_unforced(plan, request)
+    content = read_content(ctx, plan)
+    plan = replace(plan, content=content)
     plan = with_findings(plan, run_canary(ctx, plan, request))
-    if not plan.found.ok and not request.force:
-        raise refuse(plan.found, "mend what stopped the canary; --no-canary starts without it")
+    plan = replace(plan, content=replace(content, sent=True))
+    refuse_unforced(plan, request, "mend what stopped the canary; --no-canary starts without it")
     return plan
 
 
@@ -67,7 +76,7 @@ def run_canary(ctx: Context, plan: Plan, request: Request) -> list[Finding]:
     assert plan.spec.canary is not None
     spec = _short(plan.spec, plan.spec.canary)
     short = replace(plan, found=Preflight(spec, plan.found.config_hash, ()), webhook=None)
-    asked = replace(request, supersedes=None, force=False)
+    asked = replace(request, supersedes=None, force=False, forced=())
     run, agent = submit(ctx, short, asked)
     limit = span_words(plan.spec.canary.time)
     try:
@@ -83,8 +92,21 @@ def run_canary(ctx: Context, plan: Plan, request: Request) -> list[Finding]:
         ) from None
     with ctx.connect(plan.host) as agent:
         found = _findings(ctx, plan.spec, run, agent)
+    _refuse_cancelled(ctx, plan.spec.name, run)
     warned = [data.get("message") for data in fired if not data.get("acted")]
     return found + [_finding(Severity.WARNING, f"in the canary: {text}", run) for text in warned]
+
+
+def _refuse_cancelled(ctx: Context, job: str, run: Run) -> None:
+    """Whoever cancels a canary wants nothing to start after it, forced or not; one that had ended
+    by then may have passed."""
+    with ctx.ledger(readonly=True) as ledger:
+        asked = any(event.kind == CANCEL_ASKED for event in ledger.events(run.run_id))
+    if asked or run.verdict is Verdict.CANCELLED:
+        raise PreflightRefused(
+            f"{job}: its canary {run.run_id} was cancelled; nothing else was started",
+            hint=f"`orch submit {job}` starts anew",
+        )
 
 
 def _short(spec: JobSpec, canary: Canary) -> JobSpec:
@@ -95,7 +117,7 @@ def _short(spec: JobSpec, canary: Canary) -> JobSpec:
         expect = replace(expect, predictions="any")
     return replace(
         spec,
-        name=spec.name[: 64 - len(SUFFIX)] + SUFFIX,
+        name=names.canary_of(spec.name),
         stages=(Stage("canary", canary.argv),),
         env={**spec.env, "ORCH_CANARY": "1"},
         resources=replace(spec.resources, time=canary.time),

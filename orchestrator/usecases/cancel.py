@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+from orchestrator import names
 from orchestrator.domain import Run, RunState, Verdict
-from orchestrator.errors import NotFinished
+from orchestrator.errors import NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
+from orchestrator.transport.base import Agent
+from orchestrator.transport.replies import only_status
+from orchestrator.usecases import places
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.reconcile import UNSETTLED, meet
-from orchestrator.usecases.settle import settle
+from orchestrator.usecases.reconcile import UNSETTLED, meet, statuses
+from orchestrator.usecases.settle import settle, settle_anew
 
 PATIENCE = 40.0  # seconds: 10 of grace, the kill, the exit record
 
 
+CANCEL_ASKED = "cancel_asked"  # the event of a canary: nothing is to start after it
+
+
+def cancel_chosen(ctx: Context, ledger: Ledger, selector: str) -> tuple[Run, bool]:
+    """`cancel` of what the selector means: the canary, for a job whose run is still to come."""
+    canary = _open_canary(ctx, ledger, selector)
+    try:
+        run = ctx.live_run(ledger, selector)
+    except NotFound:
+        if canary is None:
+            raise
+    else:
+        if canary is None:
+            return cancel(ctx, ledger, run)
+        if run.state.is_open:
+            ctx.say(f"a canary of {selector} goes on too: `orch cancel {canary.run_id}` ends it")
+            return cancel(ctx, ledger, run)
+    ctx.say(f"{canary.run_id}, the canary of {selector}, is meant; the run after it will not start")
+    ledger.event(canary.run_id, ctx.now(), CANCEL_ASKED, {})
+    ended = cancel(ctx, ledger, canary)
+    later = ledger.latest(canary.project, selector)
+    if later and later.state.is_open and later.run_id > canary.run_id:
+        return cancel(ctx, ledger, later)  # it had begun before anything was asked
+    return ended
+
+
+def _open_canary(ctx: Context, ledger: Ledger, job: str) -> Run | None:
+    project = ctx.project_or_none()
+    where = str(project) if project else None
+    found = ledger.runs(project=where, job=names.canary_of(job), open_only=True, limit=1)
+    return next(iter(found), None)
+
+
 def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
     """(the run, whether it had ended before). Raises when its processes have not gone in time."""
-    if run.state is RunState.FINISHED:
+    if run.state is RunState.FINISHED and run.cause != "gone":
         return run, True
     with ctx.connect(ctx.host_of(run)) as agent:
-        if run.attempt > 1 and run.state in UNSETTLED:
+        if run.state not in UNSETTLED or run.attempt > 1:
+            run = _seen_again(ctx, ledger, run, agent)
+            if run.state is RunState.FINISHED:
+                return run, True
+        if run.state in UNSETTLED and run.attempt > 1:
             run = meet(ctx, ledger, run, agent)
         body = {"run_id": run.run_id, "patience": PATIENCE}
         status = agent.call("cancel", body, deadline=PATIENCE + 30)
@@ -29,3 +70,12 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
             "a process that the kernel does not let go (state D) ends with what it waits for",
         )
     return known, bool(status.get("already")) or known.verdict is not Verdict.CANCELLED
+
+
+def _seen_again(ctx: Context, ledger: Ledger, run: Run, agent: Agent) -> Run:
+    """The run that was on its host before, by what that says now; NotFound where another place
+    answers: what it closes would be no run of ours."""
+    status = only_status(statuses(agent, {"run_ids": [run.run_id]}), run.run_id)
+    if status["phase"] == "absent" and places.is_elsewhere(ledger, run, status):
+        raise places.absent(ledger, run, status)
+    return settle_anew(ledger, run, status, ctx.now())

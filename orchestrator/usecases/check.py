@@ -144,8 +144,7 @@ def _named(ledger: Ledger, against: str, project: str) -> Run:
     return run
 
 
-def refuse(found: Preflight, hint: str = MEND) -> PreflightRefused:
-    bad = [finding for finding in found.findings if finding.refuses]
+def refuse(job: str, bad: Sequence[Finding], hint: str = MEND) -> PreflightRefused:
     lines = "".join(f"\n  {finding.rule}: {finding.message}" for finding in bad)
     count = counted(len(bad), "finding refuses", "findings refuse")
-    return PreflightRefused(f"{found.spec.name}: {count} it; nothing was started{lines}", hint=hint)
+    return PreflightRefused(f"{job}: {count} it; nothing was started{lines}", hint=hint)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from orchestrator import compare as pure
 from orchestrator.domain import Run
@@ -37,7 +38,28 @@ def compared(ctx: Context, ledger: Ledger, runs: Sequence[Run]) -> pure.Comparis
         if environment is None:
             why = hosts.silent.get(run.host, "none was recorded")
             missing.append(f"environment of {run.run_id}: {why}")
-    return pure.compare(runs, environments, code, missing)
+    return pure.compare(runs, _with_python(runs, environments, missing), code, missing)
+
+
+def _with_python(
+    runs: Sequence[Run], environments: Sequence[Mapping[str, Any] | None], missing: list[str]
+) -> list[Mapping[str, Any] | None]:
+    """The environments; without their pythons when one is not known, which `missing` then tells."""
+    unknown = False
+    for run, environment in zip(runs, environments, strict=True):
+        python = (environment or {}).get("python")
+        known = isinstance(python, dict) and isinstance(python.get("packages"), dict)
+        if environment is None or known:
+            continue
+        unknown = True
+        why = python.get("error") if isinstance(python, dict) else None
+        missing.append(f"python and packages of {run.run_id}: {why or 'none were recorded'}")
+    if not unknown:
+        return list(environments)
+    return [
+        each and {key: value for key, value in each.items() if key != "python"}
+        for each in environments
+    ]
 
 
 def code_changes(hosts: Hosts, runs: Sequence[Run]) -> tuple[list[pure.CodeChange], list[str]]:

@@ -18,6 +18,7 @@ from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent, End
 from orchestrator.transport.replies import only_status, run_status
 from orchestrator.unpack import Folder
+from orchestrator.usecases import places
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
 from orchestrator.usecases.reconcile import statuses
@@ -54,7 +55,7 @@ def fetch(
     destination = results_of(home, run.job, run.run_id)
     report = Report(destination)
     with ctx.connect(ctx.host_of(replace(run, project=str(home)))) as agent:
-        _refuse_absent(agent, run)
+        _refuse_absent(ledger, agent, run)
         with _claim(ctx, run, destination) as folder:
             here = wire.encode_json({"have": folder.have(), "parts": folder.parts()})
             end = run_status(_Receiver(agent, folder, report, progress).run(run, here), run.run_id)
@@ -102,11 +103,11 @@ def _claim(ctx: Context, run: Run, destination: Path) -> Iterator[Folder]:
         )
 
 
-def _refuse_absent(agent: Agent, run: Run) -> None:
+def _refuse_absent(ledger: Ledger, agent: Agent, run: Run) -> None:
     """Before anything is made here: is there something to fetch?"""
     status = only_status(statuses(agent, {"run_ids": [run.run_id]}), run.run_id)
     if status["phase"] == "absent":
-        raise NotFound(f"{run.run_id}: {run.host} has no such run, so no results")
+        raise places.absent(ledger, run, status, ", so no results")
 
 
 class _Receiver:

@@ -16,11 +16,12 @@ from orchestrator.paths import JOURNAL, results_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import words
+from orchestrator.usecases import places
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import found_run
 from orchestrator.usecases.reconcile import by_host, question, statuses
 from orchestrator.usecases.resume import resume_if_due
-from orchestrator.usecases.settle import contradiction, settle
+from orchestrator.usecases.settle import settle, settle_anew
 
 DEADLINE = 60.0  # seconds of silence after which a host counts as unreachable
 DOUBTFUL = (Verdict.LOST, Verdict.NEVER_STARTED)  # concluded from absence, so asked for again
@@ -68,7 +69,8 @@ def reconcile(
 
     Without names the hosts also tell of runs the ledger does not know (with `take`, the projects
     that are known here, they are in the ledger afterwards, as their submit described them there),
-    and finished runs whose verdict was concluded from absence are asked after again.
+    and finished runs whose verdict was concluded from absence are asked after again. Hosts that had
+    nothing left of a run are asked for that alone, if they can be reached.
     """
     accounts: list[HostAccount] = []
 
@@ -89,6 +91,8 @@ def reconcile(
             else:
                 groups[host] = []
     whole = runs is None
+    for place in by_host(ctx, [] if hosts or not whole else ledger.gone(), lambda *_: None):
+        groups.setdefault(place, [])
     asked = [
         (place, group, Background(_asking(ctx, ledger, place, group, whole)))
         for place, group in groups.items()
@@ -100,6 +104,8 @@ def reconcile(
             found = answer.result()
         except OrchError as exc:
             account.error = exc
+            if not group and place not in hosts:
+                accounts.remove(account)
             continue
         account.settled = _settled(ctx, ledger, group, found)
         if take is not None:
@@ -161,10 +167,7 @@ def _settled(
         before = ledger.find(status["run_id"])
         if before is None:
             continue
-        why = contradiction(before, status)
-        if why is not None:
-            ledger.corrected(before.run_id, ctx.now(), why, before.attempt)
-        after = settle(ledger, ledger.get(before.run_id), status, ctx.now())
+        after = settle_anew(ledger, before, status, ctx.now())
         after = _gone(ctx, ledger, after, status)
         after = resume_if_due(ctx, ledger, after)
         if before.run_id in asked_ids or after != before:
@@ -173,11 +176,19 @@ def _settled(
 
 
 def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run:
-    """A run that was seen on its host, which has neither its directory nor a process of it now."""
+    """A run that was seen on its host, which has neither its directory nor a process of it now.
+
+    Only the place where it was started can say so.
+    """
     seen = run.state in (RunState.QUEUED, RunState.RUNNING)
-    if seen and status["phase"] == "absent" and status.get("living") == 0:
-        why = "its host has neither its directory nor a process of it"
-        ledger.lost(run.run_id, ctx.now(), why, run.attempt)
+    if not seen or status["phase"] != "absent" or status.get("living") != 0:
+        return run
+    if places.is_elsewhere(ledger, run, status):
+        where = places.told(ledger, run, status)
+        ctx.say(f"{run.run_id}: {where}; nothing was concluded. {places.hint(run)}")
+        return run
+    why = "its host has neither its directory nor a process of it"
+    ledger.lost(run.run_id, ctx.now(), why, run.attempt)
     return ledger.get(run.run_id)
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.domain import Finding, Severity
 from orchestrator.errors import UsageError
-from orchestrator.gitlisting import GitListing
+from orchestrator.gitlisting import GitListing, GitState
 from orchestrator.jobspec import JobSpec
-from orchestrator.manifest import Scan, scan_project
+from orchestrator.manifest import Scan, any_travels, scan_project
 from orchestrator.requirements import closure
 from orchestrator.usecases import datasets
 from orchestrator.usecases.context import Context, webhook_variable
 
 RULE = "shell"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a run gets, as it was when it was read: later edits do not reach it."""
+
+    code: Scan
+    data: Mapping[str, Scan]
+    sent: bool = False  # the host has it, whatever is still here
 
 
 def folders(ctx: Context, spec: JobSpec) -> datasets.Folders:
@@ -46,6 +56,12 @@ def code(ctx: Context, project: Path, spec: JobSpec, listing: GitListing, max_fi
 def tell_left_out(ctx: Context, found: Iterable[tuple[str, str]]) -> None:
     for path, why in found:
         ctx.say(f"left out: {path} ({why})")
+
+
+def git_state(project: Path, spec: JobSpec, listing: GitListing) -> GitState:
+    """The project's commit, and whether what is sent is other than it."""
+    folders = ("results", spec.results_dir)
+    return listing.state(lambda changed: any_travels(project, changed, folders))
 
 
 def unset(ctx: Context, spec: JobSpec) -> list[Finding]:

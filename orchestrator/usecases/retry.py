@@ -20,8 +20,12 @@ def request_for(
     force: bool,
     gpu_use: str = "alone",
 ) -> Request:
-    """`code` and spec are today's: a retry is a new run, not a replay. That the run was forced is
-    believed of one that was submitted from here."""
+    """`code` and spec are today's: a retry is a new run, not a replay.
+
+    What its user said of the old run, tags and note, is not said of the new one. Findings that were
+    forced for it stay forced, where they are the very same; new ones refuse. That the run was
+    forced is believed of one that was submitted from here.
+    """
     import json
 
     return Request(
@@ -29,9 +33,10 @@ def request_for(
         host=run.host if host is None else host,
         profile=run.profile,
         overrides={key: json.dumps(value) for key, value in run.overrides.items()},
-        tags={**run.tags, **tags},
-        note=note if note is not None else run.note,
-        force=force or (run.forced and hearsay_of(run.spec) is None),
+        tags=tags,
+        note=note,
+        force=force,
+        forced=run.findings if run.forced and hearsay_of(run.spec) is None else (),
         supersedes=run.run_id,
         gpu_use=gpu_use,
     )

@@ -15,7 +15,7 @@ from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Sess
 from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import recorded_of
 from orchestrator.transport.replies import run_status
-from orchestrator.usecases import hostevents
+from orchestrator.usecases import hostevents, places
 
 PHASES: Mapping[str, RunState] = {
     "claimed": RunState.SYNCED,
@@ -58,6 +58,14 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
         if status.get("adopted") is True:
             _note_once(ledger, run, at, UNOWNED, {"attempt": attempt})
     return ledger.get(run.run_id)
+
+
+def settle_anew(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
+    """`settle`, of a finished run too: a verdict that its host contradicts is withdrawn."""
+    why = contradiction(run, status)
+    if why is not None:
+        ledger.corrected(run.run_id, at, why, run.attempt)
+    return settle(ledger, ledger.get(run.run_id), status, at)
 
 
 def _finished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
@@ -105,7 +113,8 @@ def _started(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str, state
     if isinstance(known, dict) and known.get("kind") in ("tmux", "screen", "plain"):
         session = Session(str(known["kind"]), lawful.text(known.get("name")) or "")
     started_at = lawful.moment(status.get("started_at"))
-    ledger.started(run.run_id, at, started_at, session, state, attempt_of(status))
+    place = () if "machine" in status else places.place(status)
+    ledger.started(run.run_id, at, started_at, session, state, attempt_of(status), place)
 
 
 def judge_record(run: Run, record: ExitRecord) -> Judged:

@@ -36,7 +36,7 @@ from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import unlawful, words
 from orchestrator.usecases import datasets, ready, survey, sync
-from orchestrator.usecases.check import Preflight, preflight, refuse
+from orchestrator.usecases.check import MEND, Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
 from orchestrator.wording import size
@@ -54,6 +54,7 @@ class Request:
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
     force: bool = False
+    forced: Sequence[Mapping[str, Any]] = ()  # findings, as recorded, that were forced before
     supersedes: str | None = None
     canary: bool = True
     gpu_use: str = "alone"  # | queue: wait while others use them | share: run beside others
@@ -76,6 +77,7 @@ class Plan:
     requirements: tuple[str, ...] = ()  # its setup.requirements, then the files that includes
     left_out: tuple[tuple[str, str], ...] = ()  # of the data: (which file, why)
     unique: str | None = None  # the job of whose config no other run may be on the host
+    content: ready.Content | None = None  # None: it is read while the host is connected to
 
     @property
     def spec(self) -> JobSpec:
@@ -125,12 +127,24 @@ def submit(
     `announce` is called as soon as the run is recorded. Raises with nothing started (the run is
     then `never_started`), or OutcomeUnknown when the start was sent and no answer came.
     """
-    if not plan.found.ok and not request.force:
-        raise refuse(plan.found)
+    refuse_unforced(plan, request)
     with ctx.ledger() as ledger:
         run = _intent(ctx, plan, request, ledger)
         sent = threading.Event()
         return _begin(ctx, plan, ledger, run, sent, announce)
+
+
+def refuse_unforced(plan: Plan, request: Request, hint: str = MEND) -> None:
+    """PreflightRefused for what refuses the plan and is not forced."""
+    bad = unforced(plan, request)
+    if bad:
+        raise refuse(plan.spec.name, bad, hint)
+
+
+def unforced(plan: Plan, request: Request) -> list[Finding]:
+    """What refuses the plan, but for what its request forces: all, or what was forced before."""
+    bad = [] if request.force else [each for each in plan.found.findings if each.refuses]
+    return [each for each in bad if _as_recorded(each) not in request.forced]
 
 
 def _begin(
@@ -172,7 +186,7 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
         mine = [run for run in same if run.project == str(plan.project) and run.verdict != never]
         supersedes = mine[-1].run_id if mine else None
     token = "".join(secrets.choice(TOKEN) for _ in range(5))
-    git = plan.listing.state()
+    git = ready.git_state(plan.project, spec, plan.listing)
     return Run(
         run_id=names.new_run_id(ctx.clock.now(), token),
         job=spec.name,
@@ -185,7 +199,7 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
         profile=spec.profile,
         overrides=dict(spec.overrides),
         findings=tuple(finding_json(finding) for finding in plan.found.findings),
-        forced=request.force and not plan.found.ok,
+        forced=not plan.found.ok,
         git_commit=git.commit,
         git_dirty=git.dirty,
         supersedes=supersedes,
@@ -197,6 +211,10 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
 
 def finding_json(finding: Finding) -> dict[str, Any]:
     return {**asdict(finding), "severity": finding.severity.value}
+
+
+def _as_recorded(finding: Finding) -> Any:
+    return json.loads(json.dumps(finding_json(finding), default=str))
 
 
 def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, sent: bool) -> None:
@@ -237,18 +255,24 @@ def _deliver(
     """Connect and read the tree at the same time; then content, then the start."""
     connecting = Background(lambda: ctx.connect(plan.host))
     try:
-        scan = ready.code(ctx, plan.project, plan.spec, plan.listing, plan.max_file)
-        data = datasets.scans(ctx, plan.data)
+        content = plan.content or read_content(ctx, plan)
     except BaseException:
         connecting.discard(lambda agent: agent.close())
         raise
-    ready.tell_left_out(ctx, (*scan.skipped, *plan.left_out))
     agent = connecting.result()
     try:
-        return _start(ctx, plan, ledger, run, agent, scan, data, sent), agent
+        return _start(ctx, plan, ledger, run, agent, content, sent), agent
     except BaseException:
         agent.close()
         raise
+
+
+def read_content(ctx: Context, plan: Plan) -> ready.Content:
+    """The project's files and the data as they are now."""
+    code = ready.code(ctx, plan.project, plan.spec, plan.listing, plan.max_file)
+    content = ready.Content(code, datasets.scans(ctx, plan.data))
+    ready.tell_left_out(ctx, (*code.skipped, *plan.left_out))
+    return content
 
 
 def _start(
@@ -257,12 +281,12 @@ def _start(
     ledger: Ledger,
     run: Run,
     agent: Agent,
-    scan: Scan,
-    data: Mapping[str, Scan],
+    content: ready.Content,
     sent: threading.Event,
 ) -> Run:
+    scan, data = content.code, content.data
     remembered = ctx.layout.host_cache(plan.host.name, plan.project)
-    old = _read(remembered)
+    old = scan.manifest if content.sent else _read(remembered)
     body = _start_body(plan, run, scan, data)
     attached: list[bytes] = []
     if old is None:

@@ -48,6 +48,16 @@ def test_what_differs_is_told_and_what_does_not_is_not(desk: Desk) -> None:
     assert "right" in text and "+# another line" in text and "the same: environment" in text
 
 
+def test_pythons_that_are_not_known_are_said_and_neither_alike_nor_different(desk: Desk) -> None:
+    runs = two_runs(desk)
+    file = desk.home / ".orch" / "runs" / runs[0] / "environment.json"
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps({**known, "python": {"error": "it did not tell"}}))
+    found = compared(desk, *runs)
+    assert found["environment"] == []
+    assert found["missing"] == [f"python and packages of {runs[0]}: it did not tell"]
+
+
 def test_with_the_host_gone_what_the_ledger_knows_is_compared(desk: Desk) -> None:
     one, two = two_runs(desk)
     compared(desk, one, two)  # the environments are in the ledger from here on

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from orchestrator.domain import Run, RunState
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import LocalLayout
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import Desk, of_run, supervisor_of, until
+from tests.contract.desk import Desk, assert_clear, of_run, supervisor_of, until
 from tests.helpers import processes
 
 SLEEP = "echo up; sleep 600 & wait"
@@ -164,6 +165,101 @@ def test_a_run_whose_directory_was_taken_away_is_lost_only_when_nothing_of_it_li
     desk.orch("ls")
     assert desk.rows()[0][1] == "running", "only reconcile concludes from a missing directory"
     assert f"{run_id}: running -> lost" in desk.orch("reconcile").stdout
+
+
+def rooted(new_desk: MakeDesk, root: Path, command: str, **more: str) -> tuple[Desk, str]:
+    """A desk whose host has this root, and the id of the run it has started there."""
+    host = {"transport": "local", "session": "plain", "root": str(root), **more}
+    desk = new_desk({"job": command}, host=host)
+    return desk, desk.submit("job")
+
+
+def root_is(desk: Desk, root: Path) -> None:
+    host = {"transport": "local", "session": "plain", "root": str(root)}
+    described = {"hosts": {"box": host}, "default_host": "box"}
+    (desk.project / "orch.yaml").write_text(json.dumps(described))
+
+
+def test_a_run_that_is_looked_for_under_another_root_is_not_lost(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    desk, run_id = rooted(new_desk, tmp_path / "first", "true")
+    until((tmp_path / "first" / "runs" / run_id / "exit.json").exists)
+    root_is(desk, tmp_path / "second")
+    done = desk.orch("reconcile")
+    assert desk.rows()[0][1] != "finished"
+    for word in (f"{tmp_path}/first", f"{tmp_path}/second", "nothing was concluded", "orch.yaml"):
+        assert word in done.stderr
+    fetch = desk.orch("fetch-results", run_id, code=3)
+    assert_clear(fetch, f"{tmp_path}/first", "`root:`")
+    assert_clear(desk.orch("cancel", run_id, code=3), f"{tmp_path}/first", "`root:`")
+    assert not (tmp_path / "second" / "runs" / run_id).exists(), "nothing was closed there"
+    root_is(desk, tmp_path / "first")
+    assert "-> succeeded" in desk.orch("reconcile").stdout
+
+
+def test_a_run_is_not_lost_when_its_project_was_moved_away(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    desk, run_id = rooted(new_desk, tmp_path / "first", "true")
+    until((tmp_path / "first" / "runs" / run_id / "exit.json").exists)
+    moved = desk.project.rename(tmp_path / "moved")
+    desk.project.mkdir()
+    config = desk.home / "config" / "orch" / "config.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text('{"hosts": {"box": {"transport": "local", "session": "plain"}}}')
+    assert f"{tmp_path}/first" in desk.orch("reconcile").stderr
+    assert desk.rows()[0][1] != "finished"
+    desk.project.rmdir()
+    moved.rename(desk.project)
+    desk.orch("reconcile")
+    assert desk.rows()[0][2] == "succeeded"
+
+
+def test_another_machine_under_the_hosts_name_does_not_make_its_runs_lost(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    root, away, machine = tmp_path / "root", tmp_path / "away", tmp_path / "machine"
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nORCH_MACHINE_ID_FILE={machine} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    machine.write_text("the first")
+    desk, run_id = rooted(new_desk, root, "true", python=str(python))
+    until((root / "runs" / run_id / "exit.json").exists)
+    machine.write_text("another")
+    (root / "runs").rename(away)
+    (root / "runs").mkdir()
+    assert "nothing was concluded" in desk.orch("reconcile").stderr
+    assert_clear(desk.orch("cancel", run_id, code=3), "was started on")
+    assert desk.rows()[0][1] != "finished"
+    machine.write_text("the first")
+    desk.orch("reconcile")  # the very machine: the run is gone from it
+    assert desk.rows()[0][2] == "lost"
+    (root / "runs").rmdir()
+    away.rename(root / "runs")
+    assert f"{run_id}: lost (gone) -> succeeded" in desk.orch("reconcile").stdout
+
+
+def test_a_cancel_asks_again_after_a_run_that_counts_as_gone(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    desk, run_id = rooted(new_desk, tmp_path / "root", SLEEP)
+    rewritten(desk, run_id, state="finished", verdict="lost", cause="gone", outcome="unverified")
+    assert "had ended" not in desk.orch("cancel", run_id).stderr
+    assert desk.show(run_id)["verdict"] == "cancelled"
+    assert not of_run(run_id)
+
+
+def test_a_host_that_had_nothing_left_of_a_run_may_be_silent(new_desk: MakeDesk) -> None:
+    desk = new_desk({"sleep": SLEEP})
+    run_id = desk.submit("sleep")
+    desk.orch("cancel", run_id)
+    rewritten(desk, run_id, verdict="lost", cause="gone")
+    before = unreachable(desk)
+    assert desk.orch("reconcile").stdout == "no run is open\n"
+    desk.orch("reconcile", "--host", "box", code=6)
+    (desk.project / "orch.yaml").write_text(before)
+    assert f"{run_id}: lost (gone) -> cancelled" in desk.orch("reconcile").stdout
 
 
 def test_runs_of_others_on_the_host_are_listed_and_left_alone(

@@ -39,3 +39,29 @@ def test_retry_stays_on_the_old_runs_host_and_its_help_says_so(new_desk: MakeDes
     told = " ".join(desk.orch("retry", "--help").stdout.split())
     assert "default: where it was" in told
     assert "ORCH_HOST" not in told
+
+
+def test_what_was_forced_stays_forced_and_what_is_new_refuses(new_desk: MakeDesk) -> None:
+    ruled = {**TRAIN, "rules": ["right < 10"]}
+    desk = new_desk({"train": ruled})
+    desk.orch("submit", "train", code=5)
+    first = desk.submit("train", "--force", "--tag", "sweep=a", "--note", "diverged, do not use")
+    done = desk.orch("retry", first)
+    assert f"was forced for {first} too" in done.stderr
+    assert "--tag sweep=a" in done.stderr
+    again = desk.show(done.stdout.strip())
+    assert (again["forced"], again["tags"], again["note"]) == (True, {}, None)
+    desk.spec("train", {**ruled, "rules": ["right < 10", "lr > 1"]})
+    known = len(desk.runs())
+    assert "forced for" not in desk.orch("retry", first, "--dry-run", code=5).stderr
+    refused = desk.orch("retry", first, code=5)
+    assert_clear(refused, "1 finding refuses", "--force")
+    assert len(desk.runs()) == known
+    assert desk.show(desk.orch("retry", first, "--force").stdout.strip())["forced"] is True
+
+
+def test_a_retry_of_a_run_that_was_not_forced_is_refused_like_a_submit(new_desk: MakeDesk) -> None:
+    desk = new_desk()
+    first = desk.submit("train")
+    desk.spec("train", {**TRAIN, "rules": ["right < 10"]})
+    desk.orch("retry", first, code=5)

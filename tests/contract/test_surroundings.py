@@ -164,9 +164,10 @@ def test_init_keeps_what_is_there_and_the_example_runs(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / ".gitignore").write_text("mine\n")
     desk = Desk(home, folder)
-    desk.orch("init")
+    said = desk.orch("init").stderr
     desk.orch("init")
     assert (folder / ".gitignore").read_text() == "mine\n"
+    assert "add the line `results/`" in said
     try:
         desk.orch("submit", "hello", "-f", "--profile", "quick")
         assert desk.show()["outcome"] == "ok"

@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from orchestrator.errors import SourceChanged, UsageError
 from orchestrator.gitlisting import GitListing, GitState
 from orchestrator.manifest import (
     Scan,
+    any_travels,
     read_object,
     scan_project,
 )
@@ -325,6 +327,41 @@ def test_git_state_tells_commit_and_dirt(root: Path) -> None:
     assert (state.commit, state.dirty) == (commit, False)
     (root / "new.py").write_text("x")
     assert git_state(root).dirty is True
+
+
+def test_only_what_travels_makes_a_project_dirty(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    root = top / "mine"
+    (root / "notes").mkdir(parents=True)
+    for path in ("mine/a.py", "mine/notes/n.md", "mine/old.md", "other.py"):
+        (top / path).write_text("x\n")
+    (root / ".orchignore").write_text("*.md\n")
+    make_git(top)
+
+    def is_dirty() -> bool | None:
+        listing = GitListing(root)
+        listing.paths()
+        travel = partial(any_travels, root, results_dirs=("results", "out"))
+        return listing.state(travel).dirty
+
+    for path in ("mine/results/r/metrics.json", "mine/out/x", "mine/__pycache__/a.pyc",
+                 "mine/sub/.env", "mine/notes/new.md", "other2.py"):  # fmt: skip
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_text("x")
+    (root / "notes" / "n.md").write_text("changed")
+    (root / "old.md").unlink()
+    (top / "other.py").write_text("changed")
+    assert is_dirty() is False
+    (root / "a.py").rename(root / "b c.py")
+    run_git(top, "add", "-A")
+    assert is_dirty() is True
+    commit_all(top, "all")
+    assert is_dirty() is False
+    (root / "b c.py").unlink()
+    assert is_dirty() is True
+    run_git(top, "checkout", "mine/b c.py")
+    (root / "sub" / "new.py").write_text("x")
+    assert is_dirty() is True
 
 
 def test_a_folder_that_cannot_be_read_is_an_error_not_a_smaller_tree(root: Path) -> None:

@@ -65,10 +65,10 @@ def test_orders_are_those_of_a_run_that_was_submitted_from_here() -> None:
 
 
 def test_a_host_s_word_forces_no_retry() -> None:
-    forced = a_run(forced=True)
-    assert request_for(forced, None, {}, None, False).force
+    forced = a_run(forced=True, findings=({"rule": "reference"},))
+    assert request_for(forced, None, {}, None, False).forced == forced.findings
     told = replace(forced, spec=recorded.found({}, recorded.Hearsay(False, None)))
-    assert not request_for(told, None, {}, None, False).force
+    assert request_for(told, None, {}, None, False).forced == ()
     assert request_for(told, None, {}, None, True).force
 
 

@@ -42,25 +42,26 @@ def test_an_environment_is_on_the_disk_before_it_is_marked_complete(
 ) -> None:
     layout = Layout(str(tmp_path / "root"))
     layout.ensure()
-    (tmp_path / "requirements.txt").write_text("absent\n")
-    place = environment.place_of(layout, b"absent\n")
+    run = layout.attempt("20261127-120000-100abcde", 1)
+    os.makedirs(run.tree)
+    Path(run.tree, "requirements.txt").write_text("no-such-package-at-all\n")
+    place = environment.place_of(layout, [b"no-such-package-at-all\n"])
     seen: list[bool] = []
 
     def note(path: str) -> None:
         assert path == place
         seen.append(os.path.exists(os.path.join(place, environment.COMPLETE)))
 
-    def spawn(argv: list[str], *_rest: object) -> int:
+    def spawn(argv: list[str], *_rest: object, **_more: object) -> int:
         os.makedirs(place, exist_ok=True)
-        return 1 if "--dry-run" in argv else 0
+        return 1 if "requirements.txt" in argv and "install" not in argv else 0
 
     monkeypatch.setattr(files, "sync_tree", note)
     monkeypatch.setattr(procs, "spawn", spawn)
     log = os.open(os.devnull, os.O_WRONLY)
     try:
-        environment.prepare(
-            layout, "requirements.txt", log, str(tmp_path), lambda _: None, lambda code: code
-        )
+        maker = environment.Maker(run, log, lambda _: None, lambda code: code, lambda: None)
+        environment.prepare(layout, ["requirements.txt"], maker)
     finally:
         os.close(log)
     assert seen == [False]

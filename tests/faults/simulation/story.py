@@ -32,6 +32,7 @@ from orchestrator.usecases import cancel, fetch, follow, reconcile
 from orchestrator.usecases import link as lasting
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.check import Preflight
+from orchestrator.usecases.ready import Content
 from tests.faults.simulation import link
 from tests.faults.simulation.host import Host, installed
 from tests.faults.simulation.world import World
@@ -195,8 +196,8 @@ class Story:
 
     def _deliver(self, ctx: Any, plan: Any, ledger: Any, run: Run, sent: Any) -> Any:
         agent = ctx.connect(plan.host)
-        scan = self.fixed.scan
-        return submitting._start(ctx, plan, ledger, run, agent, scan, {}, sent), agent
+        content = Content(self.fixed.scan, {})
+        return submitting._start(ctx, plan, ledger, run, agent, content, sent), agent
 
     def _start_call(self, agent: Agent, body: Any, attached: Any, sent: Any) -> Any:
         self.bodies.append(body)
@@ -216,7 +217,7 @@ class Story:
 
     def submit(self) -> None:
         found = Preflight(self.fixed.spec, "c1:" + "0" * 64, ())
-        listing = SimpleNamespace(state=lambda: SimpleNamespace(commit=None, dirty=None))
+        listing = SimpleNamespace(state=lambda _travel: SimpleNamespace(commit=None, dirty=None))
         plan: Any = submitting.Plan(self.folder, BOX, found, (), {}, None, 1 << 20, listing)  # type: ignore[arg-type]
         _, agent = submitting.submit(self.desk, plan, submitting.Request("train"))  # type: ignore[arg-type]
         agent.close()
