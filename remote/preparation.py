@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
@@ -28,6 +29,7 @@ def lease(
     needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
     smi, told = gpu.Smi(), ""
     while True:
+        os.stat(run.path)  # raises where it was taken away: nothing can be started in it
         try:
             cards = smi.cards()
             least = gpu.must_have(order, len(cards))

@@ -39,7 +39,9 @@ def statuses(layout: Layout, channel: Channel, request: Body) -> Body:
     found = [adopt.owned_status(layout, str(run_id)) for run_id in request["run_ids"]]
     for known in found if request.get("search") else []:
         if known["phase"] == "absent":
-            known["living"] = len(procs.tagged(known["run_id"]))
+            from remote import vanished
+
+            known["living"] = vanished.living(layout, known["run_id"])
     return {"runs": found}
 
 

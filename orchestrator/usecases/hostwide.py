@@ -19,7 +19,7 @@ from orchestrator.transport.replies import run_statuses, words
 from orchestrator.unpack import JOURNAL
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import described_run, host_name
-from orchestrator.usecases.reconcile import by_host, question
+from orchestrator.usecases.reconcile import GONE, by_host, question, vanished
 from orchestrator.usecases.resume import resume_if_due
 from orchestrator.usecases.settle import contradiction, settle
 
@@ -47,6 +47,7 @@ class HostAccount:
     settled: list[tuple[Run, Run]] = field(default_factory=list)  # (as it was, as it is)
     foreign: list[Foreign] = field(default_factory=list)
     taken: list[Run] = field(default_factory=list)  # foreign until now, in the ledger from now on
+    vanished: list[str] = field(default_factory=list)  # ids: processes live, the directory is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ def reconcile(
             account.error = exc
             continue
         account.settled = _settled(ctx, ledger, group, found)
+        account.vanished = vanished((run for _, run in account.settled), found.statuses)
         if take:
             account.taken = _taken(ctx, ledger, place, found)
         account.foreign = _foreign(ledger, found)
@@ -164,7 +166,7 @@ def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run
     """A run that was seen on its host, which has neither its directory nor a process of it now."""
     seen = run.state in (RunState.QUEUED, RunState.RUNNING)
     if seen and status["phase"] == "absent" and status.get("living") == 0:
-        ledger.lost(run.run_id, ctx.now(), "its host has neither its directory nor a process of it")
+        ledger.lost(run.run_id, ctx.now(), GONE)
     return ledger.get(run.run_id)
 
 
