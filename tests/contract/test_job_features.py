@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import TRAIN, Desk, supervisor_of, until
+from tests.contract.desk import TRAIN, Desk, of_run, supervisor_of, until
 from tests.contract.terminal import attached
 from tests.helpers import processes
 from tests.helpers.sshd import PrivateSshd
@@ -110,6 +110,23 @@ def test_data_is_found_under_its_name_sent_once_and_its_hash_recorded(
     (tmp_path / "data" / "sst2" / "deep" / "train.tsv").write_text("bad\t0\n")
     assert log_of(desk, "reader").startswith("bad\t0\n")
     assert desk.show()["data"]["sst2"] != first
+
+
+def test_f24_processes_left_behind_are_ended_and_named(new_desk: MakeDesk) -> None:
+    left = "nohup sleep 4343 >/dev/null & setsid sleep 4344 & echo begun"
+    stages = {"a": {"command": left}, "b": {"command": "echo second", "needs": ["a"]}}
+    desk = new_desk({"left": {"stages": stages}, "tidy": "sleep 0 & wait"})
+    log = log_of(desk, "left")
+    ((run_id, _, verdict),) = desk.rows()
+    assert verdict == "succeeded"
+    assert of_run(run_id) == []
+    (event,) = [each for each in desk.show(run_id)["events"] if each["kind"] == "leftover"]
+    assert event["data"]["message"].count("sleep (pid ") == 2
+    said = "[orch] " + event["data"]["message"]
+    assert log.index("begun") < log.index(said) < log.index("second")
+    assert event["data"]["message"] in desk.orch("show", run_id).stdout
+    assert "[orch]" not in log_of(desk, "tidy")
+    assert "leftover" not in [each["kind"] for each in desk.show()["events"]]
 
 
 def test_f65_secrets_and_variables_reach_the_job_byte_for_byte(new_desk: MakeDesk) -> None:
