@@ -24,9 +24,9 @@ def sync(layout: Layout, channel: Channel, request: Body) -> Body:
     wanted = store.missing(layout, entries)
     needed = sum(entries[index].size - have for index, have in wanted)
     if files.free_bytes(layout.root) < needed + HEADROOM:
-        free = files.size(files.free_bytes(layout.root))
-        text = "%s are free under %s on the host, %s are to be sent"
-        raise Refused("HostDiskFull", text % (free, layout.root, files.size(needed)))
+        free, kept = files.size(files.free_bytes(layout.root)), files.size(HEADROOM)
+        text = "%s are free under %s on the host; %s are to be sent, and %s must stay free for logs"
+        raise Refused("HostDiskFull", text % (free, layout.root, files.size(needed), kept))
     channel.item({"wanted": wanted})
     store.receive(layout, entries, wanted, data)
     store.commit_tree(layout, manifest, tree)
