@@ -273,6 +273,45 @@ def test_attach_on_this_machine_shows_the_log(session: str, new_desk: MakeDesk) 
     desk.orch("cancel", run_id)
 
 
+@pytest.mark.sessions
+@pytest.mark.parametrize("session", ["tmux", "screen"])
+def test_attach_finds_a_local_session_wherever_the_callers_own_are(
+    session: str, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    desk = new_desk(
+        {"sleep": "echo visible; sleep 600"}, host={"transport": "local", "session": session}
+    )
+    (tmp_path / "mine").mkdir(mode=0o700)
+    mine = str(tmp_path / "mine")
+    run_id = desk.submit("sleep")
+    assert "visible" in attached(desk, "visible", TMUX_TMPDIR=mine, SCREENDIR=mine)
+    desk.orch("cancel", run_id)
+
+
+@pytest.mark.sessions
+def test_attach_from_inside_tmux_switches_to_the_session_or_says_what_to_do(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    desk = new_desk({"sleep": "echo visible; sleep 600"}, host={"transport": "local"})
+    run_id = desk.submit("sleep")
+    name = f"orch-{run_id}"
+    until(lambda: subprocess.run(["tmux", "has-session", "-t", name], capture_output=True))
+    tell = ("tmux", "display-message", "-p", "-t", name, "#{socket_path},#{pid},0")
+    inside = subprocess.run(tell, capture_output=True, text=True, check=True).stdout.strip()
+    said = attached(desk, "lead back", TMUX=inside)
+    assert "its prefix key and L lead back" in said
+    said = attached(desk, "follows it here", TMUX=f"{tmp_path}/other,1,0")
+    assert "attach from a terminal outside tmux" in said
+    desk.orch("cancel", run_id)
+
+
+def test_attach_that_cannot_show_the_run_is_no_bad_end(new_desk: MakeDesk) -> None:
+    desk = new_desk({"short": "echo visible"})
+    desk.orch("submit", "short", "-f")
+    (desk.home / ".orch" / "runs" / desk.show()["run_id"] / "log").unlink()
+    assert "could not show it" in desk.orch("attach", "short", code=2).stderr
+
+
 def test_attach_to_an_ended_run_shows_its_log_and_ends(new_desk: MakeDesk) -> None:
     desk = new_desk({"short": "echo visible"})
     desk.orch("submit", "short", "-f")
