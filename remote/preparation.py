@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from remote import environment, files, gpu, session
+from remote import environment, files, gpu, session, turns
 from remote.layout import Layout, RunFiles
 from remote.voice import Voice
 
@@ -25,7 +25,23 @@ def lease(
     most = int(order.get("gpus_max") or 0)
     if not most:
         return [], []
-    least = gpu.must_have(order, 1)
+    needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
+    turn = turns.Turn(layout, run.run_id, most=most, memory=needed, shared=shared)
+    try:
+        return _lease_in_turn(turn, layout, run, order, say, pause)
+    finally:
+        turn.close()
+
+
+def _lease_in_turn(
+    turn: turns.Turn,
+    layout: Layout,
+    run: RunFiles,
+    order: Dict[str, Any],
+    say: Callable[[str], None],
+    pause: Callable[[], None],
+) -> Tuple[List[gpu.Gpu], List[int]]:
+    most, least = int(order["gpus_max"]), gpu.must_have(order, 1)
     needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
     smi, told = gpu.Smi(), ""
     while True:
@@ -33,7 +49,8 @@ def lease(
         try:
             cards = smi.cards()
             least = gpu.must_have(order, len(cards))
-            return gpu.lease(layout, cards, least, most, needed, run.run_id, shared)
+            kept = turn.kept(cards)
+            return gpu.lease(layout, cards, least, most, needed, run.run_id, shared, kept)
         except (gpu.Busy, gpu.NoAnswer) as exc:
             why = str(exc)
         if why != told:
