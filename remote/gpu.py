@@ -202,8 +202,7 @@ def lease(
             if held is None:
                 reason = LEASED
             else:
-                os.ftruncate(held, 0)
-                os.pwrite(held, run_id.encode("ascii"), 0)
+                files.note(held, run_id)
                 found.cards.append(card)
                 found.locks.append(held)
         if reason is not None:

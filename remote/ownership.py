@@ -26,8 +26,7 @@ def take(layout: Layout, run: RunFiles, report: int, **more: Any) -> bool:
     if held is None or os.path.exists(run.exit):  # somebody has proved that we would not come
         return False
     identify(run, **more)
-    os.ftruncate(held, 0)
-    os.pwrite(held, json.dumps(_self()).encode("ascii"), 0)
+    files.note(held, json.dumps(_self()))
     return True
 
 

@@ -25,7 +25,7 @@ class Turn:
         self._layout = layout
         self._path = layout.lock("%s%020d-%s" % (PREFIX, drawn, run_id))
         self._held = files.lock(self._path)
-        files.write_all(self._held, json.dumps(want).encode("ascii"))
+        files.note(self._held, json.dumps(want))
 
     def kept(self, cards: Sequence[gpu.Gpu]) -> Set[str]:
         """The uuids of free cards that those who came earlier would take, or are gathering."""
