@@ -160,6 +160,7 @@ def accounts_document(accounts: Sequence[HostAccount]) -> list[dict[str, Any]]:
                 {"before": state_document(before), **runjson.to_json(after)}
                 for before, after in account.settled
             ],
+            "vanished": account.vanished,
             "taken": [runjson.to_json(run) for run in account.taken],
             "foreign": [
                 {
@@ -226,6 +227,9 @@ def accounts_text(accounts: Sequence[HostAccount], now: datetime) -> str:
         for before, after in account.settled:
             was, is_ = runtext.state_words(before), runtext.state_words(after)
             lines.append(f"{after.run_id}: " + (was if was == is_ else f"{was} -> {is_}"))
+            if after.run_id in account.vanished:
+                told = f"{account.host} has its directory no more, but processes of it"
+                lines.append(f"  {told}: `orch cancel {after.run_id}` ends them")
             if not after.state.is_open:
                 lines += [f"  {reason}" for reason in after.outcome_reasons]
         lines += [

@@ -294,6 +294,8 @@ def _timeline(events: Sequence[Event], style: Style) -> str:
         if each.kind in ("guard", "notify"):
             acted = each.data.get("action") if each.data.get("acted") else "warning"
             data = f"{acted}: {each.data.get('message')}"
+        elif each.kind == "leftover":
+            data = str(each.data.get("message"))
         at = each.at[:19].replace("T", " ")
         lines.append("  " + sanitize.line(f"{at}  {each.kind:<13} {data}").rstrip() + "\n")
     return _title("timeline (UTC)", style) + "".join(lines) if lines else ""

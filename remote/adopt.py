@@ -78,6 +78,7 @@ class Watcher(Supervisor):
                 self._wait(0, None)
         except Ended as ended:
             return ended.end
+        self._tell_outlived()
         return status.end_without_supervisor(self.run)
 
 

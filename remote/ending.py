@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any, Dict, Optional
 
-from remote import adopt, closing, files, procs, status, stream
+from remote import adopt, closing, files, procs, status, stream, vanished
 from remote.causes import End
 from remote.channel import Channel
 from remote.errors import Refused
@@ -21,10 +21,13 @@ def cancel(layout: Layout, channel: Channel, request: Body) -> Body:
     """Ask the supervisor to end the run; a job that lost its supervisor is given a new one first.
 
     One that has not started never will. A run that has ended stays as it ended: the first exit
-    record counts. The reply is the status after at most `patience` seconds.
+    record counts. The reply is the status after at most `patience` seconds. Of one that is absent
+    though it was `seen` here, or though processes of it live, these are ended; see `vanished.end`.
     """
-    run_id = str(request["run_id"])
+    run_id, patience = str(request["run_id"]), float(request.get("patience") or 0)
     known = status.status(layout, run_id)
+    if known["phase"] == "absent" and (request.get("seen") or vanished.living(layout, run_id)):
+        return {**known, **vanished.end(layout, run_id, patience)}
     if known["phase"] in ("absent", "claimed"):
         end = End("cancelled", reasons=("cancelled before it started",))
         closing.close(layout, run_id, 1, end, CLAIM_PATIENCE)
@@ -38,7 +41,7 @@ def cancel(layout: Layout, channel: Channel, request: Body) -> Body:
     if "machine" in known:
         raise Refused("Elsewhere", "it was started on %(machine)s, which has this home too" % known)
     _ask(layout, run_id)
-    return _until_finished(layout, channel, run_id, float(request.get("patience") or 0))
+    return _until_finished(layout, channel, run_id, patience)
 
 
 def _ask(layout: Layout, run_id: str) -> None:

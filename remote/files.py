@@ -233,6 +233,12 @@ def try_lock(path: str) -> Optional[int]:
     return fd
 
 
+def note(held: int, text: str) -> None:
+    """The file of a lock that is held says this, for those who find it locked."""
+    os.ftruncate(held, 0)
+    os.pwrite(held, text.encode("ascii"), 0)
+
+
 def lock_within(path: str, seconds: float) -> Optional[int]:
     """Like `try_lock`, for `seconds`."""
     end = time.monotonic() + seconds

@@ -6,7 +6,7 @@ What does not parse is unknown, and unknown is never taken for free.
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Collection, Dict, List, NamedTuple, Optional
 
 from remote import files, procs
 from remote.layout import Layout
@@ -16,6 +16,7 @@ IDLE_BYTES = 600 * 1024 * 1024  # what an idle card may hold (driver, display)
 QUERY = "index,uuid,name,memory.used,memory.total,utilization.gpu,driver_version"
 USERS_QUERY = "gpu_uuid,pid,used_gpu_memory,process_name"
 LEASED = "leased by another run"
+KEPT = "kept for a run that has waited longer"
 NO_CARDS = "No devices were found"  # a driver without a card, whatever the exit code
 WORDS_MAX = 300  # of what a failing nvidia-smi says
 LOCK_PATIENCE = 0.1  # who looks whether a GPU is leased holds its lock for a moment
@@ -183,24 +184,25 @@ def lease(
     needed: Optional[int],
     run_id: str = "",
     shared: bool = False,
+    kept: Collection[str] = (),
 ) -> Lease:
     """Hold up to `most` of the GPUs that were `seen` and are free; Busy if fewer than `least`.
 
-    `shared`: those that others use are as good. While held, a GPU's lock file names the run.
+    `shared`: those that others use are as good. `kept`: uuids of those that are for runs before
+    this one. While held, a GPU's lock file names the run.
     """
     found = Lease([], [])
     reasons = []
     for card in seen:
         if len(found.cards) == most:
             break
-        reason = why_not_free(card, needed, shared)
+        reason = KEPT if card.uuid in kept else why_not_free(card, needed, shared)
         if reason is None:
             held = files.lock_within(layout.lock(lock_name(card)), LOCK_PATIENCE)
             if held is None:
                 reason = LEASED
             else:
-                os.ftruncate(held, 0)
-                os.pwrite(held, run_id.encode("ascii"), 0)
+                files.note(held, run_id)
                 found.cards.append(card)
                 found.locks.append(held)
         if reason is not None:

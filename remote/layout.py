@@ -12,6 +12,9 @@ from remote import files
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{7,63}\Z")
 HEX = re.compile(r"[0-9a-f]{64}\Z")
 
+OUTER = {"store", "data", "envs", "runs", "locks"}
+INNER = {"objects", "parts", "trees", "spares"}
+
 
 class BadName(Exception):
     """A name from the wire that may not become a path."""
@@ -26,23 +29,30 @@ class Layout:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.objects = os.path.join(root, "store", "objects")
-        self.parts = os.path.join(root, "store", "parts")
-        self.trees = os.path.join(root, "store", "trees")
-        self.spares = os.path.join(root, "store", "spares")
+        self.store = os.path.join(root, "store")
+        self.objects = os.path.join(self.store, "objects")
+        self.parts = os.path.join(self.store, "parts")
+        self.trees = os.path.join(self.store, "trees")
+        self.spares = os.path.join(self.store, "spares")
         self.data = os.path.join(root, "data")
         self.envs = os.path.join(root, "envs")
         self.runs = os.path.join(root, "runs")
         self.locks = os.path.join(root, "locks")
 
     def ensure(self) -> None:
-        if os.path.isdir(self.spares):
+        if self._is_whole():
             return
-        made = (self.objects, self.parts, self.trees, self.data, self.envs, self.runs, self.locks)
-        for path in made:
+        inner = (self.objects, self.parts, self.trees, self.spares)
+        for path in (*inner, self.data, self.envs, self.runs, self.locks):
             os.makedirs(path, 0o700, exist_ok=True)
         os.chmod(self.root, 0o700)
-        os.makedirs(self.spares, 0o700, exist_ok=True)
+
+    def _is_whole(self) -> bool:
+        """Asked at each request, hence by two looks instead of one a folder."""
+        try:
+            return OUTER.issubset(os.listdir(self.root)) and INNER.issubset(os.listdir(self.store))
+        except FileNotFoundError:
+            return False
 
     def object(self, sha256: str) -> str:
         return os.path.join(self.objects, sha256[:2], sha256)

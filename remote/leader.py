@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from remote import files, procs, status
@@ -10,6 +11,8 @@ from remote.aside import Aside
 from remote.causes import End
 from remote.gpu import Gpu
 from remote.layout import RunFiles
+
+LEAVING = 0.5
 
 
 class Ending(NamedTuple):
@@ -37,10 +40,23 @@ class Leader:
             return Ending(info.si_status, None)
         return Ending(128 + info.si_status, info.si_status)
 
+    def outlived(self, run_id: str, aside: Aside) -> List[int]:
+        """The processes of the run that are still there `LEAVING` s after its first one has ended:
+        those that were about to end by themselves are none of them."""
+        tree, until = self._tree(run_id, aside), time.monotonic() + LEAVING
+        left = tree.living()
+        while left and time.monotonic() < until:
+            time.sleep(0.02)
+            aside.reap()
+            left = tree.living()
+        return left
+
+    def _tree(self, run_id: str, aside: Aside) -> procs.Tree:
+        return procs.Tree(run_id, self.pid, [os.getpid(), *aside.pids])
+
     def clear(self, run_id: str, aside: Aside, grace: float) -> List[int]:
         """End what is left of the run, then let its first process go; pids that would not end."""
-        tree = procs.Tree(run_id, self.pid, [os.getpid(), *aside.pids])
-        left = procs.end_tree(tree, grace, aside.reap)
+        left = procs.end_tree(self._tree(run_id, aside), grace, aside.reap)
         if self.pid is not None and not left:
             self.last = self.reaped(self.pid)
             self.pid = None

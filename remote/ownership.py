@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from typing import Any
+from typing import Any, Dict, Optional
 
 from remote import files, procs
 from remote.layout import Layout, RunFiles
@@ -25,7 +26,19 @@ def take(layout: Layout, run: RunFiles, report: int, **more: Any) -> bool:
     if held is None or os.path.exists(run.exit):  # somebody has proved that we would not come
         return False
     identify(run, **more)
+    files.note(held, json.dumps(_self()))
     return True
+
+
+def owner(layout: Layout, run_id: str) -> Optional[int]:
+    """The pid of the run's owner as its lock file names it, if it lives: for a run whose directory
+    is gone."""
+    known = files.read_json(layout.lock(run_id + ".lock")) or {}
+    return known["pid"] if procs.is_same(known.get("pid"), known.get("start_time")) else None
+
+
+def _self() -> Dict[str, Any]:
+    return {"pid": os.getpid(), "start_time": procs.start_time(os.getpid())}
 
 
 def detach(report: int) -> None:
@@ -40,8 +53,7 @@ def detach(report: int) -> None:
 def identify(run: RunFiles, **more: Any) -> None:
     """This process is known as the attempt's owner."""
     identity = {
-        "pid": os.getpid(),
-        "start_time": procs.start_time(os.getpid()),
+        **_self(),
         "boot_id": procs.boot_id(),
         "agent": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
         **more,

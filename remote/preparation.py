@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from remote import environment, files, gpu, session
+from remote import environment, files, gpu, session, turns
 from remote.layout import Layout, RunFiles
 
 
@@ -24,17 +25,35 @@ def lease(
     most = int(order.get("gpus_max") or 0)
     if not most:
         return [], []
-    least = gpu.must_have(order, 1)
+    needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
+    turn = turns.Turn(layout, run.run_id, most=most, memory=needed, shared=shared)
+    try:
+        return _lease_in_turn(turn, layout, run, order, say, pause)
+    finally:
+        turn.close()
+
+
+def _lease_in_turn(
+    turn: turns.Turn,
+    layout: Layout,
+    run: RunFiles,
+    order: Dict[str, Any],
+    say: Callable[[str], None],
+    pause: Callable[[], None],
+) -> Tuple[List[gpu.Gpu], List[int]]:
+    most, least = int(order["gpus_max"]), gpu.must_have(order, 1)
     needed, shared = order.get("gpu_memory"), order.get("gpu_use") == "share"
     smi, told = gpu.Smi(), ""
     cards: List[gpu.Gpu] = []
     while True:
+        os.stat(run.path)  # raises where it was taken away: nothing can be started in it
         leased = sum(gpu.holder(layout, card) is not None for card in cards)
         if not leased or len(cards) - leased >= least:
             try:
                 cards = smi.cards()
                 least = gpu.must_have(order, len(cards))
-                return gpu.lease(layout, cards, least, most, needed, run.run_id, shared)
+                kept = turn.kept(cards)
+                return gpu.lease(layout, cards, least, most, needed, run.run_id, shared, kept)
             except (gpu.Busy, gpu.NoAnswer) as exc:
                 why = str(exc)
             if why != told:

@@ -135,6 +135,16 @@ def _environ(pid: int) -> List[bytes]:
         return []
 
 
+def name_of(pid: int) -> str:
+    """The kernel's short name of the process, "?" when it is gone."""
+    try:
+        with open("/proc/%d/comm" % pid, "rb") as file:
+            name = file.read().decode("utf-8", "replace").rstrip("\n")
+    except OSError:
+        return "?"
+    return "".join(char if char.isprintable() else "?" for char in name)
+
+
 def run_of(pid: int) -> Optional[str]:
     """The run whose tag the process carries; None without one, or where it may not be read."""
     mark = ("%s=" % RUN_TAG).encode("ascii")

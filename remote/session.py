@@ -42,11 +42,18 @@ def close(run: RunFiles) -> None:
     """The session on record for the run does not stand any more."""
     known = files.read_json(run.session)
     if known:
-        close_view(str(known.get("kind")), run, plain_env())
+        close_view(str(known.get("kind")), run.run_id, plain_env())
 
 
-def close_view(kind: str, run: RunFiles, env: Dict[str, str]) -> None:
-    name = name_of(run.run_id)
+def close_any(run_id: str) -> None:
+    """No session stands of a run of which there is no record any more."""
+    for kind in ("tmux", "screen"):
+        if procs.which(kind):
+            close_view(kind, run_id, plain_env())
+
+
+def close_view(kind: str, run_id: str, env: Dict[str, str]) -> None:
+    name = name_of(run_id)
     if kind == "tmux":
         procs.run_quiet(["tmux", "kill-session", "-t", "=" + name], env, DEADLINE)
     elif kind == "screen":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from remote import adopt, files, status
+from remote import adopt, files, lastlines, status
 from remote.channel import Channel
 from remote.layout import Layout, RunFiles
 
@@ -56,14 +56,17 @@ class Watch:
 
 
 class LogReader:
-    """Reads one log from an offset; notices truncation and replacement."""
+    """Reads one log from where `request` says, see `stream`; notices truncation and replacement."""
 
-    def __init__(
-        self, run: RunFiles, offset: int, identity: Optional[List[int]], follow: bool
-    ) -> None:
+    def __init__(self, run: RunFiles, request: Dict[str, Any], follow: bool) -> None:
+        identity = request.get("file")
         self.run = run
-        self.offset = offset
-        self.identity = identity
+        self.offset = int(request.get("offset") or 0)
+        self.identity = identity if isinstance(identity, list) else None
+        self._jumps: List[Tuple[int, int]] = []  # (from, to): what lies between is not to be sent
+        if request.get("lines") is not None:
+            count, raw = int(request["lines"]), bool(request.get("raw"))
+            self.offset, self._jumps = lastlines.last_lines(run.log, count, raw)
         self._follow = follow
         self._end: Optional[int] = None  # how far to read; None: as far as it goes
         self._fd = -1
@@ -72,7 +75,11 @@ class LogReader:
         """Send what is new; True if there was something."""
         if not self._open(channel):
             return False
-        left = CHUNK if self._end is None else max(0, self._end - self.offset)
+        if self._jumps and self._jumps[0][0] == self.offset:
+            self.offset = self._jumps.pop(0)[1]
+            channel.item({"file": self.identity, "offset": self.offset})
+        end = self._jumps[0][0] if self._jumps else self._end
+        left = CHUNK if end is None else max(0, end - self.offset)
         chunk = os.pread(self._fd, min(CHUNK, left), self.offset)
         if not chunk:
             return False
@@ -100,7 +107,7 @@ class LogReader:
         return True
 
     def _restart(self, channel: Channel, what: str) -> None:
-        self.offset = 0
+        self.offset, self._jumps = 0, []
         channel.item({"marker": "the log was %s on the host; it goes on from its start" % what})
 
     def close(self) -> None:
@@ -109,38 +116,10 @@ class LogReader:
             self._fd = -1
 
 
-def last_lines(path: str, count: int) -> int:
-    """The offset at which the last `count` lines begin; reads from the end."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    try:
-        end = os.fstat(fd).st_size
-        if count <= 0:
-            return end
-        if end and os.pread(fd, 1, end - 1) == b"\n":
-            end -= 1
-        while end > 0:
-            start = max(0, end - 65536)
-            block = os.pread(fd, end - start, start)
-            at = len(block)
-            while True:
-                at = block.rfind(b"\n", 0, at)
-                if at < 0:
-                    break
-                count -= 1
-                if count == 0:
-                    return start + at + 1
-            end = start
-        return 0
-    finally:
-        os.close(fd)
-
-
 def stream(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
     """Send the log from `offset` (or its last `lines`); with `follow` until the run has ended,
-    without it what is there at the beginning.
+    without it what is there at the beginning. Of the last lines what a terminal would show, all of
+    them with `raw`; where something is left out an item tells the offset at which it goes on.
 
     Any word from the controller ends it too. The reply tells the offset reached and what is known
     of the run; only `phase: finished` in it means that the log is complete.
@@ -149,11 +128,8 @@ def stream(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     known = status.status(layout, run.run_id)
     if known["phase"] == "absent":
         return known
-    offset = int(request.get("offset") or 0)
-    if request.get("lines") is not None:
-        offset = last_lines(run.log, int(request["lines"]))
-    identity, follow = request.get("file"), bool(request.get("follow"))
-    reader = LogReader(run, offset, identity if isinstance(identity, list) else None, follow)
+    follow = bool(request.get("follow"))
+    reader = LogReader(run, request, follow)
     try:
         known = _follow(layout, channel, reader, follow)
     finally:

@@ -18,12 +18,7 @@ class _Followed:
 
     def __init__(self, layout: Layout, request: Dict[str, Any], follow: bool) -> None:
         self.run = layout.run(str(request["run_id"]))
-        offset = int(request.get("offset") or 0)
-        if request.get("lines") is not None:
-            offset = stream.last_lines(self.run.log, int(request["lines"]))
-        file = request.get("file")
-        identity = file if isinstance(file, list) else None
-        self.reader = stream.LogReader(self.run, offset, identity, follow)
+        self.reader = stream.LogReader(self.run, request, follow)
         self.known: Optional[Dict[str, Any]] = None
         self.is_through = False
 

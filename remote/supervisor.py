@@ -190,8 +190,12 @@ class Supervisor:
 
     def _end_of(self, ended: Optional[Ending]) -> End:
         assert ended is not None
+        self._tell_outlived()
         word = keeper.word(self.run) or {}
         return causes.judge(ended.code, ended.signal, bool(word.get("oom")), self.run.log)
+
+    def _tell_outlived(self) -> None:
+        self.voice.outlived(self.run, self.attempt.leader.outlived(self.run.run_id, self.aside))
 
     def _started(self, pid: int) -> None:
         left = None if self.attempt.deadline is None else self.attempt.deadline - time.monotonic()

@@ -25,9 +25,11 @@ def sync(layout: Layout, channel: Channel, request: Body) -> Body:
     needed = sum(entries[index].size - have for index, have in wanted)
     placing = datasets.copied_bytes(entries) if request.get("dataset") else 0
     if files.free_bytes(layout.root) < needed + placing + HEADROOM:
-        free = files.size(files.free_bytes(layout.root))
-        text = "%s are free under %s on the host, %s are needed"
-        raise Refused("HostDiskFull", text % (free, layout.root, files.size(needed + placing)))
+        free, kept = files.size(files.free_bytes(layout.root)), files.size(HEADROOM)
+        text = "%s are free under %s on the host; %s are needed, and %s must stay free for logs"
+        raise Refused(
+            "HostDiskFull", text % (free, layout.root, files.size(needed + placing), kept)
+        )
     # What is here is hashed before anything is asked for: whoever sends is then read from at once.
     wanted, begun = store.take_up(layout, entries, wanted, channel.beat)
     channel.item({"wanted": wanted})

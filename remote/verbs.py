@@ -46,7 +46,9 @@ def known_runs(layout: Layout, request: Body) -> Iterator[Body]:
     for run_id in request["run_ids"]:
         known = adopt.owned_status(layout, str(run_id))
         if request.get("search") and known["phase"] == "absent":
-            known["living"] = len(procs.tagged(known["run_id"]))
+            from remote import vanished
+
+            known["living"] = vanished.living(layout, known["run_id"])
         yield known
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
-from remote import events, files, status
+from remote import events, files, procs, status
 from remote.aside import Aside
 from remote.layout import RunFiles
+
+NAMED_MAX = 10
 
 
 class Voice:
@@ -32,6 +34,15 @@ class Voice:
             files.write_all(self.log, begun + ("[orch] %s\n" % text).encode("utf-8", "replace"))
         except OSError:
             pass
+
+    def outlived(self, run: RunFiles, pids: Sequence[int]) -> None:
+        """In the log and among the events: which processes the job left behind, to be ended now."""
+        named = ["%s (pid %d)" % (procs.name_of(pid), pid) for pid in pids[:NAMED_MAX]]
+        if named:
+            named += ["%d more" % (len(pids) - NAMED_MAX)] if len(pids) > NAMED_MAX else []
+            told = "left running by the job when it ended, so ended now: " + ", ".join(named)
+            self.say(told)
+            events.append(run, status.now(), "leftover", told)
 
     def report(self, value: Dict[str, Any]) -> bool:
         """Tell the agent that started us, once; False if it was told before."""

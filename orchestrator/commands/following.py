@@ -35,9 +35,8 @@ def follow_to_end(
     sink = output.LogSink(raw)
     try:
         with sink:
-            known = follow(
-                ctx, ledger, run, sink, cursor=Cursor(lines=lines), live=live, agent=agent
-            )
+            cursor = Cursor(lines=lines, raw=raw)
+            known = follow(ctx, ledger, run, sink, cursor=cursor, live=live, agent=agent)
     except KeyboardInterrupt:
         sink.below()
         ctx.say(output.detached_line(run))
@@ -86,7 +85,7 @@ def _follow_all(
 
     sink = ManyLogs(runs, raw)
     try:
-        known = follow_many(ctx, ledger, runs, sink, lines=lines, live=live)
+        known = follow_many(ctx, ledger, runs, sink, lines=lines, live=live, raw=raw)
     except KeyboardInterrupt:
         sink.close()
         ctx.say("detached; the runs go on. `orch ls` lists them, `orch tail RUN` comes back")

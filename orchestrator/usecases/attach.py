@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.domain import Host, Run
@@ -16,11 +17,15 @@ from orchestrator.transport.sshargs import address, client, vouching
 from orchestrator.usecases.context import Context
 
 SSH_FAILED = 255  # ssh's own word; any other code is that of the program on the host
+FAILED = 1  # of tmux, screen and tail alike; as our own code it would be a run's bad end
+# What the caller's shell says of sessions: the run's was opened without, see transport.local.
+PLACES = ("TMUX", "TMUX_PANE", "TMUX_TMPDIR", "STY", "SCREENDIR")
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     argv: tuple[str, ...]
+    env: Mapping[str, str]
     notice: str | None = None
 
 
@@ -49,14 +54,33 @@ def view(ctx: Context, run: Run, *, terminal: bool = True) -> View:
         notice = f"the run has ended; this is its log. `orch show {run.run_id}` tells how it ended"
     elif argv[0] == "tail":
         notice = "no tmux or screen session stands; showing the log. Ctrl-C leaves, the run goes on"
-    return View(tuple(argv) if host.is_local else _over_ssh(ctx, host, argv, terminal), notice)
+    if not host.is_local:
+        return View(_over_ssh(ctx, host, argv, terminal), ctx.env, notice)
+    if argv[0] == "tmux" and ctx.env.get("TMUX"):
+        return _from_within(ctx, run, argv[-1])
+    env = {name: value for name, value in ctx.env.items() if name not in PLACES}
+    return View(tuple(argv), env, notice)
+
+
+def _from_within(ctx: Context, run: Run, session: str) -> View:
+    """How to watch a session of this machine from inside tmux, which shows no tmux in itself."""
+    asked = subprocess.run(
+        ["tmux", "has-session", "-t", session], env=dict(ctx.env), capture_output=True, check=False
+    )
+    if asked.returncode != 0:
+        raise UsageError(
+            f"{run.run_id}: this terminal is inside a tmux of its own, which cannot show the run's",
+            hint=f"attach from a terminal outside tmux; `orch tail {run.run_id}` follows it here",
+        )
+    notice = "this tmux shows the run's session now; its prefix key and L lead back"
+    return View(("tmux", "switch-client", "-t", session), ctx.env, notice)
 
 
 def enter(found: View, run: Run) -> int:
     """The exit code of what shows the run, when it has ended. Ctrl-C is for it alone."""
     before = signal.signal(signal.SIGINT, lambda _number, _frame: None)  # a child has its default
     try:
-        code = subprocess.Popen(found.argv).wait()
+        code = subprocess.Popen(found.argv, env=dict(found.env)).wait()
     except OSError as exc:
         raise UsageError(
             f"{found.argv[0]}: {exc.strerror}", hint=f"`orch tail {run.run_id}` shows the log"
@@ -67,6 +91,11 @@ def enter(found: View, run: Run) -> int:
         raise ConnectFailed(
             f"{run.run_id}: ssh could not show it, or lost {run.host}; the run is not affected",
             hint=f"`orch tail {run.run_id}` shows the log, `orch doctor {run.host}` tests the host",
+        )
+    if code == FAILED:
+        raise UsageError(
+            f"{run.run_id}: {found.argv[0]} could not show it; the run is not affected",
+            hint=f"`orch tail {run.run_id}` shows the log, `orch show {run.run_id}` the run",
         )
     return 128 - code if code < 0 else code
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from orchestrator import names
-from orchestrator.domain import Run, RunState, Verdict
+from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Verdict
 from orchestrator.errors import NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status
 from orchestrator.usecases import places
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.reconcile import UNSETTLED, meet, statuses
+from orchestrator.usecases.reconcile import GONE, UNSETTLED, meet, statuses
 from orchestrator.usecases.settle import settle, settle_anew
 
 PATIENCE = 40.0  # seconds: 10 of grace, the kill, the exit record
@@ -60,9 +63,12 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
                 return run, True
         if run.state in UNSETTLED and run.attempt > 1:
             run = meet(ctx, ledger, run, agent)
-        body = {"run_id": run.run_id, "patience": PATIENCE}
+        seen = run.state in (RunState.QUEUED, RunState.RUNNING)
+        body = {"run_id": run.run_id, "patience": PATIENCE, "seen": seen}
         status = agent.call("cancel", body, deadline=PATIENCE + 30)
     known = settle(ledger, run, status, ctx.now())
+    if status.get("phase") == "absent":
+        known = _vanished(ledger, known, status, ctx.now())
     if known.state is not RunState.FINISHED:
         raise NotFinished(
             f"{run.run_id}: asked to end on {run.host}; it has not ended yet",
@@ -79,3 +85,16 @@ def _seen_again(ctx: Context, ledger: Ledger, run: Run, agent: Agent) -> Run:
     if status["phase"] == "absent" and places.is_elsewhere(ledger, run, status):
         raise places.absent(ledger, run, status)
     return settle_anew(ledger, run, status, ctx.now())
+
+
+def _vanished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
+    """The run's directory was taken away from its host, so that only we can write down its end."""
+    if status.get("living") != 0:
+        return run
+    if status.get("ended"):
+        told = "cancelled by its user; its directory had been taken away from its host"
+        record = ExitRecord(Verdict.CANCELLED, ended_at=at, reasons=(told,), attempt=run.attempt)
+        ledger.finished(run.run_id, at, record, Judged(Outcome.UNVERIFIED))
+    else:
+        ledger.lost(run.run_id, at, GONE, run.attempt)
+    return ledger.get(run.run_id)

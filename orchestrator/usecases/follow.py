@@ -40,13 +40,14 @@ class Cursor:
 
     offset: int = 0
     lines: int | None = None  # on the first request only: begin at the last N lines
+    raw: bool = False  # of these lines also what a progress bar has overwritten
     file: list[int] | None = None  # the host's identity of the file the offset belongs to
     moved: bool = field(default=False)
 
     def request(self, run_id: str, follow: bool) -> dict[str, Any]:
         body: dict[str, Any] = {"run_id": run_id, "follow": follow, "offset": self.offset}
         if self.lines is not None and not self.moved:
-            body["lines"] = self.lines
+            body.update(lines=self.lines, raw=self.raw)
         if self.file is not None:
             body["file"] = self.file
         return body

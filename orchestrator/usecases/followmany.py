@@ -113,7 +113,7 @@ class _Follower:
 
 def follow_many(
     ctx: Context, ledger: Ledger, runs: Sequence[Run], sink: ManySink, *, lines: int | None,
-    live: bool,
+    live: bool, raw: bool,
 ) -> list[Run]:  # fmt: skip
     """The logs of all of them, to the end of each when `live`; the runs as they are known then.
 
@@ -127,7 +127,7 @@ def follow_many(
     waiting: queue.Queue[tuple[str, str, Any]] = queue.Queue(WAITING)
     groups = by_host(ctx, met.values(), lambda host, exc: silent(host, exc.message))
     for host, group in groups.items():
-        cursors = {run.run_id: Cursor(lines=lines) for run in group}
+        cursors = {run.run_id: Cursor(lines=lines, raw=raw) for run in group}
         follower = _Follower(
             ctx, host, live, lambda what, whose, value: waiting.put((what, whose, value)), cursors
         )

@@ -1,4 +1,5 @@
-"""What a run's host wrote down by itself: guards that fired, notifications that did not get out."""
+"""What a run's host wrote down by itself: guards that fired, notifications that did not get out,
+processes that the job left behind."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from orchestrator import lawful
 from orchestrator.domain import Run
 from orchestrator.ledger.store import Ledger
 
-KINDS = ("guard", "notify")
+KINDS = ("guard", "notify", "leftover")
 COUNT_MAX = 100
 TEXT_MAX = 1000
 ITEM_MAX = 20_000

@@ -19,7 +19,7 @@ from orchestrator.transport.replies import words
 from orchestrator.usecases import places
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import found_run
-from orchestrator.usecases.reconcile import by_host, question, statuses
+from orchestrator.usecases.reconcile import GONE, by_host, question, statuses, vanished
 from orchestrator.usecases.resume import resume_if_due
 from orchestrator.usecases.settle import settle, settle_anew
 
@@ -47,6 +47,7 @@ class HostAccount:
     settled: list[tuple[Run, Run]] = field(default_factory=list)  # (as it was, as it is)
     foreign: list[Foreign] = field(default_factory=list)
     taken: list[Run] = field(default_factory=list)  # foreign until now, in the ledger from now on
+    vanished: list[str] = field(default_factory=list)  # ids: processes live, the directory is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def reconcile(
                 accounts.remove(account)
             continue
         account.settled = _settled(ctx, ledger, group, found)
+        account.vanished = vanished((run for _, run in account.settled), found.statuses)
         if take is not None:
             account.taken = _taken(ctx, ledger, place, found, take)
         account.foreign = _foreign(ledger, found)
@@ -187,8 +189,7 @@ def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run
         where = places.told(ledger, run, status)
         ctx.say(f"{run.run_id}: {where}; nothing was concluded. {places.hint(run)}")
         return run
-    why = "its host has neither its directory nor a process of it"
-    ledger.lost(run.run_id, ctx.now(), why, run.attempt)
+    ledger.lost(run.run_id, ctx.now(), GONE, run.attempt)
     return ledger.get(run.run_id)
 
 

@@ -18,6 +18,7 @@ from orchestrator.usecases.settle import is_news, settle
 
 ANSWER_WITHIN = 6.0  # seconds a command that only shows runs waits for their hosts
 UNREACHABLE = "host unreachable"
+GONE = "its host has neither its directory nor a process of it"
 UNSETTLED = (RunState.INTENT, RunState.SYNCED, RunState.UNKNOWN)
 
 
@@ -98,6 +99,8 @@ def refresh_quietly(
             silent(host.name, UNREACHABLE if unreachable else _refusal(host, exc))
             continue
         _write_down(ctx, ledger, known, statuses)
+        for run_id in vanished(known.values(), statuses):
+            ctx.say(f"{run_id}: {host.name} has its directory no more; `orch reconcile` settles it")
     return [known[run.run_id] for run in runs]
 
 
@@ -133,6 +136,14 @@ def _write_down(
     if seen:
         ledger.seen_all(seen, ctx.now())
         known.update({run_id: ledger.get(run_id) for run_id in seen})
+
+
+def vanished(runs: Iterable[Run], statuses: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The runs that were seen on their host, which now has no directory of them."""
+    seen = {run.run_id for run in runs if run.state in (RunState.QUEUED, RunState.RUNNING)}
+    return [
+        each["run_id"] for each in statuses if each["phase"] == "absent" and each["run_id"] in seen
+    ]
 
 
 def by_host(

@@ -12,12 +12,15 @@ from tests.contract.desk import Desk
 from tests.helpers.cli import orch_argv, orch_env
 
 
-def attached(desk: Desk, word: str, seconds: float = 20) -> str:
-    """What the terminal of `orch attach` showed until `word` came or the time was over."""
+def attached(desk: Desk, word: str, seconds: float = 20, **more: str) -> str:
+    """What the terminal of `orch attach` showed until `word` came or the time was over.
+
+    `more`: of its environment.
+    """
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(desk.project)
-        env = orch_env(desk.home, {**desk.env, "TERM": "xterm"})
+        env = orch_env(desk.home, {**desk.env, "TERM": "xterm", **more})
         os.execve(orch_argv([])[0], orch_argv(["attach"]), env)
     seen = b""
     end = time.monotonic() + seconds

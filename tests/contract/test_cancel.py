@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -132,6 +133,39 @@ def test_f23_cancel_ends_a_run_whose_supervisor_is_gone(new_desk: MakeDesk) -> N
     desk.orch("cancel", run_id)
     assert of_run(run_id) == []
     assert desk.show()["verdict"] == "cancelled"
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_a_run_whose_directory_was_taken_away_is_ended_and_settled(
+    supervised: bool, new_desk: MakeDesk
+) -> None:
+    desk = new_desk({"sleep": "echo up; sleep 600; sleep 600"}, git=True)
+    run_id = started(desk, "sleep")
+    folder = desk.home / ".orch" / "runs" / run_id
+    owner = supervisor_of(folder)
+    if not supervised:
+        processes.end([owner])
+    shutil.rmtree(folder)
+    desk.orch("cancel", run_id)
+    assert of_run(run_id) == []
+    assert not processes.is_alive(owner)
+    shown = desk.show(run_id)
+    assert (shown["state"], shown["verdict"]) == ("finished", "cancelled")
+    assert "taken away" in shown["outcome_reasons"][0]
+    assert shown["ended_at"] is not None
+    assert desk.orch("ledger", "verify", run_id).returncode == 0
+    assert not folder.exists()
+
+
+def test_a_dead_run_without_its_directory_is_lost_whoever_asks_first(new_desk: MakeDesk) -> None:
+    desk = new_desk({"sleep": "echo up; sleep 600"})
+    run_id = started(desk, "sleep")
+    folder = desk.home / ".orch" / "runs" / run_id
+    owner = supervisor_of(folder)
+    shutil.rmtree(folder)
+    processes.end([owner, *of_run(run_id)])
+    assert "had ended before: " + run_id + ": lost (gone)" in desk.orch("cancel", run_id).stderr
+    assert desk.show(run_id)["verdict"] == "lost"
 
 
 def test_cancel_needs_a_run(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, of_run, until
+from tests.contract.desk import Desk, of_run, supervisor_of, until
 from tests.contract.terminal import attached
 from tests.helpers import processes
 from tests.helpers.proxy import Direction, Ending, Proxy
@@ -225,3 +226,24 @@ def test_f18_a_killed_tmux_server_takes_the_view_and_not_the_run(
     assert f"orch-{run_id}" in sshd.run("tmux ls").stdout
     desk.orch("cancel", run_id)
     assert f"orch-{run_id}" not in sshd.run("tmux ls").stdout
+
+
+@pytest.mark.ssh
+@pytest.mark.sessions
+@pytest.mark.parametrize("kind", ["tmux", "screen"])
+def test_the_session_of_a_run_whose_directory_was_taken_away_is_closed(
+    kind: str, new_desk: MakeDesk, sshd: PrivateSshd
+) -> None:
+    host = box(sshd, session=kind)
+    desk = new_desk({"sleep": SLEEPER}, host=host, ssh_config=sshd.client_config)
+    run_id = desk.submit("sleep")
+    listed = f"{kind} -ls" if kind == "screen" else "tmux ls"
+    until(lambda: f"orch-{run_id}" in sshd.run(listed).stdout)
+    folder = sshd.root_dir / "runs" / run_id
+    owner = supervisor_of(folder)
+    shutil.rmtree(folder)
+    processes.end([owner, *of_run(run_id)])
+    until(lambda: not of_run(run_id))
+    desk.orch("reconcile", run_id)
+    assert desk.show(run_id)["verdict"] == "lost"
+    assert f"orch-{run_id}" not in sshd.run(listed).stdout

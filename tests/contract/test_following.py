@@ -48,6 +48,38 @@ def test_the_last_lines_alone_or_none(counted: Desk) -> None:
     assert counted.orch("tail", "-n", "-1", code=2).stdout == ""
 
 
+BARS = (
+    r"i=0; while test $i -lt 3000; do i=$((i+1)); printf '\r%d of 3000' $i; done; printf '\r\n';"
+    r"printf 'ended\r\n'; i=0; while test $i -lt 3000; do i=$((i+1)); printf 'now %d\r' $i; done"
+)
+
+
+@pytest.mark.parametrize("follow", ["--follow", "--no-follow"])
+def test_of_the_last_lines_what_a_terminal_would_show(follow: str, new_desk: MakeDesk) -> None:
+    desk = new_desk({"bars": "echo first; " + BARS, "other": "true"})
+    first = desk.submit("bars")
+    desk.orch("wait", first)
+
+    def last(count: int, *more: str) -> str:
+        return desk.orch("tail", first, "-n", str(count), follow, *more).stdout
+
+    assert last(1) == "now 3000\n"
+    assert last(2) == "ended\nnow 3000\n"
+    assert last(4) == last(9) == "first\n3000 of 3000\nended\nnow 3000\n"
+    whole = (desk.home / ".orch" / "runs" / first / "log").read_bytes()
+    assert len(desk.orch("tail", first, follow).stdout.splitlines()) > 6000
+    argv = [*orch_argv(["tail", first, follow, "--raw", "-n"])]
+    for count, begin in (("2", whole.index(b"ended")), ("9", 0)):
+        raw = subprocess.run(
+            [*argv, count], cwd=desk.project, env=orch_env(desk.home), stdout=-1, check=True
+        )
+        assert raw.stdout == whole[begin:]
+    second = desk.submit("other")
+    desk.orch("wait", second)
+    many = desk.orch("tail", first, second, "-n", "2", follow).stdout.splitlines()
+    assert [line.partition(" | ")[2] for line in many] == ["ended", "now 3000"]
+
+
 def test_a_log_that_is_gone_from_the_host_is_said(counted: Desk) -> None:
     ((first, _, _),) = counted.rows()
     second = counted.submit("count")

@@ -56,7 +56,7 @@ def test_f29_a_host_without_space_refuses_before_anything_starts(
     place = small_disk(tmp_path / "host", "4m")
     desk = new_desk(host=on(place), files={"weights.bin": os.urandom(3_000_000)})
     done = desk.orch("submit", "train", code=10)
-    assert_clear(done, "box", str(place))
+    assert_clear(done, "box", str(place), "8.4 MB must stay free for logs")
     never_ran(desk)
     remount(place, "64m")
     desk.orch("submit", "train", "-f")

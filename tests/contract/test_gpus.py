@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,34 @@ def test_f37_a_busy_card_is_waited_for_and_the_log_says_so(desk: Desk, cards: Ca
     until(lambda: "card 0" in log(desk, run_id), 30)
     (folder(desk, run_id) / "go").touch()
     desk.orch("wait", run_id)
+
+
+def test_f38_runs_that_wait_for_a_card_get_it_in_the_order_they_came(
+    desk: Desk, cards: Cards
+) -> None:
+    cards.say(IDLE)
+    desk.spec("marks", {**HELD, "command": 'echo "$ORCH_RUN_ID" >> "$ORCH_RUN_DIR/../../marks"'})
+    first = desk.submit("held")
+    later = []
+    for _ in range(4):
+        later.append(desk.submit("marks"))
+        until(lambda: "waits for 1 GPU(s): GPU 0 is" in log(desk, later[-1]))
+    (folder(desk, first) / "go").touch()
+    for run_id in later:
+        desk.orch("wait", run_id)
+    assert (desk.home / ".orch" / "marks").read_text().split() == later
+    assert not list((desk.home / ".orch" / "locks").glob("turn-*"))
+
+
+def test_a_run_that_waits_and_lost_its_directory_is_cancelled(desk: Desk, cards: Cards) -> None:
+    cards.say(BUSY)
+    run_id = desk.submit("held", "--queue")
+    owner = supervisor_of(folder(desk, run_id))
+    until(lambda: "waits for 1 GPU(s)" in log(desk, run_id))
+    shutil.rmtree(folder(desk, run_id))
+    desk.orch("cancel", run_id)
+    assert not processes.is_alive(owner)
+    assert desk.show(run_id)["verdict"] == "cancelled"
 
 
 def test_f23_f38_the_lease_outlives_a_killed_supervisor_as_long_as_the_job_does(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import TRAIN, Desk, assert_clear, supervisor_of, until
+from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, supervisor_of, until
 from tests.contract.terminal import attached
 from tests.helpers import processes
 from tests.helpers.sshd import PrivateSshd
@@ -174,6 +174,23 @@ def test_data_that_a_job_changed_on_the_host_is_whole_again_for_the_next_and_it_
     assert "good" in done.stdout
 
 
+def test_f24_processes_left_behind_are_ended_and_named(new_desk: MakeDesk) -> None:
+    left = "nohup sleep 4343 >/dev/null & setsid sleep 4344 & echo begun"
+    stages = {"a": {"command": left}, "b": {"command": "echo second", "needs": ["a"]}}
+    desk = new_desk({"left": {"stages": stages}, "tidy": "sleep 0 & wait"})
+    log = log_of(desk, "left")
+    ((run_id, _, verdict),) = desk.rows()
+    assert verdict == "succeeded"
+    assert of_run(run_id) == []
+    (event,) = [each for each in desk.show(run_id)["events"] if each["kind"] == "leftover"]
+    assert event["data"]["message"].count("sleep (pid ") == 2
+    said = "[orch] " + event["data"]["message"]
+    assert log.index("begun") < log.index(said) < log.index("second")
+    assert event["data"]["message"] in desk.orch("show", run_id).stdout
+    assert "[orch]" not in log_of(desk, "tidy")
+    assert "leftover" not in [each["kind"] for each in desk.show()["events"]]
+
+
 def test_f65_secrets_and_variables_reach_the_job_byte_for_byte(new_desk: MakeDesk) -> None:
     odd = "a'b\"c$HOME`id`\\n\u00e9\ttab"
     spec = {
@@ -316,6 +333,45 @@ def test_attach_on_this_machine_shows_the_log(session: str, new_desk: MakeDesk) 
     assert "visible" in attached(desk, "visible")
     assert desk.show()["state"] == "running"
     desk.orch("cancel", run_id)
+
+
+@pytest.mark.sessions
+@pytest.mark.parametrize("session", ["tmux", "screen"])
+def test_attach_finds_a_local_session_wherever_the_callers_own_are(
+    session: str, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    desk = new_desk(
+        {"sleep": "echo visible; sleep 600"}, host={"transport": "local", "session": session}
+    )
+    (tmp_path / "mine").mkdir(mode=0o700)
+    mine = str(tmp_path / "mine")
+    run_id = desk.submit("sleep")
+    assert "visible" in attached(desk, "visible", TMUX_TMPDIR=mine, SCREENDIR=mine)
+    desk.orch("cancel", run_id)
+
+
+@pytest.mark.sessions
+def test_attach_from_inside_tmux_switches_to_the_session_or_says_what_to_do(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    desk = new_desk({"sleep": "echo visible; sleep 600"}, host={"transport": "local"})
+    run_id = desk.submit("sleep")
+    name = f"orch-{run_id}"
+    until(lambda: subprocess.run(["tmux", "has-session", "-t", name], capture_output=True))
+    tell = ("tmux", "display-message", "-p", "-t", name, "#{socket_path},#{pid},0")
+    inside = subprocess.run(tell, capture_output=True, text=True, check=True).stdout.strip()
+    said = attached(desk, "lead back", TMUX=inside)
+    assert "its prefix key and L lead back" in said
+    said = attached(desk, "follows it here", TMUX=f"{tmp_path}/other,1,0")
+    assert "attach from a terminal outside tmux" in said
+    desk.orch("cancel", run_id)
+
+
+def test_attach_that_cannot_show_the_run_is_no_bad_end(new_desk: MakeDesk) -> None:
+    desk = new_desk({"short": "echo visible"})
+    desk.orch("submit", "short", "-f")
+    (desk.home / ".orch" / "runs" / desk.show()["run_id"] / "log").unlink()
+    assert "could not show it" in desk.orch("attach", "short", code=2).stderr
 
 
 def test_attach_to_an_ended_run_shows_its_log_and_ends(new_desk: MakeDesk) -> None:

@@ -157,9 +157,12 @@ def test_a_run_whose_directory_was_taken_away_is_lost_only_when_nothing_of_it_li
     run_id = desk.submit("sleep")
     supervisor = supervisor_of(folder(desk, run_id))
     folder(desk, run_id).rename(desk.home / "elsewhere")
-    desk.orch("reconcile")
+    said = desk.orch("reconcile").stdout
+    assert f"`orch cancel {run_id}` ends them" in said
     assert desk.rows()[0][1] == "running", "its processes live"
-    desk.orch("ls")
+    (account,) = json.loads(desk.orch("reconcile", "--json").stdout)
+    assert account["vanished"] == [run_id]
+    assert f"{run_id}: box has its directory no more" in desk.orch("ls").stderr
     processes.end([supervisor, *of_run(run_id)])
     until(lambda: not of_run(run_id))
     desk.orch("ls")

@@ -169,6 +169,7 @@ def test_f38_who_waits_for_leased_cards_asks_nvidia_smi_only_when_one_is_let_go(
             os.close(held[0])
 
     run = layout.attempt("20261123-091929-123k3x7q", 1)
+    os.makedirs(run.path)
     order = {"gpus_min": 1, "gpus_max": 1}
     cards, locks = preparation.lease(layout, run, order, said.append, pause)
     assert [card.uuid for card in cards] == ["GPU-a"]

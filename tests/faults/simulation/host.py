@@ -231,6 +231,7 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (files, "try_lock", world.try_lock),
         (files, "lock", world.lock),
         (files, "lock_within", host.lock_within),
+        (files, "note", lambda _held, _text: None),
         (files, "is_locked", lambda path: path in world.locks),
         (files, "filesystem", lambda path: "local"),
         (files, "free_bytes", lambda path: 1 << 40),
