@@ -98,6 +98,7 @@ def reconcile(
         (place, group, Background(_asking(ctx, ledger, place, group, whole)))
         for place, group in groups.items()
     ]
+    heard: list[tuple[HostAccount, Host, _Answer]] = []
     for place, group, answer in asked:
         account = HostAccount(place.name)
         accounts.append(account)
@@ -110,8 +111,12 @@ def reconcile(
             continue
         account.settled = _settled(ctx, ledger, group, found)
         account.vanished = vanished((run for _, run in account.settled), found.statuses)
-        if take is not None:
-            account.taken = _taken(ctx, ledger, place, found, take)
+        heard.append((account, place, found))
+    # Machines with one home each tell of the other's runs, too: whose they are comes first.
+    for elsewhere in (False, True) if take is not None else ():
+        for account, place, found in heard:
+            account.taken += _taken(ctx, ledger, place, found, take or (), elsewhere)
+    for account, _, found in heard:
         account.foreign = _foreign(ledger, found)
     return accounts
 
@@ -194,15 +199,21 @@ def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run
 
 
 def _taken(
-    ctx: Context, ledger: Ledger, host: Host, found: _Answer, projects: Collection[str]
+    ctx: Context,
+    ledger: Ledger,
+    host: Host,
+    found: _Answer,
+    projects: Collection[str],
+    elsewhere: bool,
 ) -> list[Run]:
-    """The foreign runs that their submit described well enough, recorded and settled."""
+    """The foreign runs that their submit described well enough, recorded and settled: those that
+    were started on the machine that answers, or `elsewhere`."""
     states = {status["run_id"]: status for status in found.strange}
     told = []
     for run_id in ledger.lacks(found.on_host):
         run = found_run(ctx, host, run_id, found.described.get(run_id), projects)
         status = states.get(run_id)
-        if run is None or status is None:
+        if run is None or status is None or ("machine" in status) is not elsewhere:
             continue
         ledger.adopt(run, ctx.now(), {"host": host.name})
         settle(ledger, run, status, ctx.now())

@@ -385,41 +385,61 @@ def test_f33_on_a_network_home_the_locks_are_on_the_hosts_own_disk(
         path.unlink()
 
 
+def be_machine(python: Python, name: str, folder: Path) -> None:
+    """The host's python is from now on that of the machine `name`, on a home that others have."""
+    locks = folder / name
+    locks.mkdir(exist_ok=True)
+    for kind in ("boot", "machine"):
+        (folder / f"{name}.{kind}").write_text(f"{kind}-of-{name}")
+    python.preamble(
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"os.environ['ORCH_BOOT_ID_FILE'] = {str(folder / f'{name}.boot')!r}\n"
+        f"os.environ['ORCH_MACHINE_ID_FILE'] = {str(folder / f'{name}.machine')!r}\n"
+        f"if '-c' not in sys.argv:\n    {NFS}\n    from remote import layout, procs\n"
+        f"    layout.local_dir = lambda: {str(locks)!r}\n"
+        + ("    procs.is_same = lambda *_: False\n" if name == "second" else "")
+    )
+
+
 def test_f33_another_machine_with_the_same_home_proves_nothing_about_a_run(
     new_desk: MakeDesk, tmp_path: Path
 ) -> None:
     """The lock, the pids and the boot id it sees are its own."""
-
-    def is_machine(name: str) -> None:
-        locks = tmp_path / name
-        locks.mkdir(exist_ok=True)
-        for kind in ("boot", "machine"):
-            (tmp_path / f"{name}.{kind}").write_text(f"{kind}-of-{name}")
-        python.preamble(
-            f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-            f"os.environ['ORCH_BOOT_ID_FILE'] = {str(tmp_path / f'{name}.boot')!r}\n"
-            f"os.environ['ORCH_MACHINE_ID_FILE'] = {str(tmp_path / f'{name}.machine')!r}\n"
-            f"if '-c' not in sys.argv:\n    {NFS}\n    from remote import layout, procs\n"
-            f"    layout.local_dir = lambda: {str(locks)!r}\n"
-            + ("    procs.is_same = lambda *_: False\n" if name == "second" else "")
-        )
-
     python = Python(tmp_path / "python")
-    is_machine("first")
+    be_machine(python, "first", tmp_path)
     desk = new_desk({"sleep": SLEEPER}, host=python.host)
     run_id = desk.submit("sleep")
-    is_machine("second")
+    be_machine(python, "second", tmp_path)
     desk.orch("reconcile")
     assert desk.show(run_id)["state"] == "running"
     assert_clear(desk.orch("cancel", run_id, code=6), "was started on", "name of its own")
     assert_clear(desk.orch("resume", run_id, code=5), "has not ended")
     assert not (host_root(desk) / "runs" / run_id / "exit.json").exists()
-    is_machine("first")
+    be_machine(python, "first", tmp_path)
     desk.orch("cancel", run_id)
-    is_machine("second")
+    be_machine(python, "second", tmp_path)
     shown = desk.show(run_id)
     assert (shown["verdict"], shown["attempt"]) == ("cancelled", 1)
     assert "elsewhere" in desk.orch("show", run_id).stdout
+
+
+def test_f33_of_two_machines_with_one_home_each_gets_its_own_runs_back(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    pythons = {name: Python(tmp_path / f"python-{name}") for name in ("second", "first")}
+    for name, python in pythons.items():
+        be_machine(python, name, tmp_path)
+    desk = new_desk({"sleep": SLEEPER})
+    home = {"root": str(tmp_path / "home")}  # not that of `local`, which is a third machine
+    hosts = {name: {**python.host, **home} for name, python in pythons.items()}
+    (desk.project / "orch.yaml").write_text(json.dumps({"hosts": hosts, "default_host": "first"}))
+    run_id = desk.submit("sleep")
+    for path in (desk.home / "state" / "orch").glob("ledger.db*"):
+        path.unlink()
+    desk.orch("ledger", "rebuild")  # asks `second`, which is named first, before
+    shown = desk.show(run_id)
+    assert (shown["host"], shown["state"]) == ("first", "running")
+    desk.orch("cancel", run_id)
 
 
 @pytest.mark.root
