@@ -397,7 +397,7 @@ def be_machine(python: Python, name: str, folder: Path) -> None:
         f"os.environ['ORCH_MACHINE_ID_FILE'] = {str(folder / f'{name}.machine')!r}\n"
         f"if '-c' not in sys.argv:\n    {NFS}\n    from remote import layout, procs\n"
         f"    layout.local_dir = lambda: {str(locks)!r}\n"
-        + ("    procs.is_same = lambda *_: False\n" if name == "second" else "")
+        + ("    procs.is_same = lambda *_: False\n" if name != "first" else "")
     )
 
 
@@ -426,7 +426,7 @@ def test_f33_another_machine_with_the_same_home_proves_nothing_about_a_run(
 def test_f33_of_two_machines_with_one_home_each_gets_its_own_runs_back(
     new_desk: MakeDesk, tmp_path: Path
 ) -> None:
-    pythons = {name: Python(tmp_path / f"python-{name}") for name in ("second", "first")}
+    pythons = {name: Python(tmp_path / f"python-{name}") for name in ("another", "first")}
     for name, python in pythons.items():
         be_machine(python, name, tmp_path)
     desk = new_desk({"sleep": SLEEPER})
@@ -436,7 +436,7 @@ def test_f33_of_two_machines_with_one_home_each_gets_its_own_runs_back(
     run_id = desk.submit("sleep")
     for path in (desk.home / "state" / "orch").glob("ledger.db*"):
         path.unlink()
-    desk.orch("ledger", "rebuild")  # asks `second`, which is named first, before
+    desk.orch("ledger", "rebuild")  # takes in what `another` tells first
     shown = desk.show(run_id)
     assert (shown["host"], shown["state"]) == ("first", "running")
     desk.orch("cancel", run_id)
