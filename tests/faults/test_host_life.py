@@ -430,8 +430,10 @@ def test_f33_of_two_machines_with_one_home_each_gets_its_own_runs_back(
     for name, python in pythons.items():
         be_machine(python, name, tmp_path)
     desk = new_desk({"sleep": SLEEPER})
-    home = {"root": str(tmp_path / "home")}  # not that of `local`, which is a third machine
-    hosts = {name: {**python.host, **home} for name, python in pythons.items()}
+    (tmp_path / "home").mkdir()
+    (tmp_path / "mounted").symlink_to("home")
+    roots = {"first": str(tmp_path / "home"), "another": str(tmp_path / "mounted")}
+    hosts = {name: {**python.host, "root": roots[name]} for name, python in pythons.items()}
     (desk.project / "orch.yaml").write_text(json.dumps({"hosts": hosts, "default_host": "first"}))
     run_id = desk.submit("sleep")
     for path in (desk.home / "state" / "orch").glob("ledger.db*"):
