@@ -39,12 +39,14 @@ def known_runs(layout: Layout, request: Body) -> Iterator[Body]:
     Before that each of `close` ({"run_id", "attempt", "verdict", "reason"}) that has not started is
     closed for good, and a job found without its supervisor is watched again. With `search` the
     status of an absent run counts its `living` processes: its directory may have been taken away.
+    With `untouched` nobody begins to watch a job.
     """
+    of = status.status if request.get("untouched") else adopt.owned_status
     for item in request.get("close") or []:
         end = End(str(item["verdict"]), reasons=(str(item["reason"]),))
         closing.close(layout, str(item["run_id"]), int(item["attempt"]), end)
     for run_id in request["run_ids"]:
-        known = adopt.owned_status(layout, str(run_id))
+        known = of(layout, str(run_id))
         if request.get("search") and known["phase"] == "absent":
             from remote import vanished
 

@@ -183,10 +183,10 @@ def retry(
     note: Note = None,
     json: DryRunJson = False,
 ) -> None:
-    """A new run of a run's job as it is today. The old one's profile, --set and host are kept.
+    """A new run of a run's job as it is today, with the old one's profile, --set, host and tags.
 
-    It supersedes the old run; what of the config has changed since is said. Tags and the note are
-    not kept. Findings forced then stay forced if they are the very same; new ones refuse.
+    It supersedes the old run; what of the config has changed since is said. The note is not kept.
+    Findings forced then stay forced if they are the very same; new ones refuse.
     """
     from orchestrator import names
     from orchestrator.usecases.retry import changes, request_for
@@ -204,7 +204,4 @@ def retry(
         ctx.say("\n  ".join([f"the config has changed since {old.run_id}:", *changed]))
     if not plan.found.ok and not unforced(plan, request) and not force:
         ctx.say(f"what refuses it was forced for {old.run_id} too, and stays forced")
-    if old.tags and not tags:
-        again = " ".join(f"--tag {key}={value}" for key, value in sorted(old.tags.items()))
-        ctx.say(f"the tags of {old.run_id} are not kept; {again} sets them")
     _submit(ctx, plan, request, follow, dry_run, json)

@@ -58,9 +58,11 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
         return run, True
     with ctx.connect(ctx.host_of(run)) as agent:
         if run.state not in UNSETTLED or run.attempt > 1:
-            run = _seen_again(ctx, ledger, run, agent)
+            told = _seen_again(ledger, run, agent)
             if run.state is RunState.FINISHED:
-                return run, True
+                run = settle_anew(ledger, run, told, ctx.now())
+                if run.state is RunState.FINISHED:
+                    return run, True
         if run.state in UNSETTLED and run.attempt > 1:
             run = meet(ctx, ledger, run, agent)
         seen = run.state in (RunState.QUEUED, RunState.RUNNING)
@@ -78,13 +80,15 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
     return known, bool(status.get("already")) or known.verdict is not Verdict.CANCELLED
 
 
-def _seen_again(ctx: Context, ledger: Ledger, run: Run, agent: Agent) -> Run:
-    """The run that was on its host before, by what that says now; NotFound where another place
-    answers: what it closes would be no run of ours."""
-    status = only_status(statuses(agent, {"run_ids": [run.run_id]}), run.run_id)
+def _seen_again(ledger: Ledger, run: Run, agent: Agent) -> dict[str, Any]:
+    """What its host says of a run that was there before; NotFound where another place answers: what
+    it closes would be no run of ours. A job without its supervisor gets a new one only with the
+    cancel, which it then knows of."""
+    asked = {"run_ids": [run.run_id], "untouched": True}
+    status = only_status(statuses(agent, asked), run.run_id)
     if status["phase"] == "absent" and places.is_elsewhere(ledger, run, status):
         raise places.absent(ledger, run, status)
-    return settle_anew(ledger, run, status, ctx.now())
+    return status
 
 
 def _vanished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:

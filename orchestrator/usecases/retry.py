@@ -22,9 +22,9 @@ def request_for(
 ) -> Request:
     """`code` and spec are today's: a retry is a new run, not a replay.
 
-    What its user said of the old run, tags and note, is not said of the new one. Findings that were
-    forced for it stay forced, where they are the very same; new ones refuse. That the run was
-    forced is believed of one that was submitted from here.
+    It has the old one's tags, but not the note: what was remarked on that is not true of this.
+    Findings that were forced for it stay forced, where they are the very same; new ones refuse.
+    That the run was forced is believed of one that was submitted from here.
     """
     import json
 
@@ -33,7 +33,7 @@ def request_for(
         host=run.host if host is None else host,
         profile=run.profile,
         overrides={key: json.dumps(value) for key, value in run.overrides.items()},
-        tags=tags,
+        tags={**run.tags, **tags},
         note=note,
         force=force,
         forced=run.findings if run.forced and hearsay_of(run.spec) is None else (),

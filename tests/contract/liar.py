@@ -102,7 +102,7 @@ def verbs(**answers: Answer) -> Answer:
 
 
 def context(home: Path, project: Path, said: list[str]) -> Context:
-    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh").mkdir(parents=True, exist_ok=True)
     (home / ".ssh" / "config").write_text("Host liar\n")
     env = {"HOME": str(home), "ORCH_HOME": str(home / "orch")}
     return Context(env=env, cwd=project, clock=SystemClock(), say=said.append)

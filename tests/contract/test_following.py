@@ -234,8 +234,9 @@ def test_retry_takes_over_what_the_run_was_given(new_desk: MakeDesk) -> None:
     second = desk.orch("retry", first, "-f").stdout.splitlines()[0]
     old, new = desk.show(first), desk.show(second)
     assert new["supersedes"] == first
-    for key in ("config", "config_hash", "job", "tags", "note", "host", "accuracy"):
+    for key in ("config", "config_hash", "job", "tags", "host", "accuracy"):
         assert new[key] == old[key], key
+    assert (old["note"], new["note"]) == ("n", None)
     assert new["config"] == {"right": 46, "lr": 0.5}
 
 

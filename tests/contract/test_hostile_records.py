@@ -244,7 +244,7 @@ def test_f95_a_host_speaks_for_no_run_but_those_it_was_asked_for(
     ledger.intend(other)
     lie = {**liar.exit_with(verdict="failed"), "run_id": other.run_id}
     about = {"run_id": liar.RUN_ID, "phase": "running"}
-    liar.lie(monkeypatch, liar.end({"ok": True, "runs": [about, lie]}))
+    liar.lie(monkeypatch, liar.statuses(about, lie))
     (account,) = hostwide.reconcile(ctx, ledger, [run])
     assert account.error is not None and account.error.exit_code == 6
     asked = reconcile.refresh_quietly(ctx, ledger, [run, ledger.get(run.run_id)], lambda *_: None)

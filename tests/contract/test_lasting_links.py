@@ -70,7 +70,7 @@ def tail(ctx: Context, ledger: Ledger, run: Run, sink: Sink) -> Run:
 
 
 def tail_many(ctx: Context, ledger: Ledger, run: Run, sink: Sink) -> Run:
-    return followmany.follow_many(ctx, ledger, [run], sink, lines=None, live=True)[0]
+    return followmany.follow_many(ctx, ledger, [run], sink, lines=None, live=True, raw=False)[0]
 
 
 def wait(ctx: Context, ledger: Ledger, run: Run, sink: Sink) -> Run:

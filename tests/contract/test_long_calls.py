@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.datatree import scan_data
 from orchestrator.domain import Host, Run
 from orchestrator.errors import CallTimeout, HostDiskFull, LinkLost
 from orchestrator.ledger.store import Ledger
-from orchestrator.manifest import Scan, scan_data
+from orchestrator.manifest import Scan
 from orchestrator.transport import process
 from orchestrator.transport.base import Agent
 from orchestrator.transport.process import ProcessPipe
@@ -26,7 +27,7 @@ from orchestrator.usecases import fetch, reconcile, sync
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.hostwide import _listed
 from remote import agent as host_agent
-from remote import results, store, trees, wire
+from remote import datasets, results, store, trees, wire
 from remote.channel import Channel
 from remote.layout import Layout
 from tests.contract import liar
@@ -182,7 +183,7 @@ def test_a_host_that_builds_a_tree_or_a_dataset_gives_signs_of_life(
     trees.build(layout, manifest, str(tmp_path / "tree"), channel.beat)
     assert channel.items == [{}] * len(channel.items) and len(channel.items) >= 3
     channel.items.clear()
-    trees.place_dataset(layout, manifest, tree, channel.beat)
+    datasets.place(layout, manifest, tree, channel.beat)
     assert len(channel.items) >= 3
 
 

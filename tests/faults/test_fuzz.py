@@ -421,7 +421,7 @@ def test_f13_f80_any_stream_of_results_leaves_only_what_was_promised(
         Agent(liar.HOST, transport) as caller,
         Folder(base / "to") as to,
     ):
-        fetch._Receiver(caller, to, report, lambda _report: None).run({})
+        fetch._Receiver(caller, to, report, lambda _report: None).run(a_run(liar.RUN_ID), b"{}")
     assert {path.name for path in base.iterdir()} <= {"to"}
     for path in (base / "to").rglob("*"):
         if path.is_file() and not path.relative_to(base / "to").parts[0].startswith(".orch-"):

@@ -162,6 +162,7 @@ def fetching(
         project = tmp_path / f"project{number}"
         project.mkdir(exist_ok=True)
         transport = CutTransport(host, made.home, limit)
+        monkeypatch.setattr(Context, "host_of", lambda _ctx, _run: host)
         monkeypatch.setattr(Context, "connect", lambda _ctx, _host: Agent(host, transport))
         there = _moved(run, project)
         monkeypatch.setattr(ledger, "get", lambda _run_id: there)

@@ -139,6 +139,8 @@ class Desk:
     def host_of(self, run: Run) -> HostEntry:
         return BOX
 
+    described_host_of = host_of
+
     def folder_of(self, run: Run) -> Path:
         return Path(run.project)
 
