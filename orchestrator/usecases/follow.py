@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestrator.domain import Run, RunState, Verdict
+from orchestrator.background import Background
+from orchestrator.domain import Host, Run, RunState, Verdict
 from orchestrator.errors import FrameGarbled, NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
@@ -219,7 +220,22 @@ def wait(
             if end is not None and ctx.clock.monotonic() >= end:
                 raise _not_finished(known, timeout)
 
-    return persistently(ctx, ctx.host_of(run), work, notice, until=end)
+    host = ctx.host_of(run)
+    first = None if timeout is None else _connected_within(ctx, host, run, timeout)
+    return persistently(ctx, host, work, notice, agent=first, until=end)
+
+
+def _connected_within(ctx: Context, host: Host, run: Run, seconds: float) -> Agent:
+    """NotFinished where that takes longer: a host that freezes takes 20 s to be given up."""
+    connecting = Background(lambda: ctx.connect(host))
+    if connecting.is_done_within(seconds):
+        return connecting.result()
+    connecting.discard(lambda agent: agent.close())
+    raise NotFinished(
+        f"{run.run_id} was {run.state.value} when {host.name} was last heard of; it did not answer "
+        f"within {seconds:g} s",
+        hint=f"`orch wait {run.run_id}` without `--timeout`, or with a longer one, tells more",
+    )
 
 
 def _not_finished(run: Run, timeout: float | None) -> NotFinished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.domain import Run, RunState
-from orchestrator.errors import LinkLost, TransportError
+from orchestrator.errors import LinkLost, NotFinished, TransportError
 from orchestrator.ledger.store import Ledger
 from orchestrator.retry import RECONNECT_FOR
 from orchestrator.transport.base import Agent
@@ -158,3 +159,16 @@ def test_nothing_is_tried_again_where_only_what_is_there_was_asked_for(
     with pytest.raises(LinkLost):
         follow.follow(ctx, ledger, run, Sink(), cursor=follow.Cursor(), live=False)
     assert (len(made), clock.rests) == (1, [])
+
+
+def test_a_wait_with_a_timeout_is_not_held_up_by_a_host_that_takes_long_to_connect(
+    ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed = threading.Event()
+    monkeypatch.setattr(Context, "connect", lambda *_: freed.wait(60))
+    try:
+        with pytest.raises(NotFinished, match="did not answer within 0.1 s"):
+            follow.wait(ctx, ledger, run, 0.1, lambda _text: None)
+    finally:
+        freed.set()
+    assert ledger.get(run.run_id).state is run.state
