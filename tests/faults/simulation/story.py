@@ -182,6 +182,7 @@ class Story:
             patch.setattr(submitting, "_start_call", self._start_call)
             patch.setattr(lasting, "rest", lambda most: self.world.wait(lambda: False, most))
             patch.setattr(reconcile, "Background", Inline)
+            patch.setattr(follow, "Background", Inline)
             patch.setattr(inflight, "hold", self._hold)
             patch.setattr(inflight, "is_held", lambda path: str(path) in self.world.locks)
             patch.setattr(retry, "when_free", self._when_free)
