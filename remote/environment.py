@@ -76,7 +76,7 @@ def place_of(layout: Layout, texts: Sequence[bytes]) -> str:
     """Where the environment for files of these contents is, or would be made. Machines that share
     a home have one each: their locks do not reach each other, nor need their pythons be alike."""
     shared = files.filesystem(layout.root) != "local"
-    own = [procs.machine()["id"].encode()] if shared else []
+    own = [word.encode() for word in procs.machine().values()] if shared else []
     seed = b"\0".join([sys.executable.encode(), sys.version.encode(), *own, *texts])
     return os.path.join(layout.envs, hashlib.sha256(seed).hexdigest())
 

@@ -116,10 +116,10 @@ def _unlocked(layout: Layout, run: RunFiles, lock: str) -> str:
 
 def other_machine(layout: Layout, run: RunFiles) -> Optional[str]:
     """The name of the machine on which the attempt was started, if that is not this one: several
-    may have one home. None also when nothing tells."""
+    may have one home, and copies of one image one id. None also when nothing tells."""
     started = files.read_json(run.started) or {}
     there, here = started.get("machine"), procs.machine()
-    if not isinstance(there, dict) or there.get("id") == here["id"]:
+    if not isinstance(there, dict) or there == here:
         return None
     if started.get("boot_id") == procs.boot_id() or files.filesystem(layout.root) == "local":
         return None  # a new name or id of this very machine
