@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.usecases.hosts import Check, Listed
     from orchestrator.usecases.hostwide import Foreign, HostAccount
     from orchestrator.usecases.jobs import JobLine
-    from orchestrator.usecases.submit import Plan
+    from orchestrator.usecases.plan import Plan
 
 STDOUT = style_of(sys.stdout, os.environ)
 STDERR = style_of(sys.stderr, os.environ)

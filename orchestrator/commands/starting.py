@@ -29,7 +29,7 @@ from orchestrator.console import context, fail_softly
 if TYPE_CHECKING:
     from orchestrator.domain import Run
     from orchestrator.usecases.context import Context
-    from orchestrator.usecases.submit import Plan, Request
+    from orchestrator.usecases.plan import Plan, Request
 
 
 @fail_softly
@@ -56,7 +56,7 @@ def submit(
 ) -> None:
     """Check, send the code, start a run detached. Prints the run id."""
     from orchestrator import names
-    from orchestrator.usecases.submit import Request, make_plan
+    from orchestrator.usecases.plan import Request, make_plan
 
     _refuse_json(json, dry_run)
     tags = dict(names.tag(item) for item in tag or [])
@@ -99,7 +99,8 @@ def _submit(
 ) -> None:
     from orchestrator import output, render
     from orchestrator.domain import Severity
-    from orchestrator.usecases.submit import interrupted, submit, unforced
+    from orchestrator.usecases.plan import unforced
+    from orchestrator.usecases.submit import interrupted, submit
 
     notable = [item for item in plan.found.findings if item.severity is not Severity.INFO]
     if notable:
@@ -189,8 +190,8 @@ def retry(
     Findings forced then stay forced if they are the very same; new ones refuse.
     """
     from orchestrator import names
+    from orchestrator.usecases.plan import make_plan, unforced
     from orchestrator.usecases.retry import changes, request_for
-    from orchestrator.usecases.submit import make_plan, unforced
 
     _refuse_json(json, dry_run)
     ctx = context()

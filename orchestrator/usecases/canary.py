@@ -21,14 +21,9 @@ from orchestrator.usecases import follow
 from orchestrator.usecases.cancel import CANCEL_ASKED
 from orchestrator.usecases.check import Preflight
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.submit import (
-    Plan,
-    Request,
-    make_plan,
-    read_content,
-    refuse_unforced,
-    submit,
-)
+from orchestrator.usecases.deliver import read_content
+from orchestrator.usecases.plan import Plan, Request, make_plan, refuse_unforced
+from orchestrator.usecases.submit import submit
 from orchestrator.wording import size
 
 RULE = "canary"

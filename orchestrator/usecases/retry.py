@@ -9,7 +9,7 @@ from orchestrator.compare import rows_of
 from orchestrator.comparetext import brief
 from orchestrator.domain import Run
 from orchestrator.recorded import hearsay_of
-from orchestrator.usecases.submit import Request
+from orchestrator.usecases.plan import Request
 
 
 def request_for(

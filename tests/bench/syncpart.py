@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from orchestrator.background import Background
 from orchestrator.domain import Host
 from orchestrator.gitlisting import GitListing
 from orchestrator.manifest import scan_project
@@ -20,7 +21,6 @@ from orchestrator.projectfile import load_project, resolve_host
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import connect
 from orchestrator.usecases import sync
-from orchestrator.usecases.submit import Background
 
 
 def greeted(host: Host) -> Agent:

@@ -11,8 +11,9 @@ import pytest
 
 from orchestrator import confighash
 from orchestrator.usecases import reconcile
-from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.plan import Request, make_plan
+from orchestrator.usecases.submit import submit
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import TRAIN, of_run, until
 from tests.faults.truth import MARK
@@ -41,8 +42,8 @@ def test_f32_a_controller_whose_clock_goes_back_loses_and_mixes_up_no_run(
     ctx = Context(env, desk.project, Backwards(), lambda _text: None)
     ids = []
     for _ in range(3):
-        request = submitting.Request("quick")
-        run, agent = submitting.submit(ctx, submitting.make_plan(ctx, request), request)
+        request = Request("quick")
+        run, agent = submit(ctx, make_plan(ctx, request), request)
         agent.close()
         ids.append(run.run_id)
     assert ids == sorted(ids, reverse=True)

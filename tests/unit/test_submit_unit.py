@@ -25,7 +25,7 @@ from orchestrator.usecases import reconcile
 from orchestrator.usecases import resume as resuming
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.submit import Request
+from orchestrator.usecases.plan import Request, make_plan
 from remote import wire
 from tests.contract import liar
 from tests.contract.liar import Answer, end, frames
@@ -78,7 +78,7 @@ def ledger(ctx: Context) -> Iterator[Ledger]:
 
 def submit(ctx: Context, request: Request | None = None) -> Run:
     request = request or Request("train")
-    run, agent = submitting.submit(ctx, submitting.make_plan(ctx, request), request)
+    run, agent = submitting.submit(ctx, make_plan(ctx, request), request)
     agent.close()
     return run
 

@@ -28,16 +28,17 @@ from orchestrator.paths import JOURNAL
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.unpack import PARTS
-from orchestrator.usecases import cancel, fetch, follow, reconcile
+from orchestrator.usecases import cancel, deliver, fetch, follow, reconcile
 from orchestrator.usecases import link as lasting
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.check import Preflight
+from orchestrator.usecases.plan import Plan, Request
 from orchestrator.usecases.ready import Content
 from tests.faults.simulation import link
 from tests.faults.simulation.host import Host, installed
 from tests.faults.simulation.world import World
 
-START_CALL = submitting._start_call
+START_CALL = deliver._start_call
 BOX = HostEntry(name="host", transport="local")
 COMMANDS = (
     "submit",
@@ -178,8 +179,8 @@ class Story:
         with pytest.MonkeyPatch.context() as patch:
             dice = SimpleNamespace(choice=self.world.dice.choice)
             patch.setattr(submitting, "secrets", dice)
-            patch.setattr(submitting, "_deliver", self._deliver)
-            patch.setattr(submitting, "_start_call", self._start_call)
+            patch.setattr(submitting, "deliver", self._deliver)
+            patch.setattr(deliver, "_start_call", self._start_call)
             patch.setattr(lasting, "rest", lambda most: self.world.wait(lambda: False, most))
             patch.setattr(reconcile, "Background", Inline)
             patch.setattr(follow, "Background", Inline)
@@ -200,7 +201,7 @@ class Story:
     def _deliver(self, ctx: Any, plan: Any, ledger: Any, run: Run, sent: Any) -> Any:
         agent = ctx.connect(plan.host)
         content = Content(self.fixed.scan, {})
-        return submitting._start(ctx, plan, ledger, run, agent, content, sent), agent
+        return deliver._start(ctx, plan, ledger, run, agent, content, sent), agent
 
     def _start_call(self, agent: Agent, body: Any, attached: Any, sent: Any) -> Any:
         self.bodies.append(body)
@@ -221,8 +222,8 @@ class Story:
     def submit(self) -> None:
         found = Preflight(self.fixed.spec, "c1:" + "0" * 64, ())
         listing = SimpleNamespace(state=lambda _travel: SimpleNamespace(commit=None, dirty=None))
-        plan: Any = submitting.Plan(self.folder, BOX, found, (), {}, None, 1 << 20, listing)  # type: ignore[arg-type]
-        _, agent = submitting.submit(self.desk, plan, submitting.Request("train"))  # type: ignore[arg-type]
+        plan: Any = Plan(self.folder, BOX, found, (), {}, None, 1 << 20, listing)  # type: ignore[arg-type]
+        _, agent = submitting.submit(self.desk, plan, Request("train"))  # type: ignore[arg-type]
         agent.close()
 
     def command(self, what: str) -> None:
