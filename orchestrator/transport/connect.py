@@ -20,9 +20,9 @@ def connect(host: Host, env: Mapping[str, str]) -> Agent:
 def check_name(host: Host, env: Mapping[str, str]) -> None:
     """NotFound for a host nobody has ever heard of; before a run is recorded for it."""
     if host.transport == "ssh":
-        from orchestrator.transport import ssh
+        from orchestrator.transport import ssh_names
 
-        ssh.check_name(host, ssh_config(env))
+        ssh_names.check_name(host, ssh_config(env))
 
 
 def open_transport(host: Host, env: Mapping[str, str]) -> Transport:

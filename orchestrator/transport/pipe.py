@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+CONNECT_TIMEOUT = 20.0  # seconds that each step towards a session may take
 SEND_DEADLINE = 20.0  # seconds without a byte taken after which the other side counts as stopped
 
 

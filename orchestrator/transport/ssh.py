@@ -1,4 +1,4 @@
-"""SSH through fabric and paramiko: the only module that knows them.
+"""SSH through fabric and paramiko, which this module and the `ssh_` ones beside it alone know.
 
 Host keys are rejected unless known_hosts or `orch host trust` vouches for them; no agent, X11 or
 port is ever forwarded; nobody is prompted. Every exception of paramiko becomes one of ours.
@@ -6,52 +6,21 @@ port is ever forwarded; nobody is prompted. Every exception of paramiko becomes 
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import logging
 import os
 import socket
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.retry import when_let_in
-from orchestrator.transport.pipe import SEND_DEADLINE
+from orchestrator.transport.pipe import CONNECT_TIMEOUT, SEND_DEADLINE
+from orchestrator.transport.ssh_errors import fingerprint, translated
+from orchestrator.transport.ssh_keys import key_in, known_as, known_hosts_files
+from orchestrator.transport.ssh_libraries import fabric, paramiko
 from orchestrator.transport.sshargs import address
 
-
-@contextlib.contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """These modules are empty ones while others are imported, unless they are there already."""
-    absent = [name for name in names if name not in sys.modules]
-    for name in absent:
-        sys.modules[name] = ModuleType(name)
-        sys.modules[name].__dict__["Mock"] = object
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
-
-# fabric's invoke has a class for other people's tests, and for that it imports mocks, asyncio and
-# ssl: a tenth of the time that a submit takes in all.
-with _without("unittest", "unittest.mock"):
-    import fabric
-    import paramiko
-
-    from orchestrator.transport.ssh_keys import Vouched, key_in, known_as, known_hosts_files
-
-# paramiko logs its threads' tracebacks; what a user needs to know is raised as an error of ours.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
-logging.getLogger("paramiko").propagate = False
-
-CONNECT_TIMEOUT = 20.0
 AUTH_TIMEOUT = 30.0
 SESSION_WITHIN = 3.0
 # A wide window and large packets: with paramiko's defaults a pull is bound by its packet rate.
@@ -209,56 +178,6 @@ def _connection(host: Host, ssh_config: Path, pinned: Path, home: Path) -> fabri
     return connection
 
 
-def check_name(host: Host, ssh_config: Path) -> None:
-    """NotFound for a bare name that is no alias of the ssh config and does not resolve."""
-    if host.ssh is not None:
-        return
-    if host.name in aliases(ssh_config) or _looked_up(ssh_config, host.name) != host.name:
-        return
-    try:
-        socket.getaddrinfo(host.name, 22)
-    except OSError:
-        raise errors.NotFound(
-            f"host {host.name!r} is no alias in {ssh_config}, not in orch.yaml, "
-            "and does not resolve",
-            hint="`orch host ls` lists the hosts",
-        ) from None
-
-
-def _looked_up(ssh_config: Path, name: str) -> str:
-    if not ssh_config.exists():
-        return name
-    with _config_errors(ssh_config):
-        found = paramiko.SSHConfig.from_path(str(ssh_config)).lookup(name)
-    return str(found.get("hostname", name))
-
-
-def are_known(
-    hosts: Iterable[Host], ssh_config: Path, pinned: Path, home: Path
-) -> dict[Host, bool]:
-    """Whether a key of each host is known; nobody is connected to."""
-    with _config_errors(ssh_config):
-        vouched = Vouched(ssh_config, pinned, home)
-        return {host: host in vouched for host in hosts}
-
-
-def aliases(ssh_config: Path) -> list[str]:
-    """Host names of the ssh config, without patterns, in the order of the file."""
-    if not ssh_config.exists():
-        return []
-    with _config_errors(ssh_config):
-        names = paramiko.SSHConfig.from_path(str(ssh_config)).get_hostnames()
-    return sorted(name for name in names if not set(name) & set("*?!"))
-
-
-@contextlib.contextmanager
-def _config_errors(ssh_config: Path) -> Iterator[None]:
-    try:
-        yield
-    except (paramiko.ConfigParseError, OSError, UnicodeDecodeError) as exc:
-        raise errors.UsageError(f"{ssh_config}: {exc}") from None
-
-
 def _reject_unknown_keys(connection: fabric.Connection, pinned: Path, home: Path) -> None:
     """fabric accepts any host key by default; this refuses what nobody vouched for."""
     client = connection.client
@@ -285,97 +204,6 @@ def _identities(connection: fabric.Connection) -> None:
         connection.connect_kwargs["key_filename"] = existing
     connection.connect_kwargs.setdefault("auth_timeout", AUTH_TIMEOUT)
     connection.connect_kwargs.setdefault("banner_timeout", CONNECT_TIMEOUT)
-
-
-@contextlib.contextmanager
-def translated(host: Host, connection: fabric.Connection) -> Iterator[None]:
-    """Every exception of the libraries below becomes one of ours."""
-    where = f"{connection.user}@{connection.host}:{connection.port}"
-    try:
-        yield
-    except errors.OrchError:
-        raise
-    except paramiko.BadHostKeyException as exc:
-        raise errors.HostKeyChanged(
-            f"{host.name} ({where}): the host key CHANGED: known is "
-            f"{fingerprint(exc.expected_key)}, offered is {fingerprint(exc.key)}; nothing was sent",
-            hint="if the host was reinstalled, remove the old key from known_hosts "
-            f"(`ssh-keygen -R`) and run `orch host trust {host.name}`",
-        ) from None
-    except paramiko.PasswordRequiredException as exc:
-        raise errors.AuthFailed(
-            f"{host.name} ({where}): a private key asks for a passphrase ({exc})",
-            hint="add it to ssh-agent; orch never prompts",
-        ) from None
-    except paramiko.AuthenticationException as exc:
-        raise errors.AuthFailed(
-            f"{host.name} ({where}): login refused: {exc}",
-            hint="check User and IdentityFile for this host in the ssh config",
-        ) from None
-    except (paramiko.SSHException, OSError, EOFError, ValueError) as exc:
-        if "No authentication methods" in str(exc):
-            raise _no_key(host, where, connection) from None
-        raise _connect_error(host, where, exc, _first_hop(connection)) from None
-
-
-def _first_hop(connection: fabric.Connection) -> str:
-    """The host that is connected to from here, the only one whose name is looked up here."""
-    while isinstance(connection.gateway, fabric.Connection):
-        connection = connection.gateway
-    return str(connection.host)
-
-
-def _no_key(host: Host, where: str, connection: fabric.Connection) -> errors.AuthFailed:
-    named = [
-        os.path.expanduser(str(item)) for item in connection.ssh_config.get("identityfile", ())
-    ]
-    absent = [name for name in named if not os.path.exists(name)]
-    what = f"; {', '.join(absent)} does not exist" if absent else ""
-    return errors.AuthFailed(
-        f"{host.name} ({where}): there is no key to log in with{what}",
-        hint="name one by IdentityFile in the ssh config, or add one to ssh-agent",
-    )
-
-
-def _connect_error(host: Host, where: str, exc: Exception, first: str) -> errors.OrchError:
-    text = str(exc) or type(exc).__name__
-    hint = f"runs that go on there go on; `orch doctor {host.name}` tells when it answers again"
-    if "not found in known_hosts" in text:
-        return errors.HostKeyUnknown(
-            f"{host.name} ({where}): its host key is not known; nothing was sent",
-            hint=f"`orch host trust {host.name}` shows the fingerprint and pins it",
-        )
-    if isinstance(exc, paramiko.ChannelException):
-        return errors.HostFull(
-            f"{host.name} ({where}): the host refused a session ({text})",
-            hint="its MaxSessions may be reached",
-        )
-    if isinstance(exc, socket.gaierror):
-        told = f"the name {first} does not resolve"
-        return errors.ConnectFailed(f"{host.name} ({where}): {told}", hint=hint)
-    if isinstance(exc, TimeoutError):
-        return errors.ConnectFailed(f"{host.name} ({where}): no connection in time", hint=hint)
-    if _was_mute(exc):
-        told = f"it took the connection and did not answer within {CONNECT_TIMEOUT:g} s"
-        return errors.ConnectFailed(f"{host.name} ({where}): {told}", hint=hint)
-    if "protocol banner" in text:
-        return errors.HostFull(
-            f"{host.name} ({where}): it hung up before it said that it speaks SSH",
-            hint="many logins at once may exceed its MaxStartups; try again",
-        )
-    return errors.ConnectFailed(f"{host.name} ({where}): cannot connect: {text}", hint=hint)
-
-
-def _was_mute(exc: Exception) -> bool:
-    """Whether a deadline ended the handshake. Two run out at once, and paramiko hides either: in
-    an error about the banner, or by a login on a connection that is not made."""
-    return isinstance(exc.__context__, TimeoutError) or str(exc) == "No existing session"
-
-
-def fingerprint(key: paramiko.PKey) -> str:
-    """As `ssh-keygen -l` shows it: type and SHA256 in base64 without padding."""
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode("ascii")
-    return f"{key.get_name()} SHA256:{digest.rstrip('=')}"
 
 
 def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> tuple[str, str, str]:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import paramiko
-
 from orchestrator.domain import Host
+from orchestrator.transport.ssh_libraries import paramiko
 
 _ADDRESS = re.compile(r"(?:.*@)?(\[[^]]*\]|[^:]*)(?::([0-9]+))?")
 

@@ -43,7 +43,7 @@ def known_hosts(ctx: Context) -> list[tuple[Host, str]]:
         if found.get(name, (None,))[0] != host:
             found[name] = (host, "orch.yaml")
     if ssh_config(ctx.env).exists():
-        from orchestrator.transport.ssh import aliases
+        from orchestrator.transport.ssh_names import aliases
 
         for name in aliases(ssh_config(ctx.env)):
             found.setdefault(name, (Host(name=name), "ssh config"))
@@ -73,7 +73,7 @@ def listed_hosts(ctx: Context) -> list[Listed]:
 def _trusted(ctx: Context, hosts: Sequence[Host]) -> dict[Host, bool]:
     if not hosts:
         return {}
-    from orchestrator.transport.ssh import are_known
+    from orchestrator.transport.ssh_names import are_known
 
     home = Path(ctx.env.get("HOME") or Path.home())
     return are_known(hosts, ssh_config(ctx.env), ctx.layout.known_hosts, home)

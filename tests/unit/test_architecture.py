@@ -45,15 +45,16 @@ LAYER_OF = {
     },
 }
 
+LIBRARIES = "orchestrator.transport.ssh_libraries"
+
 # Library -> the modules that may import it. `x` also owns for `x_more` and `x.more`.
 OWNERS = {
     "typer": [f"orchestrator.{name}" for name in ("cli", "commands", "complete", "console")],
     "click": ["orchestrator.cli", "orchestrator.complete", "orchestrator.console"],
     "rich": ["orchestrator.progress", "orchestrator.screen"],
     "sqlite3": ["orchestrator.ledger"],
-    "fabric": ["orchestrator.transport.ssh"],
-    "paramiko": ["orchestrator.transport.ssh"],
-    "invoke": ["orchestrator.transport.ssh"],
+    "fabric": [LIBRARIES],
+    "paramiko": [LIBRARIES],
     "tenacity": ["orchestrator.retry"],
     "mlflow": ["orchestrator.mlflowstore"],
     "yaml": ["orchestrator.spec", "orchestrator.strictyaml"],
@@ -258,8 +259,9 @@ def test_a_breach_is_found(tmp_path: Path, path: str, text: str, word: str) -> N
         "orchestrator/render.py": "from typing import TYPE_CHECKING",
         "orchestrator/cli.py": "import typer\nfrom orchestrator import render",
         "orchestrator/usecases/submit.py": "x = 1",
-        "orchestrator/transport/ssh.py": "import paramiko\nfrom remote import wire",
-        "orchestrator/transport/ssh_keys.py": "import paramiko",
+        "orchestrator/transport/ssh.py": f"from {LIBRARIES} import fabric\nfrom remote import wire",
+        "orchestrator/transport/ssh_keys.py": f"from {LIBRARIES} import paramiko",
+        "orchestrator/transport/ssh_libraries.py": "import fabric\nimport paramiko",
         "remote/wire.py": "import zlib",
         "remote/supervisor.py": "from remote import wire",
         "jobs/model.py": "import torch",

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.domain import Host
-from orchestrator.transport import ssh
+from orchestrator.transport import ssh, ssh_names
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.hosts import trust
 
@@ -21,7 +21,7 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(
         ssh, "offered_key", lambda host, *_: (host.name, "shown", f"{host.name} {KEY}\n")
     )
-    monkeypatch.setattr(ssh, "check_name", lambda *_: None)
+    monkeypatch.setattr(ssh_names, "check_name", lambda *_: None)
     env = {"HOME": str(tmp_path), "ORCH_HOME": str(tmp_path / "orch")}
     return Context(env=env, cwd=tmp_path, clock=SystemClock(), say=lambda _text: None)
 
@@ -63,5 +63,7 @@ def test_a_host_s_key_is_looked_for_under_its_name_in_the_ssh_config(
     )
     pinned = tmp_path / "pinned"
     pinned.write_text(f"{line} {KEY}\n")
-    assert ssh.are_known([host], config, pinned, tmp_path) == {host: known}
-    assert ssh.are_known([host], tmp_path / "absent", tmp_path / "none", tmp_path) == {host: False}
+    assert ssh_names.are_known([host], config, pinned, tmp_path) == {host: known}
+    assert ssh_names.are_known([host], tmp_path / "absent", tmp_path / "none", tmp_path) == {
+        host: False
+    }
