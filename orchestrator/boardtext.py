@@ -10,7 +10,14 @@ from orchestrator import sanitize
 from orchestrator.clock import age_words, span_words
 from orchestrator.domain import Run
 from orchestrator.runjson import plain, to_json
-from orchestrator.runtext import age, outcome_colours, percent, ran_for, state_colours, state_words
+from orchestrator.runtext import (
+    age,
+    outcome_colours,
+    percent,
+    ran_for,
+    status_colours,
+    status_words,
+)
 from orchestrator.tables import Cell, Column, Style, clip, layout
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ _RUNS = (
     Column("RUN"),
     Column("JOB", shrink=True),
     Column("HOST", drop=2, shrink=True),
-    Column("STATE"),
+    Column("STATUS"),
     Column("SEEN", right=True, drop=3),
     Column("RAN FOR", right=True, drop=4),
     Column("PROGRESS", shrink=True),
@@ -41,7 +48,7 @@ _ENDED = (
     Column("JOB", drop=2, shrink=True),
     Column("HOST", drop=3, shrink=True),
     Column("ENDED", right=True, drop=4),
-    Column("STATE", shrink=True),
+    Column("STATUS", shrink=True),
     Column("OUTCOME"),
     Column("ACCURACY", right=True, drop=1),
 )
@@ -241,7 +248,7 @@ def _run(board: Board, run: Run, now: datetime) -> list[str | Cell]:
         run.run_id,
         run.job,
         run.host,
-        Cell(run.state.value, state_colours(run)),
+        Cell(run.state.value, status_colours(run)),
         Cell(seen, ("red",) if silent else ("dim",)),
         ran_for(run, now),
         _progress(glimpse) if glimpse else "",
@@ -274,7 +281,7 @@ def _ended(run: Run, now: datetime) -> list[str | Cell]:
         run.job,
         run.host,
         age_words(age(run.ended_at or run.created_at, now)),
-        Cell(state_words(run), state_colours(run)),
+        Cell(status_words(run), status_colours(run)),
         Cell(run.outcome.value if run.outcome else "", outcome_colours(run)),
         percent(run.accuracy),
     ]

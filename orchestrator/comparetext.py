@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator import sanitize
 from orchestrator.compare import ABSENT, SECTIONS, CodeChange, Comparison, FileChange, Row
-from orchestrator.runtext import accuracy_words, state_words
+from orchestrator.runtext import accuracy_words, status_words
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
 _WIDEST = 60
@@ -56,7 +56,7 @@ def _heads(found: Comparison, style: Style) -> str:
     lines = []
     for run in found.runs:
         outcome = f", {run.outcome.value}" if run.outcome else ""
-        told = f"{run.job}  {state_words(run)}{outcome}, accuracy {accuracy_words(run)}"
+        told = f"{run.job}  {status_words(run)}{outcome}, accuracy {accuracy_words(run)}"
         lines.append(f"{style.paint(sanitize.line(run.run_id), 'bold')}  {sanitize.line(told)}\n")
     return "".join(lines) + accuracy_line(found)
 

@@ -22,8 +22,8 @@ from orchestrator.runtext import (
     percent,
     ran_for,
     show_text,
-    state_colours,
-    state_words,
+    status_colours,
+    status_words,
 )
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout, style_of
 
@@ -117,7 +117,7 @@ def _encodable(text: str, stream: TextIO) -> str:
 _LS = (
     Column("RUN"),
     Column("JOB", shrink=True),
-    Column("STATE"),
+    Column("STATUS"),
     Column("OUTCOME"),
     Column("ACCURACY", right=True),
     Column("CONFIG", drop=4),
@@ -147,7 +147,8 @@ def _ls_row(run: Run, now: datetime, *, unreachable: bool) -> list[str | Cell]:
         run.run_id + superseding,
         run.job,
         Cell(
-            state_words(run, now, unreachable=unreachable and run.state.is_open), state_colours(run)
+            status_words(run, now, unreachable=unreachable and run.state.is_open),
+            status_colours(run),
         ),
         Cell(run.outcome.value if run.outcome else "", outcome_colours(run)),
         percent(run.accuracy),
@@ -175,7 +176,9 @@ def jobs_table(jobs: Sequence[JobLine], now: datetime, style: Style = PLAIN) -> 
         if job.latest is not None:
             when = age_words(age(job.latest.created_at, now))
             outcome = f", {job.latest.outcome.value}" if job.latest.outcome else ""
-            latest = Cell(f"{state_words(job.latest)}{outcome}, {when}", state_colours(job.latest))
+            latest = Cell(
+                f"{status_words(job.latest)}{outcome}, {when}", status_colours(job.latest)
+            )
             accuracy = percent(job.latest.accuracy)
         about = Cell(sanitize.folded(job.description))
         if job.error is not None:

@@ -66,7 +66,7 @@ def ledger_row(run: Run, style: Style = PLAIN) -> str:
     lines += _field("outcome", _outcome(run, style), safe=True)
     for reason in run.outcome_reasons:
         lines += _field("", "- " + reason)
-    lines += _field("state", style.paint(state_words(run), *state_colours(run)), safe=True)
+    lines += _field("status", style.paint(status_words(run), *status_colours(run)), safe=True)
     lines += _field("supersedes", run.supersedes)
     lines += _field("results", run.results_path)
     return lines
@@ -75,8 +75,11 @@ def ledger_row(run: Run, style: Style = PLAIN) -> str:
 # --- words, shared with the table of runs ---------------------------------------------------------
 
 
-def state_words(run: Run, now: datetime | None = None, *, unreachable: bool = False) -> str:
-    """`running`, `running (last seen 14 min ago, host unreachable)`, `failed (exit 1)`, ..."""
+def status_words(run: Run, now: datetime | None = None, *, unreachable: bool = False) -> str:
+    """The verdict of a run that has ended, else its state.
+
+    `running`, `running (last seen 14 min ago, host unreachable)`, `failed (exit 1)`, ...
+    """
     if run.state is RunState.FINISHED:
         return _verdict_words(run)
     told = []
@@ -101,7 +104,7 @@ def _verdict_words(run: Run) -> str:
     return f"{verdict} ({told.replace('_', ' ')})" if told else verdict
 
 
-def state_colours(run: Run) -> tuple[str, ...]:
+def status_colours(run: Run) -> tuple[str, ...]:
     if run.verdict is not None:
         return VERDICT_COLOURS.get(run.verdict, ("red",))
     return ("yellow",) if run.state is RunState.UNKNOWN else ("cyan",)
@@ -176,13 +179,13 @@ def leaves(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def _head(run: Run, now: datetime, style: Style, unreachable: bool) -> str:
-    state = state_words(run, now, unreachable=unreachable)
+    status = status_words(run, now, unreachable=unreachable)
     if run.attempt > 1:
-        state += f", attempt {run.attempt}"
+        status += f", attempt {run.attempt}"
     return (
         _field("run", style.paint(sanitize.line(run.run_id), "bold"), safe=True)
         + _field("job", run.job + (f" ({run.profile})" if run.profile else ""))
-        + _field("state", style.paint(sanitize.line(state), *state_colours(run)), safe=True)
+        + _field("status", style.paint(sanitize.line(status), *status_colours(run)), safe=True)
     )
 
 

@@ -80,7 +80,7 @@ _OUTCOME_TONES = {Outcome.OK: "good", Outcome.UNVERIFIED: "muted", Outcome.BELOW
 def _headline(account: Account) -> b.Headline:
     run = account.run
     tone = "muted" if run.verdict is None else _VERDICT_TONES.get(run.verdict, "bad")
-    badges = [(runtext.state_words(run), tone)]
+    badges = [(runtext.status_words(run), tone)]
     outcome_tone = ""
     if run.outcome is not None:
         outcome_tone = _OUTCOME_TONES.get(run.outcome, "bad")
@@ -217,7 +217,7 @@ def _compared(account: Account) -> b.Section | None:
     if found is None or other is None:
         return None
     outcome = f", {other.outcome.value.replace('_', ' ')}" if other.outcome else ""
-    told = f"{other.run_id} ({account.relation}): {runtext.state_words(other)}{outcome}"
+    told = f"{other.run_id} ({account.relation}): {runtext.status_words(other)}{outcome}"
     if other.accuracy is not None:
         told += f", accuracy {runtext.accuracy_words(other)}"
     result: list[b.Block] = [b.Text(told + ".")]

@@ -28,7 +28,7 @@ from orchestrator.domain import (
     Verdict,
 )
 from orchestrator.progress import FollowProgress, bar_line
-from orchestrator.runtext import accuracy_words, state_words, wilson
+from orchestrator.runtext import accuracy_words, status_words, wilson
 from orchestrator.tables import Cell, Column, Style, clip, layout, style_of, width_of
 from tests.helpers.runs import HASH, a_run, an_id
 
@@ -112,10 +112,10 @@ def test_the_number_of_examples_is_read_from_the_matrix_when_not_told() -> None:
         ),
     ],
 )
-def test_the_state_is_said_with_the_age_of_what_is_known(
+def test_the_status_is_said_with_the_age_of_what_is_known(
     run: Run, unreachable: bool, words: str
 ) -> None:
-    assert state_words(run, NOW, unreachable=unreachable) == words
+    assert status_words(run, NOW, unreachable=unreachable) == words
 
 
 def test_show_tells_everything_the_ledger_ties_together() -> None:
@@ -179,11 +179,11 @@ def test_the_ledger_row_is_short_and_has_hash_accuracy_and_outcome() -> None:
 def test_runs_are_a_table_with_one_line_each() -> None:
     text = render.ls_table([FAILED, RUNNING], NOW)
     head, first, second = text.splitlines()
-    assert head.split()[:5] == ["RUN", "JOB", "STATE", "OUTCOME", "ACCURACY"]
+    assert head.split()[:5] == ["RUN", "JOB", "STATUS", "OUTCOME", "ACCURACY"]
     assert first.startswith(FAILED.run_id + " *")
     assert "57.8 %" in first
     assert "running (last seen 14 min ago)" in second
-    assert head.index("STATE") == first.index("succeeded") == second.index("running")
+    assert head.index("STATUS") == first.index("succeeded") == second.index("running")
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
