@@ -18,7 +18,7 @@ from orchestrator.runtext import (
     status_colours,
     status_words,
 )
-from orchestrator.tables import Cell, Column, Style, clip, layout
+from orchestrator.tables import RUN_ID, Cell, Column, Style, clip, layout
 
 if TYPE_CHECKING:
     from orchestrator.usecases.board import Board, Card, Glimpse, Place, Process
@@ -28,13 +28,13 @@ _GPUS = (
     Column("HOST", shrink=True),
     Column("GPU", right=True),
     Column("NAME", drop=3, shrink=True),
-    Column("MEMORY", right=True),
+    Column("MEMORY", right=True, drop=-1),
     Column("USE", right=True, drop=2),
-    Column("HELD BY", shrink=True),
+    Column("HELD BY", shrink=True, least=RUN_ID + 1),
 )
 _RUNS = (
-    Column("RUN"),
-    Column("JOB", shrink=True),
+    Column("RUN", least=RUN_ID),
+    Column("JOB", drop=-1, shrink=True),
     Column("HOST", drop=2, shrink=True),
     Column("STATUS"),
     Column("SEEN", right=True, drop=3),
@@ -44,7 +44,7 @@ _RUNS = (
 )
 # However narrow: a `succeeded` or an accuracy without its outcome reads as a good result.
 _ENDED = (
-    Column("RUN"),
+    Column("RUN", least=RUN_ID),
     Column("JOB", drop=2, shrink=True),
     Column("HOST", drop=3, shrink=True),
     Column("ENDED", right=True, drop=4),

@@ -11,7 +11,7 @@ from orchestrator.domain import Run
 from orchestrator.runjson import FIELDS
 from orchestrator.runtext import outcome_colours, percent, ran_for, status_colours, status_words
 from orchestrator.selection import SHORT, value_of
-from orchestrator.tables import PLAIN, Cell, Column, Style, layout
+from orchestrator.tables import PLAIN, RUN_ID, Cell, Column, Style, layout
 
 
 def columns_table(
@@ -25,7 +25,12 @@ def columns_table(
         if any(isinstance(value_of(run, names[at]), (int, float)) for run in runs)
     }
     heads = [
-        Column(name if "." in name else name.upper(), right=at in numbers, shrink=at not in numbers)
+        Column(
+            name if "." in name else name.upper(),
+            right=at in numbers,
+            shrink=at not in numbers,
+            least=RUN_ID if name in ("run", "run_id", "supersedes") else 0,
+        )
         for at, name in enumerate(names)
     ]
     return layout(heads, rows, style)

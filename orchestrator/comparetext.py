@@ -74,7 +74,7 @@ def accuracy_line(found: Comparison) -> str:
 
 
 def _section(title: str, rows: list[Row], names: list[str], style: Style) -> str:
-    columns = [Column(title.upper())] + [Column(name, shrink=True) for name in names]
+    columns = [Column(title.upper(), least=_WIDEST)] + [Column(name, shrink=True) for name in names]
     lines: list[list[str | Cell]] = []
     for row in rows:
         values = [

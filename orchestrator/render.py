@@ -25,7 +25,7 @@ from orchestrator.runtext import (
     status_colours,
     status_words,
 )
-from orchestrator.tables import PLAIN, Cell, Column, Style, layout, style_of
+from orchestrator.tables import PLAIN, RUN_ID, Cell, Column, Style, layout, style_of
 
 __all__ = [
     "Cell",
@@ -115,11 +115,11 @@ def _encodable(text: str, stream: TextIO) -> str:
 # --- tables ---------------------------------------------------------------------------------------
 
 _LS = (
-    Column("RUN"),
-    Column("JOB", shrink=True),
+    Column("RUN", least=RUN_ID + 2),
+    Column("JOB", drop=-2, shrink=True),
     Column("STATUS"),
     Column("OUTCOME"),
-    Column("ACCURACY", right=True),
+    Column("ACCURACY", right=True, drop=-1),
     Column("CONFIG", drop=4),
     Column("HOST", drop=3, shrink=True),
     Column("CREATED", right=True, drop=2),
@@ -164,7 +164,7 @@ def _ls_row(run: Run, now: datetime, *, unreachable: bool) -> list[str | Cell]:
 def jobs_table(jobs: Sequence[JobLine], now: datetime, style: Style = PLAIN) -> str:
     """One line a job: what it is, its profiles, how its latest run went."""
     columns = (
-        Column("JOB"),
+        Column("JOB", shrink=True),
         Column("LATEST RUN", shrink=True),
         Column("ACCURACY", right=True),
         Column("PROFILES", drop=1, shrink=True),

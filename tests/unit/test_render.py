@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import render, tables
+from orchestrator.columns import columns_table
 from orchestrator.domain import (
     Event,
     Fetched,
@@ -186,13 +187,31 @@ def test_runs_are_a_table_with_one_line_each() -> None:
     assert head.index("STATUS") == first.index("succeeded") == second.index("running")
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+@pytest.mark.parametrize("width", [40, 50, 60, 80, 100, 140, 200])
 def test_a_table_fits_the_terminal_and_keeps_the_run_ids(width: int) -> None:
     runs = [a_run(FAILED.run_id, job="a-job-with-a-very-long-name", note="n" * 300), FAILED]
     lines = render.ls_table(runs, NOW, Style(width=width)).splitlines()
-    assert max(map(width_of, lines)) <= width + 15 * (width < 80)
+    assert max(map(width_of, lines)) <= width
     assert all(FAILED.run_id in line for line in lines[1:])
-    assert "ACCURACY" in lines[0]
+    assert ("ACCURACY" in lines[0]) is (width >= 60)
+    assert ("degenerate" in lines[2]) is (width >= 50)
+    assert width >= 50 or lines[2].split()[2:] == ["succ…", "dege…"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_columns_that_were_asked_for_are_cut_and_the_run_ids_are_not(width: int) -> None:
+    run = a_run(job="j" * 30, note="n" * 30, supersedes=None)
+    lines = columns_table([run], ["job", "run", "note"], NOW, Style(width=width)).splitlines()
+    assert max(map(width_of, lines)) <= width
+    assert run.run_id in lines[1] and "…" in lines[1]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_jobs_with_long_names_fit_the_terminal(width: int) -> None:
+    jobs = [render.JobLine("j" * 58, "d" * 100, ("cpu", "cpu-hour", "gpu"), FAILED)]
+    lines = render.jobs_table(jobs, NOW, Style(width=width)).splitlines()
+    assert max(map(width_of, lines)) <= width
+    assert "57.8 %" in lines[1]
 
 
 def test_wide_signs_take_two_columns_and_combining_ones_none() -> None:
@@ -304,7 +323,7 @@ IN_A_TERMINAL = """
 import os, sys
 from orchestrator.tables import style_of
 style = style_of(sys.stdout, os.environ)
-print(style.colour, style.width)
+print(style.colour, style.width, *["dumb"] * (not style.redraws))
 """
 
 
@@ -314,7 +333,8 @@ print(style.colour, style.width)
         ({"TERM": "xterm"}, "True 77"),
         ({"TERM": "xterm", "NO_COLOR": "1"}, "False 77"),
         ({"TERM": "xterm", "NO_COLOR": ""}, "True 77"),
-        ({"TERM": "dumb"}, "False 77"),
+        ({"TERM": "dumb"}, "False 77 dumb"),
+        ({"TERM": "unknown"}, "False 77 dumb"),
     ],
 )
 def test_a_real_terminal_gets_colours_unless_told_not_to(
@@ -396,9 +416,12 @@ def test_a_bar_is_redrawn_at_most_eight_times_a_second() -> None:
     assert both.getvalue().count("train") <= 10
 
 
-def test_elsewhere_progress_is_a_plain_line_now_and_then_and_the_log_untouched() -> None:
+@pytest.mark.parametrize("style", [Style(), Style(width=60, dumb=True)], ids=["pipe", "dumb"])
+def test_elsewhere_progress_is_a_plain_line_now_and_then_and_the_log_untouched(
+    style: Style,
+) -> None:
     out, told, ticks = io.StringIO(), io.StringIO(), Ticks()
-    with FollowProgress(out, told, Style(), ticks) as follow:
+    with FollowProgress(out, told, style, ticks) as follow:
         for step in range(61):
             ticks.now += 1.0
             follow.update(step / 61, "train", 61.0 - step)
@@ -423,7 +446,10 @@ def test_a_line_without_end_is_not_kept_back_for_ever() -> None:
 
 @pytest.mark.parametrize("width", [10, 20, 40, 80, 300])
 @pytest.mark.parametrize("fraction", [None, -1.0, 0.0, 0.5, 1.0, 7.0, float("nan")])
-def test_a_bar_never_fills_the_line(width: int, fraction: float | None) -> None:
-    line = bar_line(fraction, "a rather long phase of the job", 1e9, Style(width=width))
-    assert width_of(line) < width
+@pytest.mark.parametrize("phase", ["a rather long phase of the job", "訓練" * 10 + " step 6"])
+def test_a_bar_leaves_room_for_an_interrupt_on_its_line(
+    width: int, fraction: float | None, phase: str
+) -> None:
+    line = bar_line(fraction, phase, 1e9, Style(width=width))
+    assert width_of(line + "^C") < width
     assert "\n" not in line
