@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from orchestrator.comparetext import brief
 from orchestrator.domain import Run
 from orchestrator.runjson import FIELDS
-from orchestrator.runtext import outcome_colours, percent, ran_for, status_colours, status_words
+from orchestrator.runtext import (
+    brief,
+    outcome_colours,
+    percent,
+    ran_for,
+    status_colours,
+    status_words,
+)
 from orchestrator.selection import SHORT, value_of
 from orchestrator.tables import PLAIN, RUN_ID, Cell, Column, Style, layout
 

@@ -116,7 +116,7 @@ def _fitted(
     if limit is None:
         return fitted
     texts = [i for i in widths if not columns[i].right]
-    stages = (
+    stages: tuple[tuple[list[int], int, list[int]], ...] = (
         ([i for i in texts if columns[i].shrink], _LEAST, [i for i in kept if columns[i].drop > 0]),
         (texts, _WORD, [i for i in kept if columns[i].drop < 0]),
         (texts, _MARKED, []),

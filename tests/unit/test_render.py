@@ -141,9 +141,32 @@ def test_show_tells_everything_the_ledger_ties_together() -> None:
         "the second try",
         "training.ema: 0.9999",
         "training.steps: [1, 2]",
-        "intent        host=n",
+        "intent        host n",
     ]:
         assert part in text, part
+
+
+def test_the_timeline_is_short_and_says_in_words_where_a_run_was_started() -> None:
+    at = "2026-11-23T09:20:00.000000Z"
+    told: list[tuple[str, dict[str, object]]] = [
+        ("synced", {"snapshot": "s1:" + "a" * 64, "data": {}}),
+        ("started", {"state": "running", "session": ["tmux", f"orch-{FAILED.run_id}"],
+                     "started_at": at, "place": ["vm", "/home/ada/.orch", "0035969ec53f"]}),
+        ("environment", {"cpus": 2, "python": {"packages": {"torch": "2"}}, "gpus": [{"a": 1}]}),
+        ("finished", {"verdict": "succeeded", "outcome_reasons": ["one", "two"]}),
+        ("fetched", {"fetched": "complete", "results_path": "/home/ada/lab/results/train/x"}),
+        ("guard", {"action": "kill", "acted": True, "message": "loss is NaN " * 9}),
+    ]  # fmt: skip
+    events = [Event(FAILED.run_id, i, at, kind, data) for i, (kind, data) in enumerate(told)]
+    shown = render.show_text(FAILED, events, NOW).partition("timeline (UTC)\n")[2]
+    assert [line[23:].rstrip() for line in shown.splitlines()] == [
+        "synced        snapshot s1:aaaaaaaaaaaa",
+        "started       state running, session tmux, on vm under /home/ada/.orch",
+        "environment   cpus 2",
+        "finished      verdict succeeded, outcome reasons one, two",
+        "fetched       fetched complete",
+        "guard         kill: " + ("loss is NaN " * 9).rstrip(),
+    ]
 
 
 def test_the_confusion_matrix_is_aligned_under_its_labels() -> None:
