@@ -197,7 +197,7 @@ def plan_text(plan: Plan) -> str:
         f"job      {plan.spec.name}" + (f" ({plan.spec.profile})" if plan.spec.profile else ""),
         f"host     {plan.host.name}",
         f"config   {plan.found.config_hash}",
-        f"code     {counted(scan.count, 'file')}, {size(scan.size)}, {scan.tree}",
+        f"snapshot {scan.tree} ({counted(scan.count, 'file')}, {size(scan.size)})",
         *(f"left out {path} ({why})" for path, why in (*scan.skipped, *plan.left_out)),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
         *(f"command  {sanitize.folded(' '.join(stage.argv))}" for stage in plan.spec.stages),
