@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from orchestrator import manifest, projectfile, units
+import typer
+
+from orchestrator import cli, manifest, overlay, projectfile, spec, specparts, units
 from orchestrator.domain import Host
+from orchestrator.runjson import FIELDS
 from remote.layout import RunFiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,3 +59,43 @@ def test_the_list_of_a_runs_files_is_whole() -> None:
     listed = set(re.findall(r"[a-z]+(?:\.jsonl?)?(?=[ /:])", block))
     files = {Path(path).name for path in vars(RunFiles("/r", "id")).values() if "/" in str(path)}
     assert files - {"r"} <= listed
+
+
+def test_the_spec_of_a_job_is_told_key_by_key() -> None:
+    text = (DOCS / "job-spec.md").read_text(encoding="utf-8")
+    table = text[text.index("|---") :].partition("\n\n")[0]
+    told = {key for line in table.splitlines()[1:] for key in re.findall(r"`(\w+)`", line[:24])}
+    assert set(spec.KEYS) - {"stages"} <= told
+    profiles = text.partition("\n## Profiles\n")[2].partition("\n## ")[0]
+    may, _, may_not = profiles.rpartition("```")[2].rpartition("do. ")
+    assert set(overlay.SECTIONS) <= set(re.findall(r"`(\w+)`", may))
+    kept = set(spec.KEYS) - set(overlay.SECTIONS) - {"profiles"}
+    assert set(re.findall(r"`(\w+)`", may_not)) == kept
+    (env,) = (line for line in table.splitlines() if line.startswith("| `env`"))
+    for name in specparts.RESERVED_ENV.pattern.replace(".*", "*").split("|"):
+        assert f"`{name}`" in env
+
+
+def commands(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """(`ledger verify`, the command): those of a group and of the groups in it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{above}{name} ")
+        else:
+            yield above + name, command
+
+
+def test_every_command_that_prints_json_has_its_document_told() -> None:
+    told = rows("json.md", "The documents of `--json`")
+    named = {key.removeprefix("orch ").removesuffix(" --dry-run") for key in told}
+    assert named == {
+        name
+        for name, command in commands(typer.main.get_command(cli.built()))
+        if any("--json" in parameter.opts for parameter in command.params)
+    }
+
+
+def test_every_field_of_a_run_is_told() -> None:
+    text = (DOCS / "json.md").read_text(encoding="utf-8").partition("\nA run: ")[2]
+    about = text.partition("\n\n")[0]
+    assert [each for each in FIELDS if not re.search(rf"\b{each}\b", about)] == []
