@@ -195,7 +195,8 @@ def event_words(event: Event, *, places: bool = True) -> list[str]:
         if isinstance(value, (list, tuple)):
             value = ", ".join(brief(each) for each in value if not isinstance(each, Mapping))
         if value and key not in _TOLD_ABOVE and not isinstance(value, Mapping):
-            told.append(f"{key.replace('_', ' ')} {brief(value)}")
+            name = "" if key == event.kind else key.replace("_", " ") + " "
+            told.append(name + brief(value))
     if places and isinstance(place, (list, tuple)) and len(place) > 1:
         told.append(f"on {place[0]} under {place[1]}")
     return told

@@ -164,7 +164,7 @@ def test_the_timeline_is_short_and_says_in_words_where_a_run_was_started() -> No
         "started       state running, session tmux, on vm under /home/ada/.orch",
         "environment   cpus 2",
         "finished      verdict succeeded, outcome reasons one, two",
-        "fetched       fetched complete",
+        "fetched       complete",
         "guard         kill: " + ("loss is NaN " * 9).rstrip(),
     ]
 
