@@ -10,8 +10,15 @@ from orchestrator import sanitize
 from orchestrator.clock import age_words, span_words
 from orchestrator.domain import Run
 from orchestrator.runjson import plain, to_json
-from orchestrator.runtext import age, outcome_colours, percent, ran_for, state_colours, state_words
-from orchestrator.tables import Cell, Column, Style, clip, layout
+from orchestrator.runtext import (
+    age,
+    outcome_colours,
+    percent,
+    ran_for,
+    status_colours,
+    status_words,
+)
+from orchestrator.tables import RUN_ID, Cell, Column, Style, clip, layout
 
 if TYPE_CHECKING:
     from orchestrator.usecases.board import Board, Card, Glimpse, Place, Process
@@ -21,15 +28,15 @@ _GPUS = (
     Column("HOST", shrink=True),
     Column("GPU", right=True),
     Column("NAME", drop=3, shrink=True),
-    Column("MEMORY", right=True),
+    Column("MEMORY", right=True, drop=-1),
     Column("USE", right=True, drop=2),
-    Column("HELD BY", shrink=True),
+    Column("HELD BY", shrink=True, least=RUN_ID + 1),
 )
 _RUNS = (
-    Column("RUN"),
-    Column("JOB", shrink=True),
+    Column("RUN", least=RUN_ID),
+    Column("JOB", drop=-1, shrink=True),
     Column("HOST", drop=2, shrink=True),
-    Column("STATE"),
+    Column("STATUS"),
     Column("SEEN", right=True, drop=3),
     Column("RAN FOR", right=True, drop=4),
     Column("PROGRESS", shrink=True),
@@ -37,11 +44,11 @@ _RUNS = (
 )
 # However narrow: a `succeeded` or an accuracy without its outcome reads as a good result.
 _ENDED = (
-    Column("RUN"),
+    Column("RUN", least=RUN_ID),
     Column("JOB", drop=2, shrink=True),
     Column("HOST", drop=3, shrink=True),
     Column("ENDED", right=True, drop=4),
-    Column("STATE", shrink=True),
+    Column("STATUS", shrink=True),
     Column("OUTCOME"),
     Column("ACCURACY", right=True, drop=1),
 )
@@ -241,7 +248,7 @@ def _run(board: Board, run: Run, now: datetime) -> list[str | Cell]:
         run.run_id,
         run.job,
         run.host,
-        Cell(run.state.value, state_colours(run)),
+        Cell(run.state.value, status_colours(run)),
         Cell(seen, ("red",) if silent else ("dim",)),
         ran_for(run, now),
         _progress(glimpse) if glimpse else "",
@@ -274,7 +281,7 @@ def _ended(run: Run, now: datetime) -> list[str | Cell]:
         run.job,
         run.host,
         age_words(age(run.ended_at or run.created_at, now)),
-        Cell(state_words(run), state_colours(run)),
+        Cell(status_words(run), status_colours(run)),
         Cell(run.outcome.value if run.outcome else "", outcome_colours(run)),
         percent(run.accuracy),
     ]

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from orchestrator.comparetext import brief
 from orchestrator.domain import Run
 from orchestrator.runjson import FIELDS
-from orchestrator.runtext import outcome_colours, percent, ran_for, state_colours, state_words
+from orchestrator.runtext import (
+    brief,
+    outcome_colours,
+    percent,
+    ran_for,
+    status_colours,
+    status_words,
+)
 from orchestrator.selection import SHORT, value_of
-from orchestrator.tables import PLAIN, Cell, Column, Style, layout
+from orchestrator.tables import PLAIN, RUN_ID, Cell, Column, Style, layout
 
 
 def columns_table(
@@ -25,7 +31,12 @@ def columns_table(
         if any(isinstance(value_of(run, names[at]), (int, float)) for run in runs)
     }
     heads = [
-        Column(name if "." in name else name.upper(), right=at in numbers, shrink=at not in numbers)
+        Column(
+            name if "." in name else name.upper(),
+            right=at in numbers,
+            shrink=at not in numbers,
+            least=RUN_ID if name in ("run", "run_id", "supersedes") else 0,
+        )
         for at, name in enumerate(names)
     ]
     return layout(heads, rows, style)
@@ -33,7 +44,7 @@ def columns_table(
 
 def unknown(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """The bare names that are no field, and no metric of any of the runs."""
-    ours = {*SHORT, *FIELDS, "ran", "ran_for"}
+    ours = {*SHORT, *FIELDS, "ran", "ran_for", "status"}
     return [
         name
         for name in names
@@ -42,8 +53,10 @@ def unknown(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def _cell(run: Run, name: str, now: datetime) -> Cell:
-    if name == "state":
-        return Cell(state_words(run, now), state_colours(run))
+    if name == "status":
+        return Cell(status_words(run, now), status_colours(run))
+    if name in ("state", "verdict"):
+        return Cell(_text(value_of(run, name)), status_colours(run))
     if name == "outcome":
         return Cell(run.outcome.value if run.outcome else "", outcome_colours(run))
     if name == "accuracy":

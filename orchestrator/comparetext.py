@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from orchestrator import sanitize
+from orchestrator import runtext, sanitize
 from orchestrator.compare import ABSENT, SECTIONS, CodeChange, Comparison, FileChange, Row
-from orchestrator.runtext import accuracy_words, state_words
+from orchestrator.runtext import accuracy_words, status_words
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
-_WIDEST = 60
+_KEY = 60  # columns of a key that is never cut
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "mode": "m"}
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -56,7 +55,8 @@ def _heads(found: Comparison, style: Style) -> str:
     lines = []
     for run in found.runs:
         outcome = f", {run.outcome.value}" if run.outcome else ""
-        told = f"{run.job}  {state_words(run)}{outcome}, accuracy {accuracy_words(run)}"
+        accuracy = f", accuracy {accuracy_words(run)}" if run.accuracy is not None else ""
+        told = f"{run.job}  {status_words(run)}{outcome}{accuracy}"
         lines.append(f"{style.paint(sanitize.line(run.run_id), 'bold')}  {sanitize.line(told)}\n")
     return "".join(lines) + accuracy_line(found)
 
@@ -73,24 +73,29 @@ def accuracy_line(found: Comparison) -> str:
     return words + "\n"
 
 
-def _section(title: str, rows: list[Row], names: list[str], style: Style) -> str:
-    columns = [Column(title.upper())] + [Column(name, shrink=True) for name in names]
+def _section(section: str, rows: list[Row], names: list[str], style: Style) -> str:
+    columns = [Column(section.upper(), least=_KEY)] + [Column(name, shrink=True) for name in names]
     lines: list[list[str | Cell]] = []
     for row in rows:
         values = [
-            Cell(brief(value), () if value is not ABSENT else ("dim",)) for value in row.values
+            Cell(brief(value), () if value is not ABSENT else ("dim",))
+            for value in values_of(section, row)
         ]
         lines.append([row.key, *values])
     return layout(columns, lines, style)
 
 
 def brief(value: Any) -> str:
-    if value is ABSENT:
-        return "(absent)"
-    told = value if isinstance(value, str) else json.dumps(value, default=str)
-    if told.startswith(("c1:", "s1:")):
-        return told[:15]  # a hash: enough to tell it from another
-    return told if len(told) <= _WIDEST else told[: _WIDEST - 1] + "…"
+    return "(absent)" if value is ABSENT else runtext.brief(value)
+
+
+def values_of(section: str, row: Row) -> list[Any]:
+    """What each run has; ABSENT also for a field of `orch`'s own that is not set.
+
+    A null in a config, an override, the data or a metric was written there, and stays one.
+    """
+    own = section in ("run", "result", "environment") and not row.key.startswith("overrides.")
+    return [ABSENT if own and value is None else value for value in row.values]
 
 
 def _code(change: CodeChange, names: list[str], found: Comparison, style: Style) -> str:

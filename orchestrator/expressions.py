@@ -70,6 +70,22 @@ class Expression:
         except _MISFITS as error:
             raise Unfit(error.args[-1] if error.args else type(error).__name__) from None
 
+    def texts_for(self, name: str) -> list[str]:
+        """The written texts that the value of `name` is held against: `==`, `!=`, `in [...]`."""
+        found: list[ast.expr] = []
+        for node in ast.walk(self._tree):
+            if not isinstance(node, ast.Compare):
+                continue
+            sides = [node.left, *node.comparators]
+            for sign, left, right in zip(node.ops, sides, sides[1:], strict=False):
+                if isinstance(sign, (ast.Eq, ast.NotEq)):
+                    found += [right] if _dotted(left) == name else []
+                    found += [left] if _dotted(right) == name else []
+                elif _dotted(left) == name and isinstance(right, (ast.List, ast.Tuple)):
+                    found += right.elts if isinstance(sign, (ast.In, ast.NotIn)) else []
+        written = (each.value for each in found if isinstance(each, ast.Constant))
+        return [each for each in written if isinstance(each, str)]
+
 
 def parse(text: str, refused: Callable[[str], str | None]) -> Expression:
     """The expression, all of it allowed; or BadExpression with the place of what is not.

@@ -197,7 +197,7 @@ def plan_text(plan: Plan) -> str:
         f"job      {plan.spec.name}" + (f" ({plan.spec.profile})" if plan.spec.profile else ""),
         f"host     {plan.host.name}",
         f"config   {plan.found.config_hash}",
-        f"code     {counted(scan.count, 'file')}, {size(scan.size)}, {scan.tree}",
+        f"snapshot {scan.tree} ({counted(scan.count, 'file')}, {size(scan.size)})",
         *(f"left out {path} ({why})" for path, why in (*scan.skipped, *plan.left_out)),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
         *(f"command  {sanitize.folded(' '.join(stage.argv))}" for stage in plan.spec.stages),
@@ -225,7 +225,7 @@ def accounts_text(accounts: Sequence[HostAccount], now: datetime) -> str:
     lines = []
     for account in accounts:
         for before, after in account.settled:
-            was, is_ = runtext.state_words(before), runtext.state_words(after)
+            was, is_ = runtext.status_words(before), runtext.status_words(after)
             lines.append(f"{after.run_id}: " + (was if was == is_ else f"{was} -> {is_}"))
             if after.run_id in account.vanished:
                 told = f"{account.host} has its directory no more, but processes of it"
@@ -233,7 +233,8 @@ def accounts_text(accounts: Sequence[HostAccount], now: datetime) -> str:
             if not after.state.is_open:
                 lines += [f"  {reason}" for reason in after.outcome_reasons]
         lines += [
-            f"{run.run_id}: {runtext.state_words(run)} (now in the ledger)" for run in account.taken
+            f"{run.run_id}: {runtext.status_words(run)} (now in the ledger)"
+            for run in account.taken
         ]
         if account.foreign:
             count = counted(len(account.foreign), "run")
@@ -272,7 +273,7 @@ def started_line(run: Run) -> str:
 
 
 def ended_line(run: Run) -> str:
-    words = f"{run.run_id}: {runtext.state_words(run)}"
+    words = f"{run.run_id}: {runtext.status_words(run)}"
     if run.accuracy is not None:
         words += f", accuracy {runtext.accuracy_words(run)}"
     if run.outcome is not None:

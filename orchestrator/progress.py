@@ -12,7 +12,7 @@ from typing import TextIO
 
 from orchestrator import outlet, sanitize
 from orchestrator.clock import span_words
-from orchestrator.tables import Style, clip
+from orchestrator.tables import Style, clip, width_of
 
 _REDRAW = 0.125  # seconds between two drawings of a bar
 _PLAIN_EVERY = 30.0  # seconds between two lines where nothing can be redrawn
@@ -23,8 +23,8 @@ _ERASE = "\r\x1b[K"
 class FollowProgress:
     """A followed run: `log` is its output, `update` moves the bar. Use it in a `with`.
 
-    On a terminal (`style.width` is set) the bar is the last line, on `bar`; elsewhere a plain line
-    goes there at most every 30 s. The log goes to `out`, made safe by the caller, and not a
+    On a terminal that can write over itself the bar is the last line, on `bar`; elsewhere a plain
+    line goes there at most every 30 s. The log goes to `out`, made safe by the caller, and not a
     character of it is changed, delayed past the end, or lost.
     """
 
@@ -51,7 +51,7 @@ class FollowProgress:
 
     def log(self, text: str) -> None:
         """The next piece of the log, cut anywhere."""
-        if self._style.width is None or self._told is None:
+        if not self._style.redraws or self._told is None:
             self._write(text)
             return
         text = self._held + text
@@ -67,7 +67,7 @@ class FollowProgress:
     def update(self, fraction: float | None, phase: str = "", eta: float | None = None) -> None:
         """`fraction` in [0, 1] or None when not known; `eta` in seconds."""
         self._told = (fraction, phase, eta)
-        if self._style.width is not None:
+        if self._style.redraws:
             self._draw()
         elif self._due(_PLAIN_EVERY):
             self._bar.write(_words(self._told) + "\n")
@@ -108,7 +108,7 @@ class FollowProgress:
 
     def _draw(self) -> None:
         # Below an unfinished line there is no place of the bar's own.
-        if self._told is None or self._style.width is None or not self.at_line_start:
+        if self._told is None or not self._style.redraws or not self.at_line_start:
             return
         if not self._standing or self._due(_REDRAW):
             self._bar.write(_ERASE + bar_line(*self._told, self._style))
@@ -131,10 +131,10 @@ def _is_one(out: TextIO, bar: TextIO) -> bool:
 
 
 def bar_line(fraction: float | None, phase: str, eta: float | None, style: Style) -> str:
-    """One line, narrower than the terminal so that it never wraps; without a line feed."""
-    width = (style.width or 80) - 1
+    """One line that never wraps, not even with the ^C of an interrupt behind it; no line feed."""
+    width = (style.width or 80) - 3
     words = clip(_words((fraction, phase, eta)), width)
-    room = min(40, width - len(words) - 1)
+    room = min(40, width - width_of(words) - 1)
     if fraction is None or room < 8:
         return words
     return f"{_drawn(fraction, room, style)} {words}"

@@ -21,7 +21,12 @@ from orchestrator.projectroot import nearest_project
 LOCAL = Host(name="local", transport="local")
 
 _KEYS = ("name", "default_host", "hosts", "max_file_size")
-_HOST_KEYS = ("ssh", "python", "root", "session", "transport", "backend")
+_CHOICES = {
+    "session": ("auto", "tmux", "screen", "plain"),
+    "transport": ("ssh", "openssh", "local"),
+    "backend": ("direct",),
+}
+_HOST_KEYS = ("ssh", "python", "root", *_CHOICES)
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_./~+-]+")
 _ADDRESS = re.compile(
     r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?"
@@ -145,11 +150,7 @@ def _host(entry: Field) -> Host:
     name = entry.key(names.host_name)
     table = {k: f for k, f in entry.table(_HOST_KEYS).items() if f.value is not None}
     host = LOCAL if name == LOCAL.name else Host(name=name)
-    for key, choices in (
-        ("session", ("auto", "tmux", "screen", "plain")),
-        ("transport", ("ssh", "openssh", "local")),
-        ("backend", ("direct",)),
-    ):
+    for key, choices in _CHOICES.items():
         if key in table:
             host = replace(host, **{key: table[key].one_of(choices)})
     if name == LOCAL.name and not host.is_local:

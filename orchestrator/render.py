@@ -22,10 +22,10 @@ from orchestrator.runtext import (
     percent,
     ran_for,
     show_text,
-    state_colours,
-    state_words,
+    status_colours,
+    status_words,
 )
-from orchestrator.tables import PLAIN, Cell, Column, Style, layout, style_of
+from orchestrator.tables import PLAIN, RUN_ID, Cell, Column, Style, layout, style_of
 
 __all__ = [
     "Cell",
@@ -115,11 +115,11 @@ def _encodable(text: str, stream: TextIO) -> str:
 # --- tables ---------------------------------------------------------------------------------------
 
 _LS = (
-    Column("RUN"),
-    Column("JOB", shrink=True),
-    Column("STATE"),
+    Column("RUN", least=RUN_ID + 2),
+    Column("JOB", drop=-2, shrink=True),
+    Column("STATUS"),
     Column("OUTCOME"),
-    Column("ACCURACY", right=True),
+    Column("ACCURACY", right=True, drop=-1),
     Column("CONFIG", drop=4),
     Column("HOST", drop=3, shrink=True),
     Column("CREATED", right=True, drop=2),
@@ -147,7 +147,8 @@ def _ls_row(run: Run, now: datetime, *, unreachable: bool) -> list[str | Cell]:
         run.run_id + superseding,
         run.job,
         Cell(
-            state_words(run, now, unreachable=unreachable and run.state.is_open), state_colours(run)
+            status_words(run, now, unreachable=unreachable and run.state.is_open),
+            status_colours(run),
         ),
         Cell(run.outcome.value if run.outcome else "", outcome_colours(run)),
         percent(run.accuracy),
@@ -163,7 +164,7 @@ def _ls_row(run: Run, now: datetime, *, unreachable: bool) -> list[str | Cell]:
 def jobs_table(jobs: Sequence[JobLine], now: datetime, style: Style = PLAIN) -> str:
     """One line a job: what it is, its profiles, how its latest run went."""
     columns = (
-        Column("JOB"),
+        Column("JOB", shrink=True),
         Column("LATEST RUN", shrink=True),
         Column("ACCURACY", right=True),
         Column("PROFILES", drop=1, shrink=True),
@@ -175,7 +176,9 @@ def jobs_table(jobs: Sequence[JobLine], now: datetime, style: Style = PLAIN) -> 
         if job.latest is not None:
             when = age_words(age(job.latest.created_at, now))
             outcome = f", {job.latest.outcome.value}" if job.latest.outcome else ""
-            latest = Cell(f"{state_words(job.latest)}{outcome}, {when}", state_colours(job.latest))
+            latest = Cell(
+                f"{status_words(job.latest)}{outcome}, {when}", status_colours(job.latest)
+            )
             accuracy = percent(job.latest.accuracy)
         about = Cell(sanitize.folded(job.description))
         if job.error is not None:

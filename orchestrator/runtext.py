@@ -15,6 +15,7 @@ from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
 _STALE = 60.0  # seconds without an answer from the host that are worth a word
 _LABEL = 12
+_WIDEST = 60  # characters of a value that is shown in brief
 
 VERDICT_COLOURS = {
     Verdict.SUCCEEDED: ("green",),
@@ -66,7 +67,7 @@ def ledger_row(run: Run, style: Style = PLAIN) -> str:
     lines += _field("outcome", _outcome(run, style), safe=True)
     for reason in run.outcome_reasons:
         lines += _field("", "- " + reason)
-    lines += _field("state", style.paint(state_words(run), *state_colours(run)), safe=True)
+    lines += _field("status", style.paint(status_words(run), *status_colours(run)), safe=True)
     lines += _field("supersedes", run.supersedes)
     lines += _field("results", run.results_path)
     return lines
@@ -75,8 +76,11 @@ def ledger_row(run: Run, style: Style = PLAIN) -> str:
 # --- words, shared with the table of runs ---------------------------------------------------------
 
 
-def state_words(run: Run, now: datetime | None = None, *, unreachable: bool = False) -> str:
-    """`running`, `running (last seen 14 min ago, host unreachable)`, `failed (exit 1)`, ..."""
+def status_words(run: Run, now: datetime | None = None, *, unreachable: bool = False) -> str:
+    """The verdict of a run that has ended, else its state.
+
+    `running`, `running (last seen 14 min ago, host unreachable)`, `failed (exit 1)`, ...
+    """
     if run.state is RunState.FINISHED:
         return _verdict_words(run)
     told = []
@@ -101,7 +105,7 @@ def _verdict_words(run: Run) -> str:
     return f"{verdict} ({told.replace('_', ' ')})" if told else verdict
 
 
-def state_colours(run: Run) -> tuple[str, ...]:
+def status_colours(run: Run) -> tuple[str, ...]:
     if run.verdict is not None:
         return VERDICT_COLOURS.get(run.verdict, ("red",))
     return ("yellow",) if run.state is RunState.UNKNOWN else ("cyan",)
@@ -172,17 +176,54 @@ def leaves(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     return found
 
 
+def event_words(event: Event, *, places: bool = True) -> list[str]:
+    """What an event of the timeline tells, each piece short but for words of a guard or a notifier.
+
+    `places`: also on which machine and under which root, which is of no use elsewhere.
+    """
+    data = dict(event.data)
+    message = data.get("message")
+    if event.kind in ("guard", "notify"):
+        return [f"{data.get('action') if data.get('acted') else 'warning'}: {message}"]
+    if event.kind == "leftover":
+        return [str(message)]
+    told = []
+    place, session = data.pop("place", None), data.get("session")
+    if session and isinstance(session, (list, tuple)):
+        data["session"] = session[0]  # its name is made of the run's
+    for key, value in data.items():
+        if isinstance(value, (list, tuple)):
+            value = ", ".join(brief(each) for each in value if not isinstance(each, Mapping))
+        if value and key not in _TOLD_ABOVE and not isinstance(value, Mapping):
+            name = "" if key == event.kind else key.replace("_", " ") + " "
+            told.append(name + brief(value))
+    if places and isinstance(place, (list, tuple)) and len(place) > 1:
+        told.append(f"on {place[0]} under {place[1]}")
+    return told
+
+
+_TOLD_ABOVE = ("started_at", "results_path")  # what the run's own lines tell
+
+
+def brief(value: Any) -> str:
+    """A text as it is, another value as JSON; a hash, or what is long, by its start."""
+    told = value if isinstance(value, str) else json.dumps(value, default=str)
+    if told.startswith(("c1:", "s1:")):
+        return told[:15]  # enough to tell it from another
+    return told if len(told) <= _WIDEST else told[: _WIDEST - 1] + "…"
+
+
 # --- the parts of `show` --------------------------------------------------------------------------
 
 
 def _head(run: Run, now: datetime, style: Style, unreachable: bool) -> str:
-    state = state_words(run, now, unreachable=unreachable)
+    status = status_words(run, now, unreachable=unreachable)
     if run.attempt > 1:
-        state += f", attempt {run.attempt}"
+        status += f", attempt {run.attempt}"
     return (
         _field("run", style.paint(sanitize.line(run.run_id), "bold"), safe=True)
         + _field("job", run.job + (f" ({run.profile})" if run.profile else ""))
-        + _field("state", style.paint(sanitize.line(state), *state_colours(run)), safe=True)
+        + _field("status", style.paint(sanitize.line(status), *status_colours(run)), safe=True)
     )
 
 
@@ -290,22 +331,10 @@ def _findings(run: Run, style: Style) -> str:
 def _timeline(events: Sequence[Event], style: Style) -> str:
     lines = []
     for each in events:
-        data = ", ".join(f"{key}={_brief(item)}" for key, item in each.data.items() if item)
-        if each.kind in ("guard", "notify"):
-            acted = each.data.get("action") if each.data.get("acted") else "warning"
-            data = f"{acted}: {each.data.get('message')}"
-        elif each.kind == "leftover":
-            data = str(each.data.get("message"))
         at = each.at[:19].replace("T", " ")
-        lines.append("  " + sanitize.line(f"{at}  {each.kind:<13} {data}").rstrip() + "\n")
+        told = ", ".join(event_words(each))
+        lines.append("  " + sanitize.line(f"{at}  {each.kind:<13} {told}").rstrip() + "\n")
     return _title("timeline (UTC)", style) + "".join(lines) if lines else ""
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
-        value = " ".join(value)
-    told = value if isinstance(value, str) else json.dumps(value, default=str)
-    return told if len(told) <= 60 else told[:59] + "…"
 
 
 def _title(text: str, style: Style) -> str:

@@ -25,7 +25,7 @@ from orchestrator.names import did_you_mean
 from orchestrator.overlay import fit, leaves, lookup
 
 # What the supervisor sets itself, or what would change which program a name means.
-_RESERVED_ENV = re.compile(r"PATH|LD_PRELOAD|CUDA_VISIBLE_DEVICES|ORCH_.*")
+RESERVED_ENV = re.compile(r"PATH|LD_PRELOAD|CUDA_VISIBLE_DEVICES|ORCH_.*")
 
 _GIT_FILE = re.compile(
     r"(?P<repo>[^\x00-\x1f]+)@(?P<commit>[0-9A-Za-z_][0-9A-Za-z._/-]*):(?P<path>[^/\x00-\x1f][^\x00-\x1f]*)"
@@ -144,7 +144,7 @@ def env(field: Field | None) -> dict[str, str]:
 
 
 def _not_reserved(field: Field, name: str) -> None:
-    if _RESERVED_ENV.fullmatch(name):
+    if RESERVED_ENV.fullmatch(name):
         raise field.error(f"`{name}` is set on the host and cannot be set by a job")
 
 

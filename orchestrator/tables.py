@@ -22,17 +22,29 @@ _CODES = {
     "cyan": "36",
 }
 _GAP = "  "
-_LEAST = 12  # a text column is never made narrower than this
+RUN_ID = 24  # columns of a run id, which is never cut: it is there to be copied
+_LEAST = 12  # a column that shrinks keeps this width while there are others to leave out
+_WORD = 10  # what any text keeps before a column with a negative `drop` goes: `degenerate`
+_MARKED = 4  # what it keeps however narrow the terminal is
 
 
 # Named tuples here and in render: a dataclass costs each `orch ls` a millisecond to define.
 
 
 class Style(NamedTuple):
-    """How to write to one stream: with colours or not; `width` in columns, None: no limit."""
+    """How to write to one stream: with colours or not; `width` in columns, None: no terminal.
+
+    `dumb`: a terminal that takes no control sequence.
+    """
 
     colour: bool = False
     width: int | None = None
+    dumb: bool = False
+
+    @property
+    def redraws(self) -> bool:
+        """Whether what was written can be written over."""
+        return self.width is not None and not self.dumb
 
     def paint(self, text: str, *colours: str) -> str:
         codes = ";".join(_CODES[each] for each in colours)
@@ -45,15 +57,15 @@ PLAIN = Style()
 def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
     """Colours and a width for a terminal; neither for a pipe or a file.
 
-    NO_COLOR (any value but the empty one) and TERM=dumb take the colours away.
+    NO_COLOR (any value but the empty one) and TERM=dumb (or unknown) take the colours away.
     """
     try:
         terminal = stream.isatty()
         columns = os.get_terminal_size(stream.fileno()).columns if terminal else 0
     except (OSError, ValueError):
         terminal, columns = False, 0
-    colour = terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    return Style(colour, columns or None)
+    dumb = environ.get("TERM") in ("dumb", "unknown")
+    return Style(terminal and not dumb and not environ.get("NO_COLOR"), columns or None, dumb)
 
 
 class Cell(NamedTuple):
@@ -66,13 +78,15 @@ class Cell(NamedTuple):
 class Column(NamedTuple):
     """`drop`: which columns go first when the terminal is narrow, highest first; 0 never goes.
 
-    `shrink`: its texts may be cut instead, down to a few characters.
+    Those below 0 go last, lowest first, when the texts of the others have been cut. `shrink`: its
+    texts are cut before any column goes. `least`: no text is ever cut to fewer columns than these.
     """
 
     title: str
     right: bool = False
     drop: int = 0
     shrink: bool = False
+    least: int = 0
 
 
 def layout(columns: Sequence[Column], rows: Sequence[Sequence[str | Cell]], style: Style) -> str:
@@ -98,18 +112,37 @@ def _fitted(
     columns: Sequence[Column], widths: Mapping[int, int], limit: int | None
 ) -> dict[int, int]:
     """The widths of the columns that stay, so that a line fits in `limit` where it can."""
-    fitted = dict(widths)
-    while limit is not None and _total(fitted) > limit:
-        elastic = [i for i in fitted if columns[i].shrink and fitted[i] > _LEAST]
-        if elastic:
-            widest = max(elastic, key=lambda i: fitted[i])
-            fitted[widest] = max(_LEAST, fitted[widest] - (_total(fitted) - limit))
-            continue
-        droppable = [i for i in fitted if columns[i].drop]
-        if not droppable:
+    kept = fitted = dict(widths)
+    if limit is None:
+        return fitted
+    texts = [i for i in widths if not columns[i].right]
+    stages: tuple[tuple[list[int], int, list[int]], ...] = (
+        ([i for i in texts if columns[i].shrink], _LEAST, [i for i in kept if columns[i].drop > 0]),
+        (texts, _WORD, [i for i in kept if columns[i].drop < 0]),
+        (texts, _MARKED, []),
+    )
+    for elastic, least, going in stages:
+        floors = {i: max(least, columns[i].least) for i in elastic}
+        going.sort(key=lambda i: abs(columns[i].drop))
+        fitted = _narrowed(kept, floors, limit)
+        while _total(fitted) > limit and going:
+            del kept[going.pop()]
+            fitted = _narrowed(kept, floors, limit)  # the rest may have its full width again
+        if _total(fitted) <= limit:
             break
-        del fitted[max(droppable, key=lambda i: columns[i].drop)]
-        fitted = {i: widths[i] for i in fitted}  # the rest may have its full width again
+    return fitted
+
+
+def _narrowed(widths: Mapping[int, int], floors: Mapping[int, int], limit: int) -> dict[int, int]:
+    """The widest of the columns in `floors` made narrower until all fit or none can give more."""
+    fitted = dict(widths)
+    while (over := _total(fitted) - limit) > 0:
+        wide = sorted((i for i in floors if fitted.get(i, 0) > floors[i]), key=lambda i: fitted[i])
+        if not wide:
+            break
+        widest = fitted[wide[-1]]
+        target = max(widest - over, floors[wide[-1]], fitted[wide[-2]] if len(wide) > 1 else 0)
+        fitted[wide[-1]] = min(widest - 1, target)
     return fitted
 
 

@@ -15,7 +15,12 @@ from orchestrator.errors import UsageError
 from orchestrator.expressions import BadExpression, Unfit, parse
 
 HINT = "such as --where 'accuracy > 0.8 and config.training.lr < 1e-3'; names are those of --json"
-WORDS = frozenset(each.value for kind in (RunState, Verdict, Outcome) for each in kind)
+KINDS = {
+    "state": tuple(each.value for each in RunState),
+    "verdict": tuple(each.value for each in Verdict),
+    "outcome": tuple(each.value for each in Outcome),
+}
+WORDS = frozenset(word for words in KINDS.values() for word in words)
 
 
 class Where:
@@ -28,6 +33,9 @@ class Where:
             self._expression = parse(text, self._refused)
         except BadExpression as error:
             raise _usage(text, error) from None
+        for name in KINDS:
+            for word in self._expression.texts_for(name):
+                _refuse_unheard(name, word)
 
     def __call__(self, document: Mapping[str, Any]) -> bool:
         try:
@@ -57,6 +65,21 @@ class Where:
         from orchestrator.names import did_you_mean  # loads difflib, for a mistake only
 
         return f"a run has no `{first}`{did_you_mean(first, sorted(self._fields))}"
+
+
+def _refuse_unheard(name: str, word: str) -> None:
+    """UsageError for a word that a run's state, verdict or outcome (`name`) never is."""
+    if word in KINDS[name]:
+        return
+    from orchestrator.names import did_you_mean
+
+    near = did_you_mean(word, KINDS[name])
+    for other, words in KINDS.items():
+        near = f"; did you mean `{other}`?" if word in words else near
+    raise UsageError(
+        f"--where: `{name}` is never {word!a}{near}",
+        hint=f"it is one of {', '.join(KINDS[name])}" + ("" if name == "state" else ", or null"),
+    )
 
 
 def unknown(name: str, fields: frozenset[str], documents: Sequence[Mapping[str, Any]]) -> str:

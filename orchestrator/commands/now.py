@@ -66,14 +66,14 @@ def top(
 ) -> None:
     """A live screen of open runs, GPUs and what ended lately. q or Ctrl-C leaves.
 
-    Without a terminal it is printed once.
+    Without a terminal, and where TERM is dumb, it is printed once.
     """
     from orchestrator import boardtext, output, render
     from orchestrator.usecases.board import Board
 
     ctx = context()
     board = Board(ctx, host or [])
-    if not json and not once and output.STDOUT.width is not None:
+    if not json and not once and output.STDOUT.redraws:
         try:
             _live(ctx, board, interval)
         except KeyboardInterrupt:

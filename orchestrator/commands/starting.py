@@ -184,9 +184,10 @@ def retry(
     note: Note = None,
     json: DryRunJson = False,
 ) -> None:
-    """A new run of a run's job as it is today, with the old one's profile, --set, host and tags.
+    """A new run of an old run's job, as that job is today.
 
-    It supersedes the old run; what of the config has changed since is said. The note is not kept.
+    It has the old run's profile, --set, host and tags, and supersedes it; what of the config has
+    changed since is said. The note is not kept.
     Findings forced then stay forced if they are the very same; new ones refuse.
     """
     from orchestrator import names

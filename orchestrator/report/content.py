@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator import runtext
 from orchestrator.clock import iso
 from orchestrator.compare import ABSENT, Comparison, Row
-from orchestrator.comparetext import accuracy_line, brief, file_words
+from orchestrator.comparetext import accuracy_line, brief, file_words, values_of
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
 from orchestrator.report import blocks as b
 from orchestrator.report import figures
@@ -80,7 +80,7 @@ _OUTCOME_TONES = {Outcome.OK: "good", Outcome.UNVERIFIED: "muted", Outcome.BELOW
 def _headline(account: Account) -> b.Headline:
     run = account.run
     tone = "muted" if run.verdict is None else _VERDICT_TONES.get(run.verdict, "bad")
-    badges = [(runtext.state_words(run), tone)]
+    badges = [(runtext.status_words(run), tone)]
     outcome_tone = ""
     if run.outcome is not None:
         outcome_tone = _OUTCOME_TONES.get(run.outcome, "bad")
@@ -126,10 +126,10 @@ def _facts(account: Account) -> b.Section:
         ("started", _moment(run.started_at)),
         ("ran for", runtext.ran_for(run, account.now)),
         ("config hash", run.config_hash),
-        ("code", run.snapshot or "not sent"),
+        ("snapshot", run.snapshot or "not sent"),
         ("git", git or "no repository"),
         *((f"data {name}", digest) for name, digest in run.data.items()),
-        ("overrides", " ".join(f"{key}={_value(value)}" for key, value in run.overrides.items())),
+        ("overrides", " ".join(f"{key}={brief(value)}" for key, value in run.overrides.items())),
         ("tags", " ".join(f"{key}={value}" for key, value in sorted(run.tags.items()))),
         ("supersedes", run.supersedes or ""),
         ("note", run.note or ""),
@@ -161,10 +161,6 @@ def _python(environment: Mapping[str, Any] | None) -> str:
     known = packages if isinstance(packages, dict) else {}
     named = [f"{name} {known[name]}" for name in ("torch", "jax", "tensorflow") if name in known]
     return ", ".join([str(python["version"]), *named, counted(len(known), "package")])
-
-
-def _value(value: Any) -> str:
-    return "absent" if value is ABSENT else brief(value)
 
 
 def _reference(run: Run) -> b.Section | None:
@@ -202,8 +198,8 @@ def _findings_table(found: Sequence[Mapping[str, Any]]) -> b.Table:
     for each in found:
         waived = each.get("waived")
         rule = str(each.get("rule"))
-        ours = "(absent)" if rule == "missing" else brief(each.get("ours"))
-        theirs = "(absent)" if rule == "extra" else brief(each.get("reference"))
+        ours = brief(ABSENT if rule == "missing" else each.get("ours"))
+        theirs = brief(ABSENT if rule == "extra" else each.get("reference"))
         word = f"waived: {waived}" if waived else rule
         rows.append([str(each.get("key") or ""), ours, theirs, word])
     return b.Table(("key", "this run", "reference", "finding"), rows, code=(0, 1, 2))
@@ -217,25 +213,28 @@ def _compared(account: Account) -> b.Section | None:
     if found is None or other is None:
         return None
     outcome = f", {other.outcome.value.replace('_', ' ')}" if other.outcome else ""
-    told = f"{other.run_id} ({account.relation}): {runtext.state_words(other)}{outcome}"
+    told = f"{other.run_id} ({account.relation}): {runtext.status_words(other)}{outcome}"
     if other.accuracy is not None:
         told += f", accuracy {runtext.accuracy_words(other)}"
     result: list[b.Block] = [b.Text(told + ".")]
     if line := accuracy_line(found).strip():
         result.append(b.Text(f"This run against that one: {line}."))
-    for section, title in (("config", "Config"), ("environment", "Environment"), ("data", "Data")):
+    for section in ("config", "environment", "data"):
         rows = found.differing(section)
         if rows:
-            result.append(_rows_table(title, rows))
+            result.append(_rows_table(section, rows))
         elif found.sections[section]:
-            result.append(b.Text(f"{title}: the same.", "muted"))
+            result.append(b.Text(f"{section.capitalize()}: the same.", "muted"))
     result += _code(found)
     return b.Section("Against another run", result)
 
 
-def _rows_table(title: str, rows: Sequence[Row]) -> b.Table:
-    lines = [[row.key, _value(row.values[1]), _value(row.values[0])] for row in rows]
-    return b.Table((title, "this run", "the other"), lines, code=(0, 1, 2))
+def _rows_table(section: str, rows: Sequence[Row]) -> b.Table:
+    lines = []
+    for row in rows:
+        other, ours = map(brief, values_of(section, row))
+        lines.append([row.key, ours, other])
+    return b.Table((section.capitalize(), "this run", "the other"), lines, code=(0, 1, 2))
 
 
 def _code(found: Comparison) -> list[b.Block]:
@@ -284,7 +283,7 @@ def _metrics(run: Run) -> b.Section | None:
 _TONES = {"finished": "good", "never_started": "warn", "unknown": "warn"}
 _TITLES = {
     "intent": "recorded",
-    "synced": "code on the host",
+    "synced": "snapshot on the host",
     "started": "started",
     "seen": "seen",
     "finished": "ended",
@@ -311,14 +310,7 @@ def _timeline(account: Account) -> b.Section:
 def _event_words(event: Event) -> str:
     if event.kind == "environment":
         return ""
-    told = []
-    for key, value in event.data.items():
-        if key in ("results_path", "place") or value in (None, "", [], {}, False):
-            continue  # where files and roots lie is of no use to who reads this elsewhere
-        if isinstance(value, list):
-            value = ", ".join(map(str, value))
-        told.append(f"{key.replace('_', ' ')} {brief(value)}")
-    return " · ".join(told)
+    return " · ".join(runtext.event_words(event, places=False))
 
 
 def _log(account: Account) -> b.Section | None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+
+import pytest
 
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import Desk, assert_clear
@@ -32,6 +36,59 @@ def test_a_report_tells_its_files_and_the_outcome(desk: Desk) -> None:
     assert told["paths"] == [str(desk.project / "r.md")]
     assert (told["run_id"], told["outcome"], told["accuracy"]) == (run_id, "ok", 0.9)
     assert (desk.project / "r.md").is_file()
+
+
+CALLS = {
+    "check": ["check", "train"],
+    "submit --dry-run": ["submit", "train", "--dry-run"],
+    "retry --dry-run": ["retry", "train", "--dry-run"],
+    "report": ["report"],
+    "compare": ["compare", "train~1", "train"],
+    "gpus": ["gpus", "box"],
+    "top": ["top"],
+    "jobs": ["jobs"],
+    "host ls": ["host", "ls"],
+    "doctor": ["doctor", "box"],
+    "reconcile": ["reconcile", "--host", "box"],
+    "ledger rebuild": ["ledger", "rebuild"],
+    "ledger verify": ["ledger", "verify"],
+    "ledger import": ["ledger", "import", "other.db"],
+    "tag": ["tag", "train"],
+    "note": ["note", "train"],
+}
+
+
+def told_of(text: str) -> dict[str, list[str]]:
+    """Command -> the keys of its document, or of each of its list, as docs/json.md has them."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("| `orch ") and (shape := re.search(r"`{(.*?)}`", line)):
+            outer = shape[1]
+            while outer != (outer := re.sub(r"(: )?(\[[^][{}]*\]|{[^{}]*})", "", outer)):
+                pass
+            for name in re.findall(r"`([^`]+)`", line.split("|")[1]):
+                found[name.removeprefix("orch ")] = [key.strip() for key in outer.split(",")]
+    return found
+
+
+def test_documents_have_the_keys_that_are_told_of_them(desk: Desk) -> None:
+    told = told_of((Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8"))
+    assert told.keys() == CALLS.keys()
+    for _ in range(2):
+        desk.orch("wait", desk.submit("train"))
+    ledger = desk.home / "state" / "orch" / "ledger.db"
+    (desk.project / "other.db").write_bytes(ledger.read_bytes())
+    for name, args in CALLS.items():
+        document = json.loads(desk.orch(*args, "--json", code=None).stdout)
+        first = document[0] if isinstance(document, list) else document
+        assert list(first) == told[name], name
+
+
+@pytest.mark.parametrize("command", ["ls", "ledger export", "fetch-results"])
+def test_lists_of_runs_have_the_keys_of_a_run(desk: Desk, command: str) -> None:
+    desk.orch("wait", desk.submit("train"))
+    (run,) = json.loads(desk.orch(*command.split(), "--json").stdout)
+    assert list(run) == [key for key in desk.show() if key != "events"]
 
 
 def test_a_results_folder_that_holds_code_is_refused(new_desk: MakeDesk) -> None:

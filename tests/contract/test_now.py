@@ -181,14 +181,23 @@ def test_top_shows_what_a_result_is_worth_however_narrow_the_terminal(
     assert len(line.rstrip()) <= columns
 
 
+def test_top_on_a_terminal_that_takes_no_control_sequence_prints_once(desk: Desk) -> None:
+    run_id = desk.submit("held")
+    until(lambda: desk.show(run_id)["state"] == "running")
+    seen, ended = on_terminal(desk, b"no such word", b"", term="dumb")
+    assert ended == 0
+    assert run_id.encode() in seen and b"\x1b" not in seen
+    go(desk, run_id)
+
+
 def on_terminal(
-    desk: Desk, word: bytes, key: bytes, columns: int = 60, lines: int = 20
+    desk: Desk, word: bytes, key: bytes, columns: int = 60, lines: int = 20, term: str = "xterm"
 ) -> tuple[bytes, int]:
     """What `orch top` drew on the terminal until it left; `key` is typed once it showed `word`."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(desk.project)
-        env = {**orch_env(desk.home, desk.env), "TERM": "xterm", "COLUMNS": str(columns),
+        env = {**orch_env(desk.home, desk.env), "TERM": term, "COLUMNS": str(columns),
                "LINES": str(lines)}  # fmt: skip
         os.execve(orch_argv([])[0], orch_argv(["top"]), env)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))

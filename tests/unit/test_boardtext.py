@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,8 +11,8 @@ from typing import Any, cast
 import pytest
 
 from orchestrator.boardtext import board_text
-from orchestrator.domain import Host, RunState, Verdict
-from orchestrator.tables import PLAIN
+from orchestrator.domain import Host, Outcome, RunState, Verdict
+from orchestrator.tables import PLAIN, Style
 from orchestrator.usecases.board import Board, Card, Place
 from tests.helpers.runs import a_run, an_id
 
@@ -62,6 +63,24 @@ def test_it_fits_and_what_is_hidden_of_a_part_is_counted(
     assert shown["silent"] == notes
     assert shown["open"] == runs, "open runs are shown or counted"
     assert all(shown[part] in (0, whole[part]) for part in shown)
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 80])
+def test_on_a_narrow_screen_what_is_cut_is_marked_and_run_ids_are_whole(width: int) -> None:
+    lease = SimpleNamespace(run_id=an_id(0), job="j" * 30, known=True, project=None)
+    root = SimpleNamespace(user="root", name="python" * 9, pid=7, memory=None)
+    shown = cast(Any, board(1, 0, 1))
+    shown.ended = [replace(shown.ended[0], outcome=Outcome.DEGENERATE)]
+    card = a_card(0, name="NVIDIA X", memory_used=1, memory_total=2, utilization=3, lease=lease)
+    card.foreign = [root]
+    shown.places = [Place(Host("a-host-with-a-long-name"), [cast(Card, card)])]
+    lines = board_text(shown, NOW, Style(width=width)).splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum(an_id(0) in line for line in lines) == 2  # among the runs, and what holds the GPU
+    held = next(line for line in lines if "root: " in line)
+    assert held.endswith("…")
+    ended = next(line for line in lines if an_id(30) in line)
+    assert "degenerate" in ended or ended.endswith("…")
 
 
 def test_a_low_screen_is_for_open_runs_first() -> None:

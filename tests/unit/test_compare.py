@@ -35,6 +35,18 @@ def test_only_keys_that_differ_are_told_and_an_absent_key_is_not_a_null() -> Non
     assert [row["key"] for row in whole["config"]] == ["a.x", "a.y", "b", "c"]
 
 
+def test_one_word_says_absent_and_null_is_what_was_written_as_null() -> None:
+    one = a_run(an_id(1), config={"a": None}, overrides={"a": None}, metrics={"m": None})
+    two = a_run(an_id(2), config={"a": 1}, metrics={"m": 1}, profile="cpu", tags={"k": "v"})
+    table = compare_text(compare([one, two], [ENV, OTHER], []))
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.strip()}
+    assert rows["profile"] == ["(absent)", "cpu"] and rows["tags.k"] == ["(absent)", "v"]
+    assert rows["driver"] == ["(absent)", "550.1"]
+    assert rows["overrides.a"] == ["null", "(absent)"]
+    assert rows["a"] == rows["m"] == ["null", "1"]
+    assert "none" not in table
+
+
 def test_values_are_equal_as_numbers_but_a_flag_is_no_number() -> None:
     assert same(1, 1.0) and same(1e-3, 0.001) and same(math.nan, math.nan)
     assert same([1, {"a": 2}], [1.0, {"a": 2.0}])

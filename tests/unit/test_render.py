@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import render, tables
+from orchestrator.columns import columns_table
 from orchestrator.domain import (
     Event,
     Fetched,
@@ -28,7 +29,7 @@ from orchestrator.domain import (
     Verdict,
 )
 from orchestrator.progress import FollowProgress, bar_line
-from orchestrator.runtext import accuracy_words, state_words, wilson
+from orchestrator.runtext import accuracy_words, status_words, wilson
 from orchestrator.tables import Cell, Column, Style, clip, layout, style_of, width_of
 from tests.helpers.runs import HASH, a_run, an_id
 
@@ -112,10 +113,10 @@ def test_the_number_of_examples_is_read_from_the_matrix_when_not_told() -> None:
         ),
     ],
 )
-def test_the_state_is_said_with_the_age_of_what_is_known(
+def test_the_status_is_said_with_the_age_of_what_is_known(
     run: Run, unreachable: bool, words: str
 ) -> None:
-    assert state_words(run, NOW, unreachable=unreachable) == words
+    assert status_words(run, NOW, unreachable=unreachable) == words
 
 
 def test_show_tells_everything_the_ledger_ties_together() -> None:
@@ -140,9 +141,32 @@ def test_show_tells_everything_the_ledger_ties_together() -> None:
         "the second try",
         "training.ema: 0.9999",
         "training.steps: [1, 2]",
-        "intent        host=n",
+        "intent        host n",
     ]:
         assert part in text, part
+
+
+def test_the_timeline_is_short_and_says_in_words_where_a_run_was_started() -> None:
+    at = "2026-11-23T09:20:00.000000Z"
+    told: list[tuple[str, dict[str, object]]] = [
+        ("synced", {"snapshot": "s1:" + "a" * 64, "data": {}}),
+        ("started", {"state": "running", "session": ["tmux", f"orch-{FAILED.run_id}"],
+                     "started_at": at, "place": ["vm", "/home/ada/.orch", "0035969ec53f"]}),
+        ("environment", {"cpus": 2, "python": {"packages": {"torch": "2"}}, "gpus": [{"a": 1}]}),
+        ("finished", {"verdict": "succeeded", "outcome_reasons": ["one", "two"]}),
+        ("fetched", {"fetched": "complete", "results_path": "/home/ada/lab/results/train/x"}),
+        ("guard", {"action": "kill", "acted": True, "message": "loss is NaN " * 9}),
+    ]  # fmt: skip
+    events = [Event(FAILED.run_id, i, at, kind, data) for i, (kind, data) in enumerate(told)]
+    shown = render.show_text(FAILED, events, NOW).partition("timeline (UTC)\n")[2]
+    assert [line[23:].rstrip() for line in shown.splitlines()] == [
+        "synced        snapshot s1:aaaaaaaaaaaa",
+        "started       state running, session tmux, on vm under /home/ada/.orch",
+        "environment   cpus 2",
+        "finished      verdict succeeded, outcome reasons one, two",
+        "fetched       complete",
+        "guard         kill: " + ("loss is NaN " * 9).rstrip(),
+    ]
 
 
 def test_the_confusion_matrix_is_aligned_under_its_labels() -> None:
@@ -179,20 +203,38 @@ def test_the_ledger_row_is_short_and_has_hash_accuracy_and_outcome() -> None:
 def test_runs_are_a_table_with_one_line_each() -> None:
     text = render.ls_table([FAILED, RUNNING], NOW)
     head, first, second = text.splitlines()
-    assert head.split()[:5] == ["RUN", "JOB", "STATE", "OUTCOME", "ACCURACY"]
+    assert head.split()[:5] == ["RUN", "JOB", "STATUS", "OUTCOME", "ACCURACY"]
     assert first.startswith(FAILED.run_id + " *")
     assert "57.8 %" in first
     assert "running (last seen 14 min ago)" in second
-    assert head.index("STATE") == first.index("succeeded") == second.index("running")
+    assert head.index("STATUS") == first.index("succeeded") == second.index("running")
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+@pytest.mark.parametrize("width", [40, 50, 60, 80, 100, 140, 200])
 def test_a_table_fits_the_terminal_and_keeps_the_run_ids(width: int) -> None:
     runs = [a_run(FAILED.run_id, job="a-job-with-a-very-long-name", note="n" * 300), FAILED]
     lines = render.ls_table(runs, NOW, Style(width=width)).splitlines()
-    assert max(map(width_of, lines)) <= width + 15 * (width < 80)
+    assert max(map(width_of, lines)) <= width
     assert all(FAILED.run_id in line for line in lines[1:])
-    assert "ACCURACY" in lines[0]
+    assert ("ACCURACY" in lines[0]) is (width >= 60)
+    assert ("degenerate" in lines[2]) is (width >= 50)
+    assert width >= 50 or lines[2].split()[2:] == ["succ…", "dege…"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_columns_that_were_asked_for_are_cut_and_the_run_ids_are_not(width: int) -> None:
+    run = a_run(job="j" * 30, note="n" * 30, supersedes=None)
+    lines = columns_table([run], ["job", "run", "note"], NOW, Style(width=width)).splitlines()
+    assert max(map(width_of, lines)) <= width
+    assert run.run_id in lines[1] and "…" in lines[1]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_jobs_with_long_names_fit_the_terminal(width: int) -> None:
+    jobs = [render.JobLine("j" * 58, "d" * 100, ("cpu", "cpu-hour", "gpu"), FAILED)]
+    lines = render.jobs_table(jobs, NOW, Style(width=width)).splitlines()
+    assert max(map(width_of, lines)) <= width
+    assert "57.8 %" in lines[1]
 
 
 def test_wide_signs_take_two_columns_and_combining_ones_none() -> None:
@@ -304,7 +346,7 @@ IN_A_TERMINAL = """
 import os, sys
 from orchestrator.tables import style_of
 style = style_of(sys.stdout, os.environ)
-print(style.colour, style.width)
+print(style.colour, style.width, *["dumb"] * (not style.redraws))
 """
 
 
@@ -314,7 +356,8 @@ print(style.colour, style.width)
         ({"TERM": "xterm"}, "True 77"),
         ({"TERM": "xterm", "NO_COLOR": "1"}, "False 77"),
         ({"TERM": "xterm", "NO_COLOR": ""}, "True 77"),
-        ({"TERM": "dumb"}, "False 77"),
+        ({"TERM": "dumb"}, "False 77 dumb"),
+        ({"TERM": "unknown"}, "False 77 dumb"),
     ],
 )
 def test_a_real_terminal_gets_colours_unless_told_not_to(
@@ -396,9 +439,12 @@ def test_a_bar_is_redrawn_at_most_eight_times_a_second() -> None:
     assert both.getvalue().count("train") <= 10
 
 
-def test_elsewhere_progress_is_a_plain_line_now_and_then_and_the_log_untouched() -> None:
+@pytest.mark.parametrize("style", [Style(), Style(width=60, dumb=True)], ids=["pipe", "dumb"])
+def test_elsewhere_progress_is_a_plain_line_now_and_then_and_the_log_untouched(
+    style: Style,
+) -> None:
     out, told, ticks = io.StringIO(), io.StringIO(), Ticks()
-    with FollowProgress(out, told, Style(), ticks) as follow:
+    with FollowProgress(out, told, style, ticks) as follow:
         for step in range(61):
             ticks.now += 1.0
             follow.update(step / 61, "train", 61.0 - step)
@@ -423,7 +469,10 @@ def test_a_line_without_end_is_not_kept_back_for_ever() -> None:
 
 @pytest.mark.parametrize("width", [10, 20, 40, 80, 300])
 @pytest.mark.parametrize("fraction", [None, -1.0, 0.0, 0.5, 1.0, 7.0, float("nan")])
-def test_a_bar_never_fills_the_line(width: int, fraction: float | None) -> None:
-    line = bar_line(fraction, "a rather long phase of the job", 1e9, Style(width=width))
-    assert width_of(line) < width
+@pytest.mark.parametrize("phase", ["a rather long phase of the job", "訓練" * 10 + " step 6"])
+def test_a_bar_leaves_room_for_an_interrupt_on_its_line(
+    width: int, fraction: float | None, phase: str
+) -> None:
+    line = bar_line(fraction, phase, 1e9, Style(width=width))
+    assert width_of(line + "^C") < width
     assert "\n" not in line

@@ -132,10 +132,10 @@ def test_moments_are_spans_dates_and_times() -> None:
 
 
 def test_the_columns_asked_for_are_shown_in_their_order() -> None:
-    names = columns("run, accuracy,config.training.ema,state,absent,tags,note")
+    names = columns("run, accuracy,config.training.ema,status,absent,tags,note")
     table = columns_table(runs(), names, NOW)
     assert table.splitlines()[0].split() == [
-        "RUN", "ACCURACY", "config.training.ema", "STATE", "TAGS", "NOTE"
+        "RUN", "ACCURACY", "config.training.ema", "STATUS", "TAGS", "NOTE"
     ]  # fmt: skip
     assert "0.9999" in table and "70.0 %" in table and "e= k=v" in table and "failed" in table
     assert unknown(runs(), names) == ["absent"]
@@ -143,3 +143,14 @@ def test_the_columns_asked_for_are_shown_in_their_order() -> None:
     assert columns_table(runs(), ["absent"], NOW) == ""
     with pytest.raises(UsageError, match="no column"):
         columns(" , ")
+
+
+def test_state_verdict_and_their_one_word_for_people_are_three_columns() -> None:
+    table = columns_table(runs(), ["state", "verdict", "status"], NOW)
+    assert [line.split() for line in table.splitlines()] == [
+        ["STATE", "VERDICT", "STATUS"],
+        ["running", "running"],
+        ["finished", "succeeded", "succeeded"],
+        ["finished", "failed", "failed"],
+        ["finished", "succeeded", "succeeded"],
+    ]

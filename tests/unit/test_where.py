@@ -96,6 +96,32 @@ def test_what_is_not_allowed_is_refused_with_its_place(text: str, position: int,
     assert word in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("state == 'succeeded'", "`state` is never 'succeeded'; did you mean `verdict`?"),
+        ("accuracy > 0 and 'ok' != state", "`state` is never 'ok'; did you mean `outcome`?"),
+        ("state in ['running', 'failed']", "`state` is never 'failed'; did you mean `verdict`?"),
+        ("verdict not in ('lost', 'runing')", "`verdict` is never 'runing'"),
+        ("not (verdict == 'running')", "`verdict` is never 'running'; did you mean `state`?"),
+        ("outcome == 'degenerated'", "did you mean `degenerate`?"),
+        ("key('outcome') == 'none'", "`outcome` is never 'none'"),
+    ],
+)
+def test_a_word_that_a_state_verdict_or_outcome_never_is_is_refused(text: str, told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        where(text)
+    assert told in refused.value.message
+    assert ("null" in (refused.value.hint or "")) is ("`state`" not in told.partition(";")[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["state != 'finished'", "verdict in ['lost']", "outcome == null", "'fin' in state"]
+)
+def test_a_word_that_there_is_may_be_compared(text: str) -> None:
+    assert where(text)(RUN) in (True, False)
+
+
 @pytest.mark.parametrize("text", ["", "  ", "(" * 500, "1" * 2000, "+".join("1" * 300), "\0"])
 def test_what_is_too_much_or_nothing_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
