@@ -55,7 +55,8 @@ def ledger_rebuild(
     hosts: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            "--host", help="Repeatable; default: all of orch.yaml, config.yaml and the old ledger.",
+            "--host",
+            help="Repeatable; default: those of orch.yaml, config.yaml, ORCH_HOST and known runs.",
             autocompletion=complete.hosts,
         ),
     ] = None,
