@@ -261,7 +261,10 @@ def results(field: Field | None) -> tuple[str, tuple[str, ...]]:
 
 
 def metrics(field: Field | None, results_dir: str) -> tuple[str, str]:
-    """The metrics file, inside the result folder, and the metric that ranks runs."""
+    """The metrics file, inside the result folder, and the metric that a result owes.
+
+    `accuracy`, the default, is not owed, whether it is written or not.
+    """
     table = field.table(("file", "primary")) if field else {}
     primary = table["primary"].text() if "primary" in table else "accuracy"
     if "file" not in table:
