@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -271,6 +271,10 @@ def started_line(run: Run) -> str:
     )
 
 
+def waiting_line(run: Run) -> str:
+    return f"waiting for {run.run_id} on {run.host} ({run.state.value})"
+
+
 def ended_line(run: Run) -> str:
     words = f"{run.run_id}: {runtext.state_words(run)}"
     if run.accuracy is not None:
@@ -340,7 +344,8 @@ class LogSink:
             value = record.get(name)
             if _is_number(value):
                 phase += f" {name} {value:.4g}"
-        self._progress.update(fraction, phase.strip(), eta if _is_number(eta) else None)
+        with suppress(OSError):  # a stderr that nobody reads any more
+            self._progress.update(fraction, phase.strip(), eta if _is_number(eta) else None)
 
     def notice(self, text: str) -> None:
         self.below()

@@ -206,7 +206,7 @@ REPLIES: list[Any] = [
 
 
 @pytest.mark.parametrize("number", range(len(REPLIES)))
-@pytest.mark.parametrize("what", ["wait", "cancel", "attach"])
+@pytest.mark.parametrize("what", ["wait", "look", "cancel", "attach"])
 def test_an_odd_reply_to_any_command_is_an_error_with_a_sentence(
     number: int, what: str, ctx: Context, ledger: Ledger, run: Run,
     monkeypatch: pytest.MonkeyPatch,
@@ -215,6 +215,8 @@ def test_an_odd_reply_to_any_command_is_an_error_with_a_sentence(
     try:
         if what == "wait":
             follow.wait(ctx, ledger, run, 0.05, lambda _text: None)
+        elif what == "look":
+            follow.wait(ctx, ledger, run, 0.05, lambda _text: None, lambda _record: None)
         elif what == "cancel":
             cancel.cancel(ctx, ledger, run)
         else:
