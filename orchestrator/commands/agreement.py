@@ -90,6 +90,7 @@ def _tell_asked(ctx: Context, asked: Asked, command: str) -> None:
 
 def _tell_accounts(ctx: Context, accounts: Sequence[HostAccount], json: bool) -> None:
     from orchestrator import output, render
+    from orchestrator.wording import without_name
 
     if json:
         output.document(output.accounts_document(accounts))
@@ -99,7 +100,7 @@ def _tell_accounts(ctx: Context, accounts: Sequence[HostAccount], json: bool) ->
     for each in accounts:
         if each.error is not None:
             errors.append(each.error)
-            why = each.error.message.removeprefix(f"{each.host}: ")
+            why = without_name(each.host, each.error.message)
             ctx.say(f"{each.host}: {why}; nothing of its runs was changed")
             if each.error.hint:
                 ctx.say(f"      {each.error.hint}")

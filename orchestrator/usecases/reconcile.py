@@ -15,6 +15,7 @@ from orchestrator.transport.base import CALL_DEADLINE, Agent
 from orchestrator.transport.replies import only_status, run_statuses
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import is_news, settle
+from orchestrator.wording import without_name
 
 ANSWER_WITHIN = 6.0  # seconds a command that only shows runs waits for their hosts
 UNREACHABLE = "host unreachable"
@@ -85,7 +86,11 @@ def refresh_quietly(
     """The runs, open ones by their hosts' latest word. A host that does not answer `within` seconds
     changes nothing: `silent(host, why)` is told and what was last known stays."""
     known = {run.run_id: run for run in runs}
-    groups = by_host(ctx, filter(_is_open, runs), lambda host, exc: silent(host, exc.message))
+
+    def unread(host: str, exc: OrchError) -> None:
+        silent(host, without_name(host, exc.message))
+
+    groups = by_host(ctx, filter(_is_open, runs), unread)
     asked = {host: Background(_asking(ctx, host, group)) for host, group in groups.items()}
     end = ctx.clock.monotonic() + within
     for host, answer in asked.items():
@@ -106,7 +111,7 @@ def refresh_quietly(
 
 def _refusal(host: Host, exc: OrchError) -> str:
     """Why a host was not asked, and what to do, in one line behind its name."""
-    told = exc.message.removeprefix(f"{host.name}: ")
+    told = without_name(host.name, exc.message)
     return f"{told} ({exc.hint})" if exc.hint else told
 
 
