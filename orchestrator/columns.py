@@ -8,9 +8,8 @@ from typing import Any
 
 from orchestrator.comparetext import brief
 from orchestrator.domain import Run
-from orchestrator.runjson import FIELDS
 from orchestrator.runtext import outcome_colours, percent, ran_for, state_colours, state_words
-from orchestrator.selection import SHORT, value_of
+from orchestrator.selection import COLUMNS, RAN, tags_words, value_of
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
 
@@ -33,7 +32,7 @@ def columns_table(
 
 def unknown(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """The bare names that are no field, and no metric of any of the runs."""
-    ours = {*SHORT, *FIELDS, "ran", "ran_for"}
+    ours = {*COLUMNS, *RAN}
     return [
         name
         for name in names
@@ -48,10 +47,10 @@ def _cell(run: Run, name: str, now: datetime) -> Cell:
         return Cell(run.outcome.value if run.outcome else "", outcome_colours(run))
     if name == "accuracy":
         return Cell(percent(run.accuracy))
-    if name in ("ran", "ran_for"):
+    if name in RAN:
         return Cell(ran_for(run, now))
     if name == "tags":
-        return Cell(" ".join(f"{key}={value}" for key, value in sorted(run.tags.items())))
+        return Cell(tags_words(run))
     return Cell(_text(value_of(run, name)))
 
 

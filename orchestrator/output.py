@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -200,10 +201,15 @@ def plan_text(plan: Plan) -> str:
         f"code     {counted(scan.count, 'file')}, {size(scan.size)}, {scan.tree}",
         *(f"left out {path} ({why})" for path, why in (*scan.skipped, *plan.left_out)),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
-        *(f"command  {sanitize.folded(' '.join(stage.argv))}" for stage in plan.spec.stages),
+        *(f"command  {_pasted(stage.argv)}" for stage in plan.spec.stages),
         "nothing was sent, nothing was started",
     ]
     return "".join(sanitize.line(line) + "\n" for line in lines)
+
+
+def _pasted(argv: Sequence[str]) -> str:
+    """As a shell takes it; the lines of a text are one here."""
+    return shlex.join(sanitize.folded(word) if "\n" in word else word for word in argv)
 
 
 def _scan(plan: Plan) -> Scan:

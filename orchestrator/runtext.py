@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator import sanitize
 from orchestrator.checks.binomial import wilson
-from orchestrator.clock import age_words, parse_iso, seconds_between, span_words
+from orchestrator.clock import age_words, iso, parse_iso, seconds_between, span_words
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
@@ -149,16 +149,28 @@ def age(at: str, now: datetime) -> float:
         return 0.0
 
 
+def submit_words(run: Run) -> list[str]:
+    """The command that submits the same again."""
+    words = ["orch", "submit", run.job]
+    words += ["--profile", run.profile] if run.profile else []
+    for key, value in run.overrides.items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return [*words, "--host", run.host]
+
+
 def ran_for(run: Run, now: datetime) -> str:
     """`3 h 20 min`, of a run that goes on until now; empty when it has not begun."""
+    seconds = ran_seconds(run, now)
+    return "" if seconds is None else span_words(seconds)
+
+
+def ran_seconds(run: Run, now: datetime) -> float | None:
     if run.started_at is None or (run.ended_at is None and not run.state.is_open):
-        return ""
+        return None
     try:
-        if run.ended_at is not None:
-            return span_words(seconds_between(run.started_at, run.ended_at))
-        return span_words((now - parse_iso(run.started_at)).total_seconds())
+        return seconds_between(run.started_at, run.ended_at or iso(now))
     except ValueError:
-        return ""
+        return None
 
 
 def leaves(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -329,13 +329,7 @@ def _log(account: Account) -> b.Section | None:
 
 def _again(account: Account) -> b.Section:
     run = account.run
-    words = ["orch", "submit", run.job]
-    words += ["--profile", run.profile] if run.profile else []
-    for key, value in run.overrides.items():
-        shown = value if isinstance(value, str) else json.dumps(value)
-        words += ["--set", f"{key}={shown}"]
-    words += ["--host", run.host] + (["--force"] if run.forced else [])
-    lines = [shlex.join(words)]
+    lines = [shlex.join([*runtext.submit_words(run), *(["--force"] if run.forced else [])])]
     notes = [f"The config hash must be {run.config_hash}."]
     if run.git_commit:
         lines.insert(0, f"git checkout {shlex.quote(run.git_commit)}")

@@ -14,6 +14,7 @@ from orchestrator.domain import Run
 from orchestrator.errors import UsageError
 from orchestrator.paths import PROJECT_FILE
 from orchestrator.recorded import hearsay_of
+from orchestrator.runtext import submit_words
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.plan import Request
 
@@ -35,19 +36,11 @@ def in_its_project(ctx: Context, run: Run) -> Context:
         raise UsageError(
             f"{run.run_id} is a run of the project {its}, which is not there any more ({called}); "
             "nothing was started",
-            hint=f"where that project lies now: {_submit_line(run)}",
+            hint=f"where that project lies now: {shlex.join(submit_words(run))}",
         )
     if here != its:
         ctx.say(f"{run.run_id} is a run of the project {its}: so is the new one")
     return ctx.within(its)
-
-
-def _submit_line(run: Run) -> str:
-    words = ["orch", "submit", run.job, "--host", run.host]
-    words += ["--profile", run.profile] if run.profile else []
-    for key, value in run.overrides.items():
-        words += ["--set", f"{key}={json.dumps(value)}"]
-    return shlex.join(words)
 
 
 def request_for(

@@ -97,7 +97,7 @@ def test_a_retry_of_a_run_whose_project_is_not_here_is_refused(
     desk.orch("wait", first)
     moved = desk.project.rename(tmp_path / "moved")
     gone = elsewhere.orch("retry", first, code=2)
-    again = "orch submit train --host box --set right=46"
+    again = "orch submit train --set right=46 --host box"
     assert_clear(gone, str(desk.project), str(elsewhere.project), again)
     moved.rename(desk.project)
     for path in (desk.home / "state" / "orch").glob("ledger.db*"):
