@@ -88,7 +88,7 @@ class Host:
     root: str = "~/.orch"
     session: str = "auto"  # auto | tmux | screen | plain
     transport: str = "ssh"  # ssh | openssh | local
-    backend: str = "direct"
+    backend: str = "direct"  # the only one there is
 
     @property
     def is_local(self) -> bool:
