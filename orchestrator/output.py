@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from orchestrator.usecases.check import Preflight
     from orchestrator.usecases.fetch import Report
     from orchestrator.usecases.hosts import Check, Listed
-    from orchestrator.usecases.hostwide import Foreign, HostAccount
     from orchestrator.usecases.jobs import JobLine
     from orchestrator.usecases.plan import Plan
+    from orchestrator.usecases.reconcile import Foreign, HostAccount
 
 STDOUT = style_of(sys.stdout, os.environ)
 STDERR = style_of(sys.stderr, os.environ)

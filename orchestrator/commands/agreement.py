@@ -14,8 +14,8 @@ from orchestrator.errors import shared_code
 
 if TYPE_CHECKING:
     from orchestrator.usecases.context import Context
-    from orchestrator.usecases.hostwide import HostAccount
     from orchestrator.usecases.rebuild import Asked
+    from orchestrator.usecases.reconcile import HostAccount
 
 
 @fail_softly
@@ -33,8 +33,8 @@ def reconcile(
     json: Json = False,
 ) -> None:
     """Ask the hosts what became of open runs, and write it down."""
-    from orchestrator.usecases.hostwide import reconcile as run_reconcile
     from orchestrator.usecases.rebuild import Asked, known_projects, whom_to_ask
+    from orchestrator.usecases.reconcile import reconcile as run_reconcile
 
     ctx = context()
     with ctx.ledger() as ledger:
@@ -63,8 +63,8 @@ def ledger_rebuild(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Make the ledger anew from the hosts. A damaged one is kept aside."""
-    from orchestrator.usecases.hostwide import reconcile as run_reconcile
     from orchestrator.usecases.rebuild import Asked, fresh_ledger, known_projects, whom_to_ask
+    from orchestrator.usecases.reconcile import reconcile as run_reconcile
 
     ctx = context()
     named = tuple(ctx.host(name) for name in dict.fromkeys(hosts or ()))

@@ -16,9 +16,9 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import run_statuses, unlawful
+from orchestrator.usecases.asking import by_host, question
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.hosts import named_hosts
-from orchestrator.usecases.reconcile import by_host, question
 from orchestrator.usecases.settle import settle
 
 ANSWER_WITHIN = 15.0  # seconds; nvidia-smi alone is given five for each of two questions

@@ -14,9 +14,9 @@ from orchestrator.errors import FrameGarbled, NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset, run_status
+from orchestrator.usecases.asking import UNSETTLED, meet
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.link import Moved, persistently, unmoved
-from orchestrator.usecases.reconcile import UNSETTLED, meet
 from orchestrator.usecases.resume import is_due, resume_if_due
 from orchestrator.usecases.settle import settle
 from remote import wire

@@ -104,7 +104,7 @@ def met(ctx: Context, runs: list[Run], told: dict[str, str] | None = None) -> li
 
 def refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]:
     """The runs by their hosts' latest word; `told`: silent hosts, and why each was silent."""
-    from orchestrator.usecases.reconcile import refresh_quietly
+    from orchestrator.usecases.asking import refresh_quietly
 
     try:
         with ctx.ledger() as ledger:
@@ -116,7 +116,7 @@ def refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]:
 
 def is_unreachable(why: str | None) -> bool:
     """Whether the host gave no answer; another key, or a login refused, is something else."""
-    from orchestrator.usecases.reconcile import UNREACHABLE
+    from orchestrator.usecases.asking import UNREACHABLE
 
     return why is not None and UNREACHABLE in why
 
