@@ -57,7 +57,7 @@ def profiles(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def overrides(ctx: typer.Context, incomplete: str) -> list[str]:
     """`k.e.y=` for each config key of the job, and the profile, that stand before on the line."""
-    from orchestrator.overlay import leaves
+    from orchestrator.nested import leaves
 
     spec = _job_on_the_line(ctx, ctx.params.get("profile"))
     keys = [f"{key}=" for key, _ in leaves(spec.config)] if spec else []

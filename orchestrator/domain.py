@@ -176,6 +176,14 @@ class Run:
     attempt: int = 1
     cause: str | None = None
 
+    @property
+    def examples(self) -> int | None:
+        """How many the accuracy was measured on, when the result says so."""
+        told = self.metrics.get("n")
+        if isinstance(told, int) and not isinstance(told, bool) and told > 0:
+            return told
+        return sum(map(sum, self.confusion_matrix)) or None
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -11,6 +11,7 @@ from orchestrator import sanitize
 from orchestrator.checks.binomial import wilson
 from orchestrator.clock import age_words, iso, parse_iso, seconds_between, span_words
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
+from orchestrator.nested import leaves
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
 _STALE = 60.0  # seconds without an answer from the host that are worth a word
@@ -123,7 +124,7 @@ def accuracy_words(run: Run) -> str:
     if run.accuracy is None:
         return "none"
     about = []
-    trials = examples(run)
+    trials = run.examples
     if trials and 0.0 <= run.accuracy <= 1.0:
         low, high = wilson(run.accuracy, trials)
         about.append(f"95 % interval {low * 100:.1f} to {high * 100:.1f} %, n = {trials}")
@@ -131,14 +132,6 @@ def accuracy_words(run: Run) -> str:
     if isinstance(best, (int, float)) and not isinstance(best, bool):
         about.append(f"best possible {percent(float(best))}")
     return percent(run.accuracy) + (f" ({'; '.join(about)})" if about else "")
-
-
-def examples(run: Run) -> int | None:
-    """How many examples the accuracy was measured on, when the result says so."""
-    told = run.metrics.get("n")
-    if isinstance(told, int) and not isinstance(told, bool) and told > 0:
-        return told
-    return sum(map(sum, run.confusion_matrix)) or None
 
 
 def age(at: str, now: datetime) -> float:
@@ -171,17 +164,6 @@ def ran_seconds(run: Run, now: datetime) -> float | None:
         return seconds_between(run.started_at, run.ended_at or iso(now))
     except ValueError:
         return None
-
-
-def leaves(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """(dotted key, value) of all that is no map; an empty map is a value."""
-    found: list[tuple[str, Any]] = []
-    for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            found += leaves(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found
 
 
 # --- the parts of `show` --------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from orchestrator.jobspec import (
     Stage,
 )
 from orchestrator.names import did_you_mean
-from orchestrator.overlay import fit, leaves, lookup
+from orchestrator.nested import leaves, lookup
+from orchestrator.overlay import fit
 
 # What the supervisor sets itself, or what would change which program a name means.
 _RESERVED_ENV = re.compile(r"PATH|LD_PRELOAD|CUDA_VISIBLE_DEVICES|ORCH_.*")

@@ -34,3 +34,9 @@ def without_name(host: str, message: str) -> str:
 def value(of: Any) -> str:
     """As JSON has it (`null`, `true`, `{"a": 1}`), a text in single quotes; printable ASCII."""
     return ascii(of) if isinstance(of, str) else json.dumps(of, default=str)
+
+
+def shown(of: Any) -> str:
+    """`value`, in at most 60 characters."""
+    text = value(of)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -14,6 +14,7 @@ from orchestrator.clock import iso
 from orchestrator.compare import ABSENT, Comparison, Row
 from orchestrator.comparetext import accuracy_line, brief, file_words
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
+from orchestrator.nested import leaves
 from orchestrator.report import blocks as b
 from orchestrator.report import figures
 from orchestrator.report.curves import Curves
@@ -270,7 +271,7 @@ def _metrics(run: Run) -> b.Section | None:
     told = ("accuracy", "confusion_matrix", "labels")
     rows = [
         [key, value if isinstance(value, str) else json.dumps(value, default=str)[:200]]
-        for key, value in runtext.leaves(run.metrics)
+        for key, value in leaves(run.metrics)
         if key not in told
     ]
     if not rows:
