@@ -19,6 +19,7 @@ from orchestrator.runtext import (
     status_words,
 )
 from orchestrator.tables import RUN_ID, Cell, Column, Style, clip, layout
+from orchestrator.wording import without_name
 
 if TYPE_CHECKING:
     from orchestrator.usecases.board import Board, Card, Glimpse, Place, Process
@@ -68,7 +69,7 @@ def gpus_text(places: Sequence[Place], style: Style) -> str:
 
 def _place(place: Place) -> Rows:
     name = place.host.name
-    why = place.error.message.removeprefix(f"{name}: ") if place.error else place.cards_error
+    why = without_name(name, place.error.message) if place.error else place.cards_error
     rows: Rows = []
     if why is not None:
         rows.append([name, "", "", "", "", Cell(why, ("red",))])
@@ -180,11 +181,12 @@ def board_document(board: Board) -> dict[str, Any]:
 def board_text(board: Board, now: datetime, style: Style, height: int | None = None) -> str:
     """Open runs, GPUs, what ended; in at most `height` lines, the first of what is most awaited."""
     notes = [
-        f"{place.host.name}: {place.error.message}; what was last known is shown"
+        f"{place.host.name}: {without_name(place.host.name, place.error.message)}; what was last "
+        "known is shown"
         for place in board.places
         if place.error is not None and any(run.host == place.host.name for run in board.runs)
     ]
-    notes += [f"{name}: {why}" for name, why in board.notes.items()]
+    notes += [f"{name}: {without_name(name, why)}" for name, why in board.notes.items()]
     count = len(board.runs)
     head = f"{now:%H:%M:%S} UTC, {count} open run{'' if count == 1 else 's'}"
     if height is not None:

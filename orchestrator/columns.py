@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.domain import Run
-from orchestrator.runjson import FIELDS
 from orchestrator.runtext import (
     brief,
     outcome_colours,
@@ -16,7 +15,7 @@ from orchestrator.runtext import (
     status_colours,
     status_words,
 )
-from orchestrator.selection import SHORT, value_of
+from orchestrator.selection import COLUMNS, RAN, STATUS, tags_words, value_of
 from orchestrator.tables import PLAIN, RUN_ID, Cell, Column, Style, layout
 
 
@@ -44,7 +43,7 @@ def columns_table(
 
 def unknown(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """The bare names that are no field, and no metric of any of the runs."""
-    ours = {*SHORT, *FIELDS, "ran", "ran_for", "status"}
+    ours = {*COLUMNS, *RAN}
     return [
         name
         for name in names
@@ -53,7 +52,7 @@ def unknown(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def _cell(run: Run, name: str, now: datetime) -> Cell:
-    if name == "status":
+    if name == STATUS:
         return Cell(status_words(run, now), status_colours(run))
     if name in ("state", "verdict"):
         return Cell(_text(value_of(run, name)), status_colours(run))
@@ -61,10 +60,10 @@ def _cell(run: Run, name: str, now: datetime) -> Cell:
         return Cell(run.outcome.value if run.outcome else "", outcome_colours(run))
     if name == "accuracy":
         return Cell(percent(run.accuracy))
-    if name in ("ran", "ran_for"):
+    if name in RAN:
         return Cell(ran_for(run, now))
     if name == "tags":
-        return Cell(" ".join(f"{key}={value}" for key, value in sorted(run.tags.items())))
+        return Cell(tags_words(run))
     return Cell(_text(value_of(run, name)))
 
 

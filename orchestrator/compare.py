@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from orchestrator.checks.binomial import wilson
 from orchestrator.domain import Run
+from orchestrator.nested import leaves
 from orchestrator.runjson import plain
-from orchestrator.runtext import examples, leaves
 from orchestrator.wording import size
 
 SECTIONS = ("run", "result", "config", "environment", "data", "metrics")
@@ -183,7 +183,7 @@ def accuracy_change(first: Run, second: Run) -> AccuracyChange | None:
         return None
     shares = (first.accuracy, second.accuracy)
     difference = shares[1] - shares[0]
-    counts = [examples(first), examples(second)]
+    counts = [first.examples, second.examples]
     if not all(counts) or not all(0.0 <= share <= 1.0 for share in shares):
         return AccuracyChange(difference)
     (low1, high1), (low2, high2) = (

@@ -1,4 +1,4 @@
-"""Shell completion: names of jobs, profiles, config keys, hosts, runs. Silent on any failure."""
+"""Shell completion: jobs, profiles, config keys, hosts, runs, columns. Silent on any failure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 def jobs(incomplete: str) -> list[str]:
     from orchestrator.console import context
+    from orchestrator.spec import job_names
 
     try:
         project = context().project_or_none()
-        if project is None:
-            return []
-        found = sorted(file.stem for file in (project / "jobs").glob("*.yaml"))
+        found = job_names(project) if project is not None else []
         return [name for name in found if name.startswith(incomplete)]
     except (OrchError, OSError):
         return []
@@ -58,7 +57,7 @@ def profiles(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def overrides(ctx: typer.Context, incomplete: str) -> list[str]:
     """`k.e.y=` for each config key of the job, and the profile, that stand before on the line."""
-    from orchestrator.overlay import leaves
+    from orchestrator.nested import leaves
 
     spec = _job_on_the_line(ctx, ctx.params.get("profile"))
     keys = [f"{key}=" for key, _ in leaves(spec.config)] if spec else []
@@ -88,3 +87,15 @@ def outcomes(incomplete: str) -> list[str]:
     from orchestrator.selection import OUTCOMES
 
     return [name for name in OUTCOMES if name.startswith(incomplete)]
+
+
+def sorts(incomplete: str) -> list[str]:
+    from orchestrator.selection import COLUMNS
+
+    return [name for name in COLUMNS if name.startswith(incomplete)]
+
+
+def formats(incomplete: str) -> list[str]:
+    from orchestrator.usecases.export import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]

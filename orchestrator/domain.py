@@ -88,7 +88,7 @@ class Host:
     root: str = "~/.orch"
     session: str = "auto"  # auto | tmux | screen | plain
     transport: str = "ssh"  # ssh | openssh | local
-    backend: str = "direct"
+    backend: str = "direct"  # the only one there is
 
     @property
     def is_local(self) -> bool:
@@ -175,6 +175,14 @@ class Run:
     )  # what later commands need (expect, results, retry)
     attempt: int = 1
     cause: str | None = None
+
+    @property
+    def examples(self) -> int | None:
+        """How many the accuracy was measured on, when the result says so."""
+        told = self.metrics.get("n")
+        if isinstance(told, int) and not isinstance(told, bool) and told > 0:
+            return told
+        return sum(map(sum, self.confusion_matrix)) or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.wording import value as words
+from orchestrator.wording import shown
 
 MAX_LENGTH = 1000
 MAX_NODES = 200
@@ -110,11 +110,6 @@ def parse(text: str, refused: Callable[[str], str | None]) -> Expression:
     allowed = _Allowed(bare, before, refused)
     allowed.visit(tree)
     return Expression(tuple(dict.fromkeys(allowed.names)), tree)
-
-
-def shown(value: Any) -> str:
-    text = words(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _dotted(node: ast.AST) -> str | None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.clock import parse_iso
 from orchestrator.domain import Run, Verdict
 from orchestrator.errors import OrchError, UsageError
+from orchestrator.nested import leaves
 from orchestrator.report.curves import Curves
-from orchestrator.runtext import leaves
 from orchestrator.wording import counted
 
 if TYPE_CHECKING:

@@ -108,6 +108,11 @@ def run_id_in(text: str) -> str | None:
     return found[0] if found else None
 
 
+def words(given: Iterable[str]) -> list[str]:
+    """Those of an option that may come again and may hold several with commas."""
+    return [word.strip() for each in given for word in each.split(",") if word.strip()]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean `x`?` for the nearest known word, or an empty text."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from orchestrator.usecases.check import Preflight
     from orchestrator.usecases.fetch import Report
     from orchestrator.usecases.hosts import Check, Listed
-    from orchestrator.usecases.hostwide import Foreign, HostAccount
     from orchestrator.usecases.jobs import JobLine
     from orchestrator.usecases.plan import Plan
+    from orchestrator.usecases.reconcile import Foreign, HostAccount
 
 STDOUT = style_of(sys.stdout, os.environ)
 STDERR = style_of(sys.stderr, os.environ)
@@ -200,10 +201,15 @@ def plan_text(plan: Plan) -> str:
         f"snapshot {scan.tree} ({counted(scan.count, 'file')}, {size(scan.size)})",
         *(f"left out {path} ({why})" for path, why in (*scan.skipped, *plan.left_out)),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
-        *(f"command  {sanitize.folded(' '.join(stage.argv))}" for stage in plan.spec.stages),
+        *(f"command  {_pasted(stage.argv)}" for stage in plan.spec.stages),
         "nothing was sent, nothing was started",
     ]
     return "".join(sanitize.line(line) + "\n" for line in lines)
+
+
+def _pasted(argv: Sequence[str]) -> str:
+    """As a shell takes it; the lines of a text are one here."""
+    return shlex.join(sanitize.folded(word) if "\n" in word else word for word in argv)
 
 
 def _scan(plan: Plan) -> Scan:
@@ -270,6 +276,10 @@ def started_line(run: Run) -> str:
         f"{word} on {run.host}{where}\n"
         f"  orch tail {run.run_id} · orch wait {run.run_id} · orch cancel {run.run_id}"
     )
+
+
+def waiting_line(run: Run) -> str:
+    return f"waiting for {run.run_id} on {run.host} ({run.state.value})"
 
 
 def ended_line(run: Run) -> str:
@@ -341,7 +351,8 @@ class LogSink:
             value = record.get(name)
             if _is_number(value):
                 phase += f" {name} {value:.4g}"
-        self._progress.update(fraction, phase.strip(), eta if _is_number(eta) else None)
+        with suppress(OSError):  # a stderr that nobody reads any more
+            self._progress.update(fraction, phase.strip(), eta if _is_number(eta) else None)
 
     def notice(self, text: str) -> None:
         self.below()

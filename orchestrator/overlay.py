@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import strictyaml
 from orchestrator.errors import UsageError
 from orchestrator.fields import Field, kind_of
 from orchestrator.names import did_you_mean
+from orchestrator.nested import leaves, lookup
 from orchestrator.strictyaml import Document
 
 SECTIONS = (
@@ -189,25 +190,3 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         text = "null" if value is None else text.lower()
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def leaves(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is not a non-empty map, with its dotted key."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-_NOTHING = object()
-
-
-def lookup(config: Mapping[str, Any], dotted: str, default: Any = _NOTHING) -> Any:
-    """The value at a dotted key; `default` (else a private marker) when there is none."""
-    value: Any = config
-    for step in dotted.split("."):
-        if not isinstance(value, Mapping) or step not in value:
-            return default
-        value = value[step]
-    return value

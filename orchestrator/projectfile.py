@@ -20,7 +20,7 @@ from orchestrator.projectroot import nearest_project
 
 LOCAL = Host(name="local", transport="local")
 
-_KEYS = ("name", "default_host", "hosts", "max_file_size")
+_KEYS = ("name", "default_host", "hosts", "max_file_size")  # `name` is a remark: never read
 _CHOICES = {
     "session": ("auto", "tmux", "screen", "plain"),
     "transport": ("ssh", "openssh", "local"),
@@ -38,8 +38,6 @@ _ADDRESS = re.compile(
 class ProjectConfig:
     """What both files say together; the project's word goes before the user's."""
 
-    root: Path | None  # None: outside of a project only the user's file speaks
-    name: str
     hosts: Mapping[str, Host] = field(default_factory=dict)
     default_host: str | None = None
     max_file_size: int | None = None  # bytes; larger files are refused at sync
@@ -100,8 +98,6 @@ def load_project(root: Path | None, env: Mapping[str, str]) -> ProjectConfig:
         user = _read(user_file, str(user_file))
     own = _read(root / PROJECT_FILE, PROJECT_FILE) if root is not None else {}
     return ProjectConfig(
-        root=root,
-        name=own.get("name") or (root.name if root is not None else ""),
         hosts={**user.get("hosts", {}), **own.get("hosts", {})},
         default_host=own.get("default_host") or user.get("default_host"),
         max_file_size=own.get("max_file_size") or user.get("max_file_size"),
@@ -135,7 +131,7 @@ def _read(file: Path, shown: str) -> dict[str, Any]:
     top = {k: f for k, f in Field(doc.value, doc).table(_KEYS).items() if f.value is not None}
     result: dict[str, Any] = {}
     if "name" in top:
-        result["name"] = top["name"].text()
+        top["name"].text()
     if "default_host" in top:
         top["default_host"].text()
         result["default_host"] = top["default_host"].read(names.host_name)

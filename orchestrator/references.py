@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator import strictjson, strictyaml
-from orchestrator.checks.reference import covering, equal, shown
+from orchestrator.checks.reference import covering, equal
 from orchestrator.errors import SpecError
 from orchestrator.jobspec import Reference, ReferenceFile
+from orchestrator.wording import shown
 
 GIT_DEADLINE = 60.0
 _INTERPOLATED = re.compile(r"\$\{")

@@ -9,8 +9,9 @@ from typing import Any
 
 from orchestrator import sanitize
 from orchestrator.checks.binomial import wilson
-from orchestrator.clock import age_words, parse_iso, seconds_between, span_words
+from orchestrator.clock import age_words, iso, parse_iso, seconds_between, span_words
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
+from orchestrator.nested import leaves
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
 _STALE = 60.0  # seconds without an answer from the host that are worth a word
@@ -127,7 +128,7 @@ def accuracy_words(run: Run) -> str:
     if run.accuracy is None:
         return "none"
     about = []
-    trials = examples(run)
+    trials = run.examples
     if trials and 0.0 <= run.accuracy <= 1.0:
         low, high = wilson(run.accuracy, trials)
         about.append(f"95 % interval {low * 100:.1f} to {high * 100:.1f} %, n = {trials}")
@@ -135,14 +136,6 @@ def accuracy_words(run: Run) -> str:
     if isinstance(best, (int, float)) and not isinstance(best, bool):
         about.append(f"best possible {percent(float(best))}")
     return percent(run.accuracy) + (f" ({'; '.join(about)})" if about else "")
-
-
-def examples(run: Run) -> int | None:
-    """How many examples the accuracy was measured on, when the result says so."""
-    told = run.metrics.get("n")
-    if isinstance(told, int) and not isinstance(told, bool) and told > 0:
-        return told
-    return sum(map(sum, run.confusion_matrix)) or None
 
 
 def age(at: str, now: datetime) -> float:
@@ -153,27 +146,28 @@ def age(at: str, now: datetime) -> float:
         return 0.0
 
 
+def submit_words(run: Run) -> list[str]:
+    """The command that submits the same again."""
+    words = ["orch", "submit", run.job]
+    words += ["--profile", run.profile] if run.profile else []
+    for key, value in run.overrides.items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return [*words, "--host", run.host]
+
+
 def ran_for(run: Run, now: datetime) -> str:
     """`3 h 20 min`, of a run that goes on until now; empty when it has not begun."""
+    seconds = ran_seconds(run, now)
+    return "" if seconds is None else span_words(seconds)
+
+
+def ran_seconds(run: Run, now: datetime) -> float | None:
     if run.started_at is None or (run.ended_at is None and not run.state.is_open):
-        return ""
+        return None
     try:
-        if run.ended_at is not None:
-            return span_words(seconds_between(run.started_at, run.ended_at))
-        return span_words((now - parse_iso(run.started_at)).total_seconds())
+        return seconds_between(run.started_at, run.ended_at or iso(now))
     except ValueError:
-        return ""
-
-
-def leaves(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """(dotted key, value) of all that is no map; an empty map is a value."""
-    found: list[tuple[str, Any]] = []
-    for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            found += leaves(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found
+        return None
 
 
 def event_words(event: Event, *, places: bool = True) -> list[str]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator import units
+from orchestrator import names, units
 from orchestrator.clock import iso, parse_iso
 from orchestrator.domain import Outcome, Run, RunState, Verdict
 from orchestrator.errors import UsageError
 from orchestrator.names import did_you_mean
-from orchestrator.runjson import FIELDS, to_json
+from orchestrator.runjson import FIELDS, json_text, to_json
+from orchestrator.runtext import ran_seconds
 from orchestrator.where import Where, find, unknown
 
 # Columns under the names of the table; any other name is a path into the run's document.
@@ -24,6 +25,9 @@ SHORT = {
     "started": "started_at",
     "ended": "ended_at",
 }
+RAN = ("ran", "ran_for")  # seconds from the start to the end, or to now
+STATUS = "status"  # the verdict, or, while there is none, the state
+COLUMNS = list(dict.fromkeys([*SHORT, STATUS, *FIELDS, RAN[0]]))
 STATES = [*(each.value for each in RunState), *(each.value for each in Verdict)]
 OUTCOMES = [*(each.value for each in Outcome), "none"]
 
@@ -40,6 +44,7 @@ class Selection:
     since: str | None = None
     where: Where | None = None
     sort: str | None = None
+    now: datetime | None = None  # the moment until which an open run ran
 
     def matches(self, run: Run) -> bool:
         words = {run.state.value, run.verdict.value if run.verdict else ""}
@@ -62,15 +67,36 @@ class Selection:
         if self.where is not None:
             self.where.refuse_unknown([to_json(run) for run in runs])
         if self.sort is not None:
-            _refuse_unsortable(self.sort.removeprefix("-"), runs)
+            self._refuse_unsortable(self.sort.removeprefix("-"), runs)
         kept = [run for run in runs if self.matches(run)]
         if self.sort is None:
             return kept
         name = self.sort.removeprefix("-")
-        known = [(run, value_of(run, name)) for run in kept]
-        with_it = [pair for pair in known if _sortable(pair[1])]
-        with_it.sort(key=lambda pair: _order(pair[1]), reverse=self.sort.startswith("-"))
-        return [run for run, _ in with_it] + [run for run, v in known if not _sortable(v)]
+        known = [(run, self._key(run, name)) for run in kept]
+        with_it = [(run, _order(key)) for run, key in known if key is not None]
+        with_it.sort(key=lambda pair: pair[1], reverse=self.sort.startswith("-"))
+        return [run for run, _ in with_it] + [run for run, key in known if key is None]
+
+    def _key(self, run: Run, name: str) -> int | float | str | None:
+        """What a column sorts by: its number or text; of a map or a list its text as JSON."""
+        if name in RAN:
+            return None if self.now is None else ran_seconds(run, self.now)
+        if name == STATUS:
+            return str((run.verdict or run.state).value)
+        value = tags_words(run) if name == "tags" else value_of(run, name)
+        if isinstance(value, (Mapping, list)):
+            return json_text(value) if value else None
+        if value == "" or (isinstance(value, float) and math.isnan(value)):
+            return None
+        return value
+
+    def _refuse_unsortable(self, name: str, runs: Sequence[Run]) -> None:
+        """UsageError for a name that no run has; a column that is empty in all is fine."""
+        if name in COLUMNS or name in RAN or not runs:
+            return
+        if all(self._key(run, name) is None for run in runs):
+            told = unknown(name, frozenset(COLUMNS), [to_json(run) for run in runs])
+            raise UsageError(f"--sort: {told}", hint="`orch show RUN --json` shows what a run has")
 
 
 def selection(
@@ -96,12 +122,12 @@ def selection(
         since=None if since is None else moment(since, now),
         where=None if where is None else Where(where, frozenset(FIELDS)),
         sort=None if sort is None else ("-" if sort.startswith("-") else "") + _named(sort),
+        now=now,
     )
 
 
 def _words(given: Sequence[str], known: Sequence[str] | None, option: str) -> tuple[str, ...]:
-    """Each option may come again and may hold several words with commas."""
-    words = [word.strip() for each in given for word in each.split(",") if word.strip()]
+    words = names.words(given)
     for word in words:
         if known is not None and word not in known:
             raise UsageError(
@@ -137,19 +163,18 @@ def moment(text: str, now: datetime) -> str:
 
 def columns(text: str) -> list[str]:
     """The names in `run,accuracy,config.training.lr`; UsageError for one that no run has."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
+    named = names.words([text])
+    if not named:
         raise UsageError("--columns: no column is named", hint="e.g. run,accuracy,config.lr")
-    return [_named(name) for name in names]
+    return [_named(name) for name in named]
 
 
 def _named(text: str) -> str:
     name = text.removeprefix("-")
     first = name.partition(".")[0]
-    known = [*SHORT, *FIELDS]
     if "." in name and first not in FIELDS:
         near = did_you_mean(first, FIELDS)
-        raise UsageError(f"a run has no {first!a}{near}", hint=f"one of: {', '.join(known)}")
+        raise UsageError(f"a run has no {first!a}{near}", hint=f"one of: {', '.join(COLUMNS)}")
     return name
 
 
@@ -158,24 +183,8 @@ def value_of(run: Run, name: str) -> Any:
     return find(to_json(run), tuple(SHORT.get(name, name).split(".")))
 
 
-def _refuse_unsortable(name: str, runs: Sequence[Run]) -> None:
-    """UsageError for a name that sorts no run; a field of which none has a value yet is fine."""
-    values = [value for run in runs if (value := value_of(run, name)) is not None]
-    if any(map(_sortable, values)) or not runs:
-        return
-    if values:
-        what = f"`{name}` is neither a number nor a text in any run"
-        raise UsageError(f"--sort: {what}", hint="such as -accuracy, created or config.training.lr")
-    if name not in SHORT and name not in FIELDS:
-        documents = [to_json(run) for run in runs]
-        told = unknown(name, frozenset([*SHORT, *FIELDS]), documents)
-        raise UsageError(f"--sort: {told}", hint="`orch show RUN --json` shows what a run has")
-
-
-def _sortable(value: Any) -> bool:
-    if isinstance(value, float) and math.isnan(value):
-        return False
-    return isinstance(value, (int, float, str))
+def tags_words(run: Run) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(run.tags.items()))
 
 
 def _order(value: int | float | str) -> tuple[int, float, str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import names, overlay, specchecks, specparts, strictyaml
+from orchestrator import names, nested, overlay, specchecks, specparts, strictyaml
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.fields import Field
 from orchestrator.jobspec import DataSource, JobSpec
@@ -192,5 +192,5 @@ def data_for(spec: JobSpec) -> tuple[DataSource, ...]:
     return tuple(
         source
         for source in spec.data
-        if all(overlay.lookup(spec.config, key) == value for key, value in source.when.items())
+        if all(nested.lookup(spec.config, key) == value for key, value in source.when.items())
     )

@@ -22,7 +22,8 @@ from orchestrator.jobspec import (
     Stage,
 )
 from orchestrator.names import did_you_mean
-from orchestrator.overlay import fit, leaves, lookup
+from orchestrator.nested import leaves, lookup
+from orchestrator.overlay import fit
 
 # What the supervisor sets itself, or what would change which program a name means.
 RESERVED_ENV = re.compile(r"PATH|LD_PRELOAD|CUDA_VISIBLE_DEVICES|ORCH_.*")
@@ -261,7 +262,10 @@ def results(field: Field | None) -> tuple[str, tuple[str, ...]]:
 
 
 def metrics(field: Field | None, results_dir: str) -> tuple[str, str]:
-    """The metrics file, inside the result folder, and the metric that ranks runs."""
+    """The metrics file, inside the result folder, and the metric that a result owes.
+
+    `accuracy`, the default, is not owed, whether it is written or not.
+    """
     table = field.table(("file", "primary")) if field else {}
     primary = table["primary"].text() if "primary" in table else "accuracy"
     if "file" not in table:

@@ -85,7 +85,7 @@ def _refuse_unheard(name: str, word: str) -> None:
 def unknown(name: str, fields: frozenset[str], documents: Sequence[Mapping[str, Any]]) -> str:
     """What to say of a name that no run has, with what was probably meant."""
     from orchestrator.names import did_you_mean
-    from orchestrator.overlay import leaves
+    from orchestrator.nested import leaves
 
     values = {each for document in documents for each in document.values() if type(each) is str}
     if name in WORDS | values:

@@ -21,6 +21,22 @@ def size(count: float) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
+def without_name(host: str, message: str) -> str:
+    """What is said of a host, for a place that has its name; `name (address): why` keeps the
+    address."""
+    rest = message.removeprefix(host)
+    if rest != message and rest.startswith(": "):
+        return rest[2:]
+    address, found, why = rest.removeprefix(" (").partition("): ")
+    return f"{address}: {why}" if found and rest.startswith(" (") else message
+
+
 def value(of: Any) -> str:
     """As JSON has it (`null`, `true`, `{"a": 1}`), a text in single quotes; printable ASCII."""
     return ascii(of) if isinstance(of, str) else json.dumps(of, default=str)
+
+
+def shown(of: Any) -> str:
+    """`value`, in at most 60 characters."""
+    text = value(of)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from orchestrator.checks.reference import covering, equal
 from orchestrator.domain import Finding, Run, Severity
 from orchestrator.jobspec import JobSpec
-from orchestrator.overlay import leaves
+from orchestrator.nested import leaves
 
 RULE = "baseline"
 KEY = "expect.against"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from orchestrator.checks.reference import covering, equal, shown
+from orchestrator.checks.reference import covering, equal
 from orchestrator.confighash import config_hash
 from orchestrator.domain import Finding, Outcome, Run, RunState, Severity, Verdict
-from orchestrator.overlay import leaves
-from orchestrator.wording import counted
+from orchestrator.nested import leaves
+from orchestrator.wording import counted, shown
 
 SHOWN = 5
 _BAD_OUTCOMES = (Outcome.DEGENERATE, Outcome.BELOW_TARGET, Outcome.INVALID_RESULT)

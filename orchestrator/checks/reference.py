@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.domain import Finding, Severity
 from orchestrator.jobspec import Reference
-from orchestrator.wording import value as words
+from orchestrator.wording import shown
 
 
 def check(
@@ -139,11 +139,6 @@ def equal(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, Mapping):
         return ours.keys() == theirs.keys() and all(equal(ours[k], theirs[k]) for k in ours)
     return bool(ours == theirs)
-
-
-def shown(value: Any) -> str:
-    text = words(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def covering(key: str | None, named: Collection[str]) -> str | None:

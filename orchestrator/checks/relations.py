@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from orchestrator.domain import Finding, Severity
-from orchestrator.expressions import Expression, Unfit, shown
+from orchestrator.expressions import Expression, Unfit
 from orchestrator.expressions import parse as parse_expression
 from orchestrator.jobspec import Rule
 from orchestrator.names import did_you_mean
-from orchestrator.overlay import leaves, lookup
+from orchestrator.nested import leaves, lookup
+from orchestrator.wording import shown
 
 
 def parse(text: str, config: Mapping[str, Any]) -> Expression:

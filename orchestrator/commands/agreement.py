@@ -14,8 +14,8 @@ from orchestrator.errors import shared_code
 
 if TYPE_CHECKING:
     from orchestrator.usecases.context import Context
-    from orchestrator.usecases.hostwide import HostAccount
     from orchestrator.usecases.rebuild import Asked
+    from orchestrator.usecases.reconcile import HostAccount
 
 
 @fail_softly
@@ -33,8 +33,8 @@ def reconcile(
     json: Json = False,
 ) -> None:
     """Ask the hosts what became of open runs, and write it down."""
-    from orchestrator.usecases.hostwide import reconcile as run_reconcile
     from orchestrator.usecases.rebuild import Asked, known_projects, whom_to_ask
+    from orchestrator.usecases.reconcile import reconcile as run_reconcile
 
     ctx = context()
     with ctx.ledger() as ledger:
@@ -55,15 +55,16 @@ def ledger_rebuild(
     hosts: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            "--host", help="Repeatable; default: all of orch.yaml, config.yaml and the old ledger.",
+            "--host",
+            help="Repeatable; default: those of orch.yaml, config.yaml, ORCH_HOST and known runs.",
             autocompletion=complete.hosts,
         ),
     ] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Make the ledger anew from the hosts. A damaged one is kept aside."""
-    from orchestrator.usecases.hostwide import reconcile as run_reconcile
     from orchestrator.usecases.rebuild import Asked, fresh_ledger, known_projects, whom_to_ask
+    from orchestrator.usecases.reconcile import reconcile as run_reconcile
 
     ctx = context()
     named = tuple(ctx.host(name) for name in dict.fromkeys(hosts or ()))
@@ -89,6 +90,7 @@ def _tell_asked(ctx: Context, asked: Asked, command: str) -> None:
 
 def _tell_accounts(ctx: Context, accounts: Sequence[HostAccount], json: bool) -> None:
     from orchestrator import output, render
+    from orchestrator.wording import without_name
 
     if json:
         output.document(output.accounts_document(accounts))
@@ -98,7 +100,7 @@ def _tell_accounts(ctx: Context, accounts: Sequence[HostAccount], json: bool) ->
     for each in accounts:
         if each.error is not None:
             errors.append(each.error)
-            why = each.error.message.removeprefix(f"{each.host}: ")
+            why = without_name(each.host, each.error.message)
             ctx.say(f"{each.host}: {why}; nothing of its runs was changed")
             if each.error.hint:
                 ctx.say(f"      {each.error.hint}")

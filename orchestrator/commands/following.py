@@ -100,7 +100,12 @@ def wait(
     timeout: Annotated[Text, typer.Option("--timeout", help="Such as 30m, 2h or 90.")] = None,
     json: Json = False,
 ) -> None:
-    """Wait until a run ends; the exit code tells how it did."""
+    """Wait until a run ends; the exit code tells how it did.
+
+    Ctrl-C leaves; the run goes on.
+    """
+    from dataclasses import replace
+
     from orchestrator import output, units
     from orchestrator.errors import NotFinished
     from orchestrator.usecases import follow, tell
@@ -110,8 +115,18 @@ def wait(
     seconds = None if timeout is None else units.timeout(timeout)
     with ctx.ledger_or_copy() as ledger:
         chosen = ctx.live_run(ledger, run)
+        if chosen.state.is_open:
+            ctx.say(output.waiting_line(chosen))
+        sink = output.LogSink(raw=False)
+
+        def say(text: str) -> None:
+            sink.below()
+            ctx.say(text)
+
         try:
-            ended = follow.wait(ctx, ledger, chosen, seconds, ctx.say)
+            with sink:
+                above = replace(ctx, say=say)
+                ended = follow.wait(above, ledger, chosen, seconds, say, sink.progress)
         except NotFinished:
             if json:
                 known = ledger.get(chosen.run_id)

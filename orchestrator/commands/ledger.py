@@ -15,7 +15,12 @@ Runs = Optional[list[str]]  # noqa: UP045
 
 @fail_softly
 def export(
-    format_: Annotated[Text, typer.Option("--format", help="csv (default), json, mlflow.")] = None,
+    format_: Annotated[
+        Text,
+        typer.Option(
+            "--format", help="csv (default), json, mlflow.", autocompletion=complete.formats
+        ),
+    ] = None,
     output: Annotated[Text, typer.Option("-o", "--output", help="A file; default stdout.")] = None,
     to: Annotated[
         Text, typer.Option("--to", help="For mlflow: a tracking URI; default MLFLOW_TRACKING_URI.")

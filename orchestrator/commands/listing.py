@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from orchestrator import complete
 from orchestrator.commands.arguments import Json, RunNeeded, Text
 from orchestrator.console import context, fail_softly
+
+if TYPE_CHECKING:
+    from orchestrator.usecases.context import Context
+    from orchestrator.usecases.listing import Listing
 
 Texts = Optional[list[str]]  # noqa: UP045
 
@@ -45,7 +49,12 @@ def ls(
         typer.Option("--where", help="Such as 'accuracy > 0.8 and config.training.lr < 1e-3'."),
     ] = None,
     sort: Annotated[
-        Text, typer.Option("--sort", help="A column or path, ascending; with - first, descending.")
+        Text,
+        typer.Option(
+            "--sort",
+            help="A column or path, ascending; with - first, descending.",
+            autocompletion=complete.sorts,
+        ),
     ] = None,
     columns: Annotated[
         Text, typer.Option("--columns", help="The table's, such as run,accuracy,config.lr.")
@@ -58,12 +67,13 @@ def ls(
     json: Json = False,
 ) -> None:
     """The ledger as a table, newest first. Options that repeat, and commas, mean `or`."""
-    from orchestrator import output, render
-    from orchestrator.usecases.listing import SHOWN, listing
+    from orchestrator import output
+    from orchestrator.names import words as split
+    from orchestrator.usecases.listing import SHOWN, listing, strangers
 
     ctx = context()
     chosen = None
-    jobs = [word.strip() for each in job or () for word in each.split(",") if word.strip()]
+    jobs = split(job or ())
     several = jobs if len(jobs) > 1 else None  # one alone the ledger finds by itself
     if any(each is not None for each in (several, host, state, outcome, tag, since, where, sort)):
         from orchestrator.selection import selection  # the plain list starts without it
@@ -84,9 +94,22 @@ def ls(
     names = _columns(columns)
     only = jobs[0] if len(jobs) == 1 else None
     shown = listing(ctx, job=only, everywhere=all_, limit=limit, chosen=chosen)
+    for sentence in strangers(ctx, jobs, split(host or ()), shown.runs, all_):
+        ctx.say(sentence)
     if json:
         output.runs_document(shown.runs)
         return
+    _show_table(ctx, shown, names)
+    if shown.elsewhere:
+        ctx.say(f"this project has none; `orch ls --all` lists {shown.elsewhere} of other folders")
+    if shown.total > len(shown.runs):
+        ctx.say(f"{len(shown.runs)} of {shown.total} runs; `-n 0` shows all")
+
+
+def _show_table(ctx: Context, shown: Listing, names: list[str]) -> None:
+    """The table, with the columns called `names` if there are any."""
+    from orchestrator import output, render
+
     if names:
         from orchestrator.columns import columns_table, unknown
 
@@ -94,16 +117,12 @@ def ls(
         render.emit(table)
         for name in unknown(shown.runs, names) if table else names:
             ctx.say(f"none of these runs has `{name}`")
-    else:
-        render.emit(
-            render.ls_table(shown.runs, ctx.clock.now(), output.STDOUT, unreachable=shown.silent)
-        )
-        if output.STDOUT.width is not None and any(run.supersedes for run in shown.runs):
-            ctx.say("* supersedes an earlier run")
-    if shown.elsewhere:
-        ctx.say(f"this project has none; `orch ls --all` lists {shown.elsewhere} of other folders")
-    if shown.total > len(shown.runs):
-        ctx.say(f"{len(shown.runs)} of {shown.total} runs; `-n 0` shows all")
+        return
+    render.emit(
+        render.ls_table(shown.runs, ctx.clock.now(), output.STDOUT, unreachable=shown.silent)
+    )
+    if output.STDOUT.width is not None and any(run.supersedes for run in shown.runs):
+        ctx.say("* supersedes an earlier run")
 
 
 def _columns(text: str | None) -> list[str]:

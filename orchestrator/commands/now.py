@@ -23,7 +23,8 @@ def gpus(
     hosts: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(
-            help="Hosts; nothing: those of orch.yaml, config.yaml and open runs, and `local`.",
+            help="Hosts; nothing: `local` and those of orch.yaml, config.yaml, ORCH_HOST and open "
+            "runs.",
             autocompletion=complete.hosts,
         ),
     ] = None,

@@ -186,18 +186,20 @@ def retry(
 ) -> None:
     """A new run of an old run's job, as that job is today.
 
-    It has the old run's profile, --set, host and tags, and supersedes it; what of the config has
-    changed since is said. The note is not kept.
+    The job is that of the run's own project, wherever this is called. It supersedes the old run and
+    has its profile, --set, host and tags; what of the config has changed since is said. The note
+    is not kept.
     Findings forced then stay forced if they are the very same; new ones refuse.
     """
     from orchestrator import names
     from orchestrator.usecases.plan import make_plan, unforced
-    from orchestrator.usecases.retry import changes, request_for
+    from orchestrator.usecases.retry import changes, in_its_project, request_for
 
     _refuse_json(json, dry_run)
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
         old = ctx.run(ledger, run)
+    ctx = in_its_project(ctx, old)
     tags = dict(names.tag(item) for item in tag or [])
     request = request_for(old, host, tags, note, force, _gpu_use(share, queue))
     plan = make_plan(ctx, request)

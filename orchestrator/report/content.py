@@ -14,6 +14,7 @@ from orchestrator.clock import iso
 from orchestrator.compare import ABSENT, Comparison, Row
 from orchestrator.comparetext import accuracy_line, brief, file_words, values_of
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
+from orchestrator.nested import leaves
 from orchestrator.report import blocks as b
 from orchestrator.report import figures
 from orchestrator.report.curves import Curves
@@ -269,7 +270,7 @@ def _metrics(run: Run) -> b.Section | None:
     told = ("accuracy", "confusion_matrix", "labels")
     rows = [
         [key, value if isinstance(value, str) else json.dumps(value, default=str)[:200]]
-        for key, value in runtext.leaves(run.metrics)
+        for key, value in leaves(run.metrics)
         if key not in told
     ]
     if not rows:
@@ -321,13 +322,7 @@ def _log(account: Account) -> b.Section | None:
 
 def _again(account: Account) -> b.Section:
     run = account.run
-    words = ["orch", "submit", run.job]
-    words += ["--profile", run.profile] if run.profile else []
-    for key, value in run.overrides.items():
-        shown = value if isinstance(value, str) else json.dumps(value)
-        words += ["--set", f"{key}={shown}"]
-    words += ["--host", run.host] + (["--force"] if run.forced else [])
-    lines = [shlex.join(words)]
+    lines = [shlex.join([*runtext.submit_words(run), *(["--force"] if run.forced else [])])]
     notes = [f"The config hash must be {run.config_hash}."]
     if run.git_commit:
         lines.insert(0, f"git checkout {shlex.quote(run.git_commit)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator import runtext
 from orchestrator.checks.binomial import wilson
 from orchestrator.domain import Run
 from orchestrator.recorded import recorded_of
@@ -39,7 +38,7 @@ def scale_of(run: Run) -> str:
     accuracy = run.accuracy
     if accuracy is None or not 0.0 <= accuracy <= 1.0:
         return ""
-    trials = runtext.examples(run)
+    trials = run.examples
     marks = []
     majority = majority_of(run)
     if majority is not None:

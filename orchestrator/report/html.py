@@ -10,8 +10,7 @@ from importlib import resources
 
 from orchestrator import sanitize
 from orchestrator.report import blocks as b
-
-MARK = "made by orch report"
+from orchestrator.report.mark import MARK
 
 
 def to_html(report: b.Report) -> str:

@@ -6,7 +6,7 @@ import re
 
 from orchestrator import sanitize
 from orchestrator.report import blocks as b
-from orchestrator.report.html import MARK
+from orchestrator.report.mark import MARK
 
 
 def to_markdown(report: b.Report) -> str:

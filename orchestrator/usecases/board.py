@@ -16,8 +16,9 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import run_statuses, unlawful
+from orchestrator.usecases.asking import by_host, question
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.reconcile import by_host, question
+from orchestrator.usecases.hosts import named_hosts
 from orchestrator.usecases.settle import settle
 
 ANSWER_WITHIN = 15.0  # seconds; nvidia-smi alone is given five for each of two questions
@@ -130,8 +131,7 @@ def _glance(agent: Agent, body: Mapping[str, Any]) -> dict[str, Any]:
 class Board:
     """`look` once, or `ask` and `hear` again and again. What a silent host said last stays.
 
-    `named` hosts only, when there are any; else all that the project and the user's configuration
-    name, those of open runs, and `local`.
+    `named` hosts only, when there are any; else all that somebody named, and those of open runs.
     """
 
     def __init__(self, ctx: Context, named: Sequence[str], *, runs: bool = True) -> None:
@@ -144,7 +144,7 @@ class Board:
         self.glimpses: dict[str, Glimpse] = {}
         self.notes: dict[str, str] = {}  # of what could not be done
         self._read(ask=False)
-        for host in [*self._named, *(self._configured() if not named else ())]:
+        for host in self._named or named_hosts(ctx):
             self._line(host)
 
     @property
@@ -156,12 +156,6 @@ class Board:
         """Why hosts are silent that somebody named; without names, only when all are silent."""
         errors = [place.error for place in self.places if place.error is not None]
         return errors if self._named or len(errors) == len(self.places) else []
-
-    def _configured(self) -> list[Host]:
-        from orchestrator.projectfile import LOCAL, load_project
-
-        hosts = load_project(self._ctx.project_or_none(), self._ctx.env).hosts
-        return [hosts.get(LOCAL.name, LOCAL), *hosts.values()]
 
     def _line(self, host: Host) -> _Line:
         return self._lines.setdefault(host, _Line(self._ctx, host, host in self._named))

@@ -12,8 +12,8 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status
 from orchestrator.usecases import places
+from orchestrator.usecases.asking import GONE, UNSETTLED, meet, statuses
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.reconcile import GONE, UNSETTLED, meet, statuses
 from orchestrator.usecases.settle import settle, settle_anew
 
 PATIENCE = 40.0  # seconds: 10 of grace, the kill, the exit record

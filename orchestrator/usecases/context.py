@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ class Context:
     cwd: Path
     clock: Clock
     say: Callable[[str], None]  # prose, for stderr
+    root: Path | None = None  # the project that is meant, wherever it was called; None: look for it
 
     @property
     def layout(self) -> LocalLayout:
@@ -40,14 +41,18 @@ class Context:
         """The project called from; UsageError outside of one."""
         from orchestrator.projectfile import find_project
 
-        return find_project(self.cwd, self.env)
+        return self.root or find_project(self.cwd, self.env)
+
+    def within(self, project: Path) -> Context:
+        """The same, as if called in that project; relative paths are still those of `cwd`."""
+        return replace(self, root=project)
 
     def project_or_none(self) -> Path | None:
         """Like `project`, for commands that also make sense outside of one.
 
         UsageError when ORCH_PROJECT names a folder that is none.
         """
-        if self.env.get("ORCH_PROJECT"):
+        if self.root or self.env.get("ORCH_PROJECT"):
             return self.project()
         return nearest_project(self.cwd.resolve())
 

@@ -10,10 +10,12 @@ from orchestrator.usecases.context import Context
 from orchestrator.usecases.listing import met
 from orchestrator.usecases.report import curves_of
 
+FORMATS = ("csv", "json", "mlflow")
+
 
 def form_of(format_: str | None, *, json: bool, to: str | None, output: str | None) -> str:
     """The format that the options mean together; UsageError where they contradict each other."""
-    if format_ not in (None, "csv", "json", "mlflow"):
+    if format_ not in (None, *FORMATS):
         raise UsageError(f"no export format {format_!r}", hint="csv, json or mlflow")
     if json and format_ not in (None, "json"):
         raise UsageError(f"--json and --format {format_} contradict each other", hint="name one")

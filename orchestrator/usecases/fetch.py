@@ -19,9 +19,9 @@ from orchestrator.transport.base import Agent, End
 from orchestrator.transport.replies import only_status, run_status
 from orchestrator.unpack import Folder
 from orchestrator.usecases import places
+from orchestrator.usecases.asking import statuses
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
-from orchestrator.usecases.reconcile import statuses
 from orchestrator.usecases.settle import attempt_of, settle
 from orchestrator.wording import counted
 from remote import wire

@@ -14,12 +14,14 @@ from orchestrator.errors import FrameGarbled, NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset, run_status
+from orchestrator.usecases.asking import UNSETTLED, meet
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.link import Moved, persistently, unmoved
-from orchestrator.usecases.reconcile import UNSETTLED, meet
 from orchestrator.usecases.resume import is_due, resume_if_due
 from orchestrator.usecases.settle import settle
 from remote import wire
+
+LOOK_EVERY = 2.0  # seconds between two looks at how far a run has got that is waited for
 
 
 class Sink(Protocol):
@@ -158,10 +160,7 @@ def _item(ctx: Context, ledger: Ledger, run: Run, item: Any, sink: Sink, cursor:
     cursor.learn(item, offset(item.get("offset")))
     if "marker" in item:
         sink.marker(str(item["marker"])[:200])
-    if isinstance(item.get("progress"), str):
-        record = _record(item["progress"])
-        if record is not None:
-            sink.progress(record)
+    _tell_progress(item, sink.progress)
     if isinstance(item.get("status"), dict):
         settle_open(ctx, ledger, run, item["status"])
 
@@ -174,6 +173,13 @@ def settle_open(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) 
         return  # by the way; the log is what was asked for
     if phase not in ("finished", "absent"):
         settle(ledger, ledger.get(run.run_id), status, ctx.now())
+
+
+def _tell_progress(item: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
+    text = item.get("progress")
+    record = _record(text) if isinstance(text, str) else None
+    if record is not None:
+        show(record)
 
 
 def _record(text: str) -> dict[str, Any] | None:
@@ -190,8 +196,12 @@ def wait(
     run: Run,
     timeout: float | None,
     notice: Callable[[str], None],
+    progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
-    """The finished run; NotFinished after `timeout` seconds. A lost link does not end the wait."""
+    """The finished run; NotFinished after `timeout` seconds. A lost link does not end the wait.
+
+    `progress` is shown the newest record of the run's metrics.jsonl every few seconds.
+    """
     if run.state is RunState.FINISHED:
         return run
     end = None if timeout is None else ctx.clock.monotonic() + timeout
@@ -201,14 +211,14 @@ def wait(
         if run.state in UNSETTLED:
             run = meet(ctx, ledger, run, agent)
         while True:
-            left = None if end is None else max(0.0, end - ctx.clock.monotonic())
-            most = math.inf if left is None else left + STREAM_DEADLINE
-            body = {"run_id": run.run_id, "timeout": left}
+            left = math.inf if end is None else max(0.0, end - ctx.clock.monotonic())
+            pause = left if progress is None else min(LOOK_EVERY, left)
+            body = {"run_id": run.run_id, "timeout": None if math.isinf(pause) else pause}
             status = agent.call(
                 "wait",
                 body,
                 deadline=STREAM_DEADLINE,
-                within=most,
+                within=pause + STREAM_DEADLINE,
                 on_beat=lambda: moved(False),
             )
             if status.get("phase") == "absent":
@@ -219,10 +229,21 @@ def wait(
                 return known
             if end is not None and ctx.clock.monotonic() >= end:
                 raise _not_finished(known, timeout)
+            if progress is not None:
+                moved(False)
+                _look(agent, run, progress)
 
     host = ctx.host_of(run)
     first = None if timeout is None else _connected_within(ctx, host, run, timeout)
     return persistently(ctx, host, work, notice, agent=first, until=end)
+
+
+def _look(agent: Agent, run: Run, show: Callable[[dict[str, Any]], None]) -> None:
+    found: list[Any] = []
+    agent.call("glance", {"run_ids": [run.run_id]}, items=1, on_item=found.append)
+    for item in found:
+        if isinstance(item, dict):
+            _tell_progress(item, show)
 
 
 def _connected_within(ctx: Context, host: Host, run: Run, seconds: float) -> Agent:

@@ -15,10 +15,10 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import offset
+from orchestrator.usecases.asking import by_host, refresh_quietly
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.follow import Cursor, settle_open, tell_gone
 from orchestrator.usecases.link import Moved, persistently, unmoved
-from orchestrator.usecases.reconcile import by_host, refresh_quietly
 from orchestrator.usecases.settle import settle
 from remote import wire
 

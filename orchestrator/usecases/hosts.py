@@ -33,7 +33,29 @@ class Check:
 
 
 def known_hosts(ctx: Context) -> list[tuple[Host, str]]:
-    """(host, where it is named), `local` first; SSH aliases last."""
+    """(host, where it is described), `local` first; SSH aliases last."""
+    found = _described(ctx)
+    if ssh_config(ctx.env).exists():
+        from orchestrator.transport.ssh_names import aliases
+
+        for name in aliases(ssh_config(ctx.env)):
+            found.setdefault(name, (Host(name=name), "ssh config"))
+    return list(found.values())
+
+
+def named_hosts(ctx: Context) -> list[Host]:
+    """`local` and the hosts that somebody named for orch: under `hosts` or as the default one in
+    orch.yaml or config.yaml, or in ORCH_HOST. An SSH alias by itself is none of them."""
+    from orchestrator.projectfile import load_project, resolve_host
+
+    user, project = (load_project(root, ctx.env) for root in (None, ctx.project_or_none()))
+    chosen = (project.default_host, user.default_host, ctx.env.get("ORCH_HOST"))
+    defaults = [resolve_host(name, project, ctx.env) for name in chosen if name]
+    return list(dict.fromkeys([*(host for host, _ in _described(ctx).values()), *defaults]))
+
+
+def _described(ctx: Context) -> dict[str, tuple[Host, str]]:
+    """Name -> (host, the file that describes it): `local`, config.yaml's, orch.yaml's."""
     from orchestrator.projectfile import LOCAL, load_project
 
     found: dict[str, tuple[Host, str]] = {"local": (LOCAL, "embedded")}
@@ -42,12 +64,7 @@ def known_hosts(ctx: Context) -> list[tuple[Host, str]]:
     for name, host in load_project(ctx.project_or_none(), ctx.env).hosts.items():
         if found.get(name, (None,))[0] != host:
             found[name] = (host, "orch.yaml")
-    if ssh_config(ctx.env).exists():
-        from orchestrator.transport.ssh_names import aliases
-
-        for name in aliases(ssh_config(ctx.env)):
-            found.setdefault(name, (Host(name=name), "ssh config"))
-    return list(found.values())
+    return found
 
 
 @dataclass(frozen=True, slots=True)

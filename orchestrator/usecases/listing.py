@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.domain import Run
 from orchestrator.errors import LedgerError
 from orchestrator.ledger.store import Ledger
+from orchestrator.names import did_you_mean
 from orchestrator.usecases.context import Context
 
 if TYPE_CHECKING:
@@ -54,6 +56,40 @@ def listing(
     return Listing(runs, total, silent)
 
 
+def strangers(
+    ctx: Context, jobs: Sequence[str], hosts: Sequence[str], runs: Sequence[Run], everywhere: bool
+) -> list[str]:
+    """A sentence for each name asked for that no job, host or run here has: it may be a mistake.
+
+    `runs` are those that were found: their names need no looking up.
+    """
+    jobs = [name for name in dict.fromkeys(jobs) if all(run.job != name for run in runs)]
+    hosts = [name for name in dict.fromkeys(hosts) if all(run.host != name for run in runs)]
+    if not jobs and not hosts:
+        return []
+    from orchestrator.spec import job_names
+    from orchestrator.usecases.hosts import known_hosts
+
+    project = ctx.project_or_none()
+    with ctx.ledger(readonly=True) as ledger:
+        recorded = ledger.runs(project=None if everywhere or project is None else str(project))
+    told = []
+    if jobs:
+        known = {run.job for run in recorded}.union(job_names(project) if project else ())
+        told += [_stranger("job", name, known) for name in jobs]
+    if hosts:
+        known = {run.host for run in recorded}.union(host.name for host, _ in known_hosts(ctx))
+        told += [_stranger("host", name, known) for name in hosts]
+    return [sentence for sentence in told if sentence]
+
+
+def _stranger(what: str, name: str, known: Collection[str]) -> str | None:
+    if name in known:
+        return None
+    there = f"; known are {', '.join(sorted(known)[:10])}" if known else ""
+    return f"no {what} here is called `{name}`{did_you_mean(name, known) or there}"
+
+
 def met(ctx: Context, runs: list[Run], told: dict[str, str] | None = None) -> list[Run]:
     """The runs, open ones by their hosts' latest word; of a silent host is said that what was last
     known is shown. `told`: silent hosts, and why each was."""
@@ -68,7 +104,7 @@ def met(ctx: Context, runs: list[Run], told: dict[str, str] | None = None) -> li
 
 def refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]:
     """The runs by their hosts' latest word; `told`: silent hosts, and why each was silent."""
-    from orchestrator.usecases.reconcile import refresh_quietly
+    from orchestrator.usecases.asking import refresh_quietly
 
     try:
         with ctx.ledger() as ledger:
@@ -80,7 +116,7 @@ def refreshed(ctx: Context, runs: list[Run], told: dict[str, str]) -> list[Run]:
 
 def is_unreachable(why: str | None) -> bool:
     """Whether the host gave no answer; another key, or a login refused, is something else."""
-    from orchestrator.usecases.reconcile import UNREACHABLE
+    from orchestrator.usecases.asking import UNREACHABLE
 
     return why is not None and UNREACHABLE in why
 

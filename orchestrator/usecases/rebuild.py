@@ -18,7 +18,7 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import Hearsay, found, told
 from orchestrator.transport.sshargs import address
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.hosts import known_hosts
+from orchestrator.usecases.hosts import known_hosts, named_hosts
 
 TEXT_MAX = 4096
 COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -158,9 +158,8 @@ def known_projects(ctx: Context, places: Sequence[Place]) -> set[str]:
 
 
 def whom_to_ask(ctx: Context, places: Sequence[Place]) -> Asked:
-    """The hosts that orch.yaml and config.yaml name, and those of the runs at `places`."""
-    known = known_hosts(ctx)
-    hosts = [host for host, source in known if source != "ssh config"]
+    """The hosts that somebody named, and those of the runs at `places`."""
+    hosts = named_hosts(ctx)
     for place in places:
         try:
             named = place.project and ctx.host_in(place.project, place.host)
@@ -169,5 +168,5 @@ def whom_to_ask(ctx: Context, places: Sequence[Place]) -> Asked:
             ctx.say(f"{place.host} of {place.project} is not asked: {exc.message}")
     asked = tuple(dict.fromkeys(hosts))
     covered = {word for host in asked for word in (host.name, address(host).name)}
-    aliases = [host.name for host, source in known if source == "ssh config"]
+    aliases = [host.name for host, source in known_hosts(ctx) if source == "ssh config"]
     return Asked(asked, tuple(name for name in aliases if name not in covered))

@@ -1,173 +1,242 @@
-"""Ask the hosts what really happened, one round trip a host, and write down what they can prove."""
+"""`orch reconcile`: the ledger and the hosts' evidence agree afterwards, in both directions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from orchestrator import inflight
+from orchestrator import lawful, names
 from orchestrator.background import Background
-from orchestrator.domain import Host, Run, RunState
-from orchestrator.errors import OrchError, TransportError
+from orchestrator.domain import Fetched, Host, Run, RunState, Verdict
+from orchestrator.errors import NotFound, OrchError
 from orchestrator.ledger.store import Ledger
-from orchestrator.recorded import Hearsay, hearsay_of
-from orchestrator.transport.base import CALL_DEADLINE, Agent
-from orchestrator.transport.replies import only_status, run_statuses
+from orchestrator.paths import JOURNAL, results_of
+from orchestrator.transport.base import Agent
+from orchestrator.transport.connect import check_name
+from orchestrator.transport.replies import words
+from orchestrator.usecases import places
+from orchestrator.usecases.asking import GONE, by_host, question, statuses, vanished
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.settle import is_news, settle
+from orchestrator.usecases.rebuild import found_run
+from orchestrator.usecases.resume import resume_if_due
+from orchestrator.usecases.settle import settle, settle_anew
 
-ANSWER_WITHIN = 6.0  # seconds a command that only shows runs waits for their hosts
-UNREACHABLE = "host unreachable"
-GONE = "its host has neither its directory nor a process of it"
-UNSETTLED = (RunState.INTENT, RunState.SYNCED, RunState.UNKNOWN)
-
-
-def question(ctx: Context, runs: Sequence[Run]) -> dict[str, Any]:
-    """The request for the runs' states.
-
-    A run whose start is open, while the command that was to start it is gone, is closed by the host
-    if it has not started: then no request still on its way can start it.
-    """
-    return {
-        "run_ids": [run.run_id for run in runs],
-        "close": [_closing(run) for run in runs if _is_orphan(ctx, run)],
-    }
+DEADLINE = 60.0  # seconds of silence after which a host counts as unreachable
+DOUBTFUL = (Verdict.LOST, Verdict.NEVER_STARTED)  # concluded from absence, so asked for again
+TEXT_MAX = 200
 
 
-def _is_orphan(ctx: Context, run: Run) -> bool:
-    return run.state in UNSETTLED and not inflight.is_held(ctx.layout.inflight(run.run_id))
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A run on a host that the ledger does not know, as its submit described it there."""
+
+    run_id: str
+    job: str | None
+    project: str | None
+    created_at: str | None
 
 
-def _closing(run: Run) -> dict[str, Any]:
-    what = "it" if run.attempt == 1 else f"attempt {run.attempt}"
-    reason = f"the command that was to start {what} ended before it had reached the host"
-    told = {"run_id": run.run_id, "attempt": run.attempt}
-    return {**told, "verdict": "never_started", "reason": reason}
+@dataclass(slots=True)
+class HostAccount:
+    """What came of one host. `error`: why it could not be asked; nothing changed then."""
+
+    host: str
+    error: OrchError | None = None
+    settled: list[tuple[Run, Run]] = field(default_factory=list)  # (as it was, as it is)
+    foreign: list[Foreign] = field(default_factory=list)
+    taken: list[Run] = field(default_factory=list)  # foreign until now, in the ledger from now on
+    vanished: list[str] = field(default_factory=list)  # ids: processes live, the directory is gone
 
 
-def refresh(ctx: Context, ledger: Ledger, run: Run) -> Run:
-    """The run by its host's latest word; raises when the host is silent."""
-    with ctx.connect(ctx.host_of(run)) as agent:
-        return meet(ctx, ledger, run, agent)
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    statuses: list[dict[str, Any]]
+    on_host: list[str]
+    described: dict[str, Any]
+    strange: list[dict[str, Any]]  # statuses of runs that are not recorded for this host
 
 
-def meet(ctx: Context, ledger: Ledger, run: Run, agent: Agent) -> Run:
-    """`refresh` over a connection that is open."""
-    found = statuses(agent, question(ctx, [run]))
-    return settle(ledger, run, only_status(found, run.run_id), ctx.now())
-
-
-def statuses(
-    agent: Agent, body: Mapping[str, Any], deadline: float = CALL_DEADLINE
-) -> list[dict[str, Any]]:
-    """What the host says of each of the `run_ids`; more of them may take it longer."""
-    found: list[Any] = []
-    count = len(body["run_ids"])
-    agent.call(
-        "status",
-        body,
-        deadline=deadline,
-        within=deadline + count,
-        items=count,
-        on_item=found.append,
-    )
-    return run_statuses(found, body["run_ids"])
-
-
-def refresh_quietly(
+def reconcile(
     ctx: Context,
     ledger: Ledger,
-    runs: Sequence[Run],
-    silent: Callable[[str, str], None],
+    runs: Sequence[Run] | None,
+    hosts: Sequence[Host] = (),
     *,
-    within: float = ANSWER_WITHIN,
-) -> list[Run]:
-    """The runs, open ones by their hosts' latest word. A host that does not answer `within` seconds
-    changes nothing: `silent(host, why)` is told and what was last known stays."""
-    known = {run.run_id: run for run in runs}
-    groups = by_host(ctx, filter(_is_open, runs), lambda host, exc: silent(host, exc.message))
-    asked = {host: Background(_asking(ctx, host, group)) for host, group in groups.items()}
-    end = ctx.clock.monotonic() + within
-    for host, answer in asked.items():
-        if not answer.is_done_within(end - ctx.clock.monotonic()):
-            silent(host.name, f"{UNREACHABLE}: no answer within {within:g} s")
-            continue
+    take: Collection[str] | None = None,
+) -> list[HostAccount]:
+    """The runs named, or every open run (of `hosts`), settled by their hosts' evidence.
+
+    Without names the hosts also tell of runs the ledger does not know (with `take`, the projects
+    that are known here, they are in the ledger afterwards, as their submit described them there),
+    and finished runs whose verdict was concluded from absence are asked after again. Hosts that had
+    nothing left of a run are asked for that alone, if they can be reached.
+    """
+    accounts: list[HostAccount] = []
+
+    def silent(name: str, why: OrchError) -> None:
+        accounts.append(HostAccount(name, why))
+
+    chosen = list(runs) if runs is not None else ledger.runs(open_only=True)
+    if hosts:
+        named = {host.name for host in hosts}
+        chosen = [run for run in chosen if run.host in named]
+    groups = by_host(ctx, chosen, silent)
+    for host in hosts:
+        if host not in groups:
+            try:
+                check_name(host, ctx.env)
+            except NotFound as exc:
+                silent(host.name, exc)
+            else:
+                groups[host] = []
+    whole = runs is None
+    for place in by_host(ctx, [] if hosts or not whole else ledger.gone(), lambda *_: None):
+        groups.setdefault(place, [])
+    asked = [
+        (place, group, Background(_asking(ctx, ledger, place, group, whole)))
+        for place, group in groups.items()
+    ]
+    heard: list[tuple[HostAccount, Host, _Answer]] = []
+    for place, group, answer in asked:
+        account = HostAccount(place.name)
+        accounts.append(account)
         try:
-            statuses = answer.result()
+            found = answer.result()
         except OrchError as exc:
-            unreachable = isinstance(exc, TransportError)
-            silent(host.name, UNREACHABLE if unreachable else _refusal(host, exc))
+            account.error = exc
+            if not group and place not in hosts:
+                accounts.remove(account)
             continue
-        _write_down(ctx, ledger, known, statuses)
-        for run_id in vanished(known.values(), statuses):
-            ctx.say(f"{run_id}: {host.name} has its directory no more; `orch reconcile` settles it")
-    return [known[run.run_id] for run in runs]
+        account.settled = _settled(ctx, ledger, group, found)
+        account.vanished = vanished((run for _, run in account.settled), found.statuses)
+        heard.append((account, place, found))
+    # Machines with one home each tell of the other's runs, too: whose they are comes first.
+    for elsewhere in (False, True) if take is not None else ():
+        for account, place, found in heard:
+            account.taken += _taken(ctx, ledger, place, found, take or (), elsewhere)
+    for account, _, found in heard:
+        account.foreign = _foreign(ledger, found)
+    return accounts
 
 
-def _refusal(host: Host, exc: OrchError) -> str:
-    """Why a host was not asked, and what to do, in one line behind its name."""
-    told = exc.message.removeprefix(f"{host.name}: ")
-    return f"{told} ({exc.hint})" if exc.hint else told
+def _asking(
+    ctx: Context, ledger: Ledger, host: Host, runs: Sequence[Run], whole: bool
+) -> Callable[[], _Answer]:
+    body = {**question(ctx, runs), "search": True}
+    recorded = ledger.on_host(host.name) if whole else {}
+    doubtful = {run_id for run_id, (_, verdict) in recorded.items() if verdict in DOUBTFUL}
+    known = set(recorded)
 
-
-def _asking(ctx: Context, host: Host, runs: Sequence[Run]) -> Callable[[], list[dict[str, Any]]]:
-    body = question(ctx, runs)
-
-    def ask() -> list[dict[str, Any]]:
+    def ask() -> _Answer:
         with ctx.connect(host) as agent:
-            return statuses(agent, body)
+            on_host = _listed(agent, []) if whole else ([], {})
+            ids = [run_id for run_id in on_host[0] if names.is_run_id(run_id)]
+            body["run_ids"] += sorted(doubtful.intersection(ids))
+            found = statuses(agent, body, DEADLINE)
+            strange = [run_id for run_id in ids if run_id not in known]
+            if not strange:
+                return _Answer(found, ids, {}, [])
+            described = _listed(agent, strange)[1]
+            asked = statuses(agent, {"run_ids": strange}, DEADLINE)
+            return _Answer(found, ids, described, asked)
 
     return ask
 
 
-def _write_down(
-    ctx: Context, ledger: Ledger, known: dict[str, Run], statuses: Iterable[dict[str, Any]]
-) -> None:
-    """What is new of each run; that the others were seen costs one write in all."""
-    seen: list[str] = []
-    for status in statuses:
-        run = known.get(status["run_id"])
-        if run is None:
+def _listed(agent: Agent, describe: list[str]) -> tuple[list[str], dict[str, Any]]:
+    described: dict[str, Any] = {}
+
+    def take(item: Any) -> None:
+        if isinstance(item, dict) and isinstance(item.get("run_id"), str):
+            described[item["run_id"]] = item.get("described")
+
+    count = len(describe)
+    reply = agent.call(
+        "runs",
+        {"describe": describe},
+        deadline=DEADLINE,
+        within=DEADLINE + count,
+        items=count,
+        on_item=take,
+    )
+    return words(reply.get("run_ids")), described
+
+
+def _settled(
+    ctx: Context, ledger: Ledger, asked: Sequence[Run], found: _Answer
+) -> list[tuple[Run, Run]]:
+    """The runs before and after; those that were finished only where something changed."""
+    told = []
+    asked_ids = {run.run_id for run in asked}
+    for status in found.statuses:
+        before = ledger.find(status["run_id"])
+        if before is None:
             continue
-        if is_news(run, status):
-            known[run.run_id] = settle(ledger, run, status, ctx.now())
-        else:
-            seen.append(run.run_id)
-    if seen:
-        ledger.seen_all(seen, ctx.now())
-        known.update({run_id: ledger.get(run_id) for run_id in seen})
+        after = settle_anew(ledger, before, status, ctx.now())
+        after = _gone(ctx, ledger, after, status)
+        after = resume_if_due(ctx, ledger, after)
+        if before.run_id in asked_ids or after != before:
+            told.append((before, after))
+    return told
 
 
-def vanished(runs: Iterable[Run], statuses: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The runs that were seen on their host, which now has no directory of them."""
-    seen = {run.run_id for run in runs if run.state in (RunState.QUEUED, RunState.RUNNING)}
-    return [
-        each["run_id"] for each in statuses if each["phase"] == "absent" and each["run_id"] in seen
-    ]
+def _gone(ctx: Context, ledger: Ledger, run: Run, status: dict[str, Any]) -> Run:
+    """A run that was seen on its host, which has neither its directory nor a process of it now.
 
-
-def by_host(
-    ctx: Context, runs: Iterable[Run], silent: Callable[[str, OrchError], None]
-) -> dict[Host, list[Run]]:
-    """Runs by the host they are on, as their project describes it today.
-
-    Those whose project cannot be read are left out, and `silent(host, why)` is told.
+    Only the place where it was started can say so.
     """
-    groups: dict[Host, list[Run]] = {}
-    described: dict[tuple[str, str, Hearsay | None], Host | None] = {}
-    for run in runs:
-        key = (run.project, run.host, hearsay_of(run.spec))
-        if key not in described:
-            try:
-                described[key] = ctx.described_host_of(run)
-            except OrchError as exc:
-                described[key] = None
-                silent(run.host, exc)
-        host = described[key]
-        if host is not None:
-            groups.setdefault(host, []).append(run)
-    return groups
+    seen = run.state in (RunState.QUEUED, RunState.RUNNING)
+    if not seen or status["phase"] != "absent" or status.get("living") != 0:
+        return run
+    if places.is_elsewhere(ledger, run, status):
+        where = places.told(ledger, run, status)
+        ctx.say(f"{run.run_id}: {where}; nothing was concluded. {places.hint(run)}")
+        return run
+    ledger.lost(run.run_id, ctx.now(), GONE, run.attempt)
+    return ledger.get(run.run_id)
 
 
-def _is_open(run: Run) -> bool:
-    return run.state.is_open
+def _taken(
+    ctx: Context,
+    ledger: Ledger,
+    host: Host,
+    found: _Answer,
+    projects: Collection[str],
+    elsewhere: bool,
+) -> list[Run]:
+    """The foreign runs that their submit described well enough, recorded and settled: those that
+    were started on the machine that answers, or `elsewhere`."""
+    states = {status["run_id"]: status for status in found.strange}
+    told = []
+    for run_id in ledger.lacks(found.on_host):
+        run = found_run(ctx, host, run_id, found.described.get(run_id), projects)
+        status = states.get(run_id)
+        if run is None or status is None or ("machine" in status) is not elsewhere:
+            continue
+        ledger.adopt(run, ctx.now(), {"host": host.name})
+        settle(ledger, run, status, ctx.now())
+        _find_results(ctx, ledger, run)
+        told.append(ledger.get(run_id))
+    return told
+
+
+def _find_results(ctx: Context, ledger: Ledger, run: Run) -> None:
+    """What an earlier ledger's fetch left in the project, where its journal lies with it.
+
+    Whether it was all is not in the journal: `partial`, until the next fetch has compared.
+    """
+    folder = results_of(Path(run.project), run.job, run.run_id)
+    if (folder / JOURNAL).is_file():
+        ledger.fetched(run.run_id, ctx.now(), Fetched.PARTIAL, str(folder))
+
+
+def _foreign(ledger: Ledger, found: _Answer) -> list[Foreign]:
+    told = []
+    for run_id in ledger.lacks(found.on_host):
+        about = found.described.get(run_id)
+        about = about if isinstance(about, dict) else {}
+        job, project = (lawful.text(about.get(name), TEXT_MAX) for name in ("job", "project"))
+        told.append(Foreign(run_id, job, project, lawful.moment(about.get("created_at"))))
+    return told

@@ -13,7 +13,8 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
 from orchestrator.report.content import Account, report_of
 from orchestrator.report.curves import Curves, read_curves
-from orchestrator.report.html import MARK, to_html
+from orchestrator.report.html import to_html
+from orchestrator.report.mark import is_report, is_untouched, sealed
 from orchestrator.report.markdown import to_markdown
 from orchestrator.usecases.compare import compared
 from orchestrator.usecases.context import Context
@@ -35,9 +36,13 @@ def report(
         run, _ = one(ctx, ledger, selector)
         account = account_of(ctx, ledger, run, against)
     made = report_of(account)
-    paths = [ctx.cwd / output] if output else _beside(ctx, run)
+    if output is not None:
+        paths = [_may_hold(ctx.cwd / output)]
+    else:
+        asked = account.other if against is not None else None
+        paths = [_free(ctx, path) for path in _beside(ctx, run, asked)]
     for path in paths:
-        _write(path, WRITERS[path.suffix](made))
+        _write(path, sealed(WRITERS[path.suffix](made)))
     return account, paths
 
 
@@ -111,7 +116,8 @@ def _last_lines(log: str) -> str:
     return "\n".join(line[:2000] for line in cut)
 
 
-def _beside(ctx: Context, run: Run) -> list[Path]:
+def _beside(ctx: Context, run: Run, against: Run | None) -> list[Path]:
+    """The reports' own names in the folder of the job's results."""
     if run.results_path:
         folder = Path(run.results_path).parent
     else:
@@ -127,28 +133,49 @@ def _beside(ctx: Context, run: Run) -> list[Path]:
         raise UsageError(
             f"{folder} cannot be made: {exc.strerror}", hint="name a file: orch report ... -o FILE"
         ) from None
-    return [folder / f"report-{run.run_id}{suffix}" for suffix in WRITERS]
+    than = f"-against-{against.run_id}" if against else ""
+    return [folder / f"report-{run.run_id}{than}{suffix}" for suffix in WRITERS]
 
 
-def _write(path: Path, text: str) -> None:
-    """`path` holds the report, whole; a file that is no report of ours is never replaced."""
-    if path.exists() and not _is_ours(path):
-        raise UsageError(
-            f"{path} exists and is no report; it was left alone", hint="name another file with -o"
-        )
+def _may_hold(path: Path) -> Path:
+    """`path`, if a report can be written there; UsageError where it would lose someone's work."""
+    if (kept := _kept(path)) is not None:
+        raise UsageError(f"{kept}; it was left alone", hint="name another file with -o")
+    return path
+
+
+def _free(ctx: Context, path: Path) -> Path:
+    """`path`, or the first of `-2`, `-3`, ... beside it that is free; what is kept is said."""
+    wanted, number = path, 1
+    while (kept := _kept(path)) is not None:
+        ctx.say(f"{kept}; it is kept, and the new report gets another name")
+        number += 1
+        path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    return path
+
+
+def _kept(path: Path) -> str | None:
+    """Why the file there is not replaced; None: there is none, or an unchanged report."""
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        if not os.path.lexists(path):
+            return None
+        return f"{path} exists and cannot be read: {exc.strerror or exc}"
+    if is_untouched(data):
+        return None
+    if is_report(data):
+        return f"{path} may have been changed since orch wrote it"
+    return f"{path} exists and is no report"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """`path` holds the report, whole, or what it held."""
     tmp = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with outlet.to_file(path):
-            tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
+            tmp.write_bytes(data)
             os.replace(tmp, path)
     finally:
         with contextlib.suppress(OSError):
             tmp.unlink(missing_ok=True)
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return MARK.encode() in file.read(4096)
-    except OSError:
-        return False

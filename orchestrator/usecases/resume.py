@@ -22,8 +22,8 @@ from orchestrator.recorded import Orders, hearsay_of, orders_of
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import run_status
+from orchestrator.usecases.asking import meet
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.reconcile import meet
 from orchestrator.usecases.settle import settle
 
 

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from orchestrator.compare import rows_of
 from orchestrator.comparetext import brief
 from orchestrator.domain import Run
+from orchestrator.errors import UsageError
+from orchestrator.paths import PROJECT_FILE
 from orchestrator.recorded import hearsay_of
+from orchestrator.runtext import submit_words
+from orchestrator.usecases.context import Context
 from orchestrator.usecases.plan import Request
+
+
+def in_its_project(ctx: Context, run: Run) -> Context:
+    """`ctx` within the run's own project, whichever it was called from: the same job is there only.
+
+    UsageError when that project is not here, or when only a host says which it is.
+    """
+    here, its = ctx.project_or_none(), Path(run.project)
+    called = f"called from the project {here}" if here else "called outside of a project"
+    if not ctx.knows_project_of(run):
+        raise UsageError(
+            f"{run.run_id} was found on {run.host}, and only that host says that its project is "
+            f"{its} ({called}); nothing was started",
+            hint=f"if it is, repeat the command there: cd {shlex.quote(str(its))}",
+        )
+    if not (its / PROJECT_FILE).is_file():
+        raise UsageError(
+            f"{run.run_id} is a run of the project {its}, which is not there any more ({called}); "
+            "nothing was started",
+            hint=f"where that project lies now: {shlex.join(submit_words(run))}",
+        )
+    if here != its:
+        ctx.say(f"{run.run_id} is a run of the project {its}: so is the new one")
+    return ctx.within(its)
 
 
 def request_for(
@@ -26,8 +57,6 @@ def request_for(
     Findings that were forced for it stay forced, where they are the very same; new ones refuse.
     That the run was forced is believed of one that was submitted from here.
     """
-    import json
-
     return Request(
         job=run.job,
         host=run.host if host is None else host,

@@ -22,7 +22,7 @@ from orchestrator.transport import install
 from orchestrator.transport.base import Agent
 from orchestrator.transport.local import LocalTransport
 from orchestrator.usecases import sync
-from orchestrator.usecases.reconcile import statuses
+from orchestrator.usecases.asking import statuses
 from remote import wire
 from tests.contract.desk import end_all, of_run, until
 

@@ -1,4 +1,4 @@
-"""`orch attach` on a terminal of its own."""
+"""`orch` on a terminal of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from tests.helpers.cli import orch_argv, orch_env
 
 
 def attached(desk: Desk, word: str, seconds: float = 20, **more: str) -> str:
-    """What the terminal of `orch attach` showed until `word` came or the time was over.
+    """`shown` of `orch attach`."""
+    return shown(desk, ["attach"], word, seconds, **more)
+
+
+def shown(desk: Desk, words: list[str], word: str, seconds: float = 20, **more: str) -> str:
+    """What the terminal of `orch WORDS` showed until `word` came or the time was over.
 
     `more`: of its environment.
     """
@@ -21,7 +26,7 @@ def attached(desk: Desk, word: str, seconds: float = 20, **more: str) -> str:
     if pid == 0:
         os.chdir(desk.project)
         env = orch_env(desk.home, {**desk.env, "TERM": "xterm", **more})
-        os.execve(orch_argv([])[0], orch_argv(["attach"]), env)
+        os.execve(orch_argv([])[0], orch_argv(words), env)
     seen = b""
     end = time.monotonic() + seconds
     while word.encode() not in seen and time.monotonic() < end:

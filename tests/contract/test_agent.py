@@ -23,7 +23,7 @@ from orchestrator.transport.base import Agent, End
 from orchestrator.transport.local import LocalTransport
 from orchestrator.transport.ssh import SshTransport
 from orchestrator.usecases import sync
-from orchestrator.usecases.reconcile import statuses
+from orchestrator.usecases.asking import statuses
 from remote import status as host_status
 from remote import wire
 from remote.layout import Layout

@@ -16,7 +16,7 @@ from orchestrator.datatree import scan_data
 from orchestrator.domain import Run, RunState
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import Scan
-from orchestrator.usecases.reconcile import statuses
+from orchestrator.usecases.asking import statuses
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import Desk, of_run, until
 from tests.contract.test_agent import Box, body, end_all, pushed

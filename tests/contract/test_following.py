@@ -14,6 +14,7 @@ import pytest
 
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import TRAIN, Desk, of_run, until
+from tests.contract.terminal import shown
 from tests.helpers import processes
 from tests.helpers.cli import TRACEBACK, assert_no_traceback, orch_argv, orch_env
 
@@ -249,6 +250,27 @@ def test_wait_says_in_time_that_it_is_not_over(slow: Desk) -> None:
     go(slow, run_id)
     document = json.loads(slow.orch("wait", "--json", code=1).stdout)
     assert (document["verdict"], document["exit_code"]) == ("failed", 3)
+
+
+def test_wait_says_at_once_what_it_waits_for_and_on_a_terminal_how_far_it_is(
+    new_desk: MakeDesk,
+) -> None:
+    told = """echo '{"step": 7, "progress": 0.5}' >> "$ORCH_RESULTS_DIR/metrics.jsonl"; """
+    desk = new_desk({"slow": told + SLOW})
+    run_id = desk.submit("slow")
+    until(lambda: desk.show()["state"] == "running")
+    line = f"waiting for {run_id} on box (running)"
+    waiting = desk.start("wait")
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline() == line + "\n"
+    seen = shown(desk, ["wait"], "step 7, 50 %")
+    assert seen.startswith(line + "\r\n") and "step 7, 50 %" in seen
+    go(desk, run_id)
+    out, said = waiting.communicate(timeout=60)
+    assert (waiting.returncode, out) == (1, "")
+    assert f"{run_id}: failed (exit 3)" in said
+    assert "\x1b" not in said and said.count("50 %") <= 1
+    assert "waiting for" not in desk.orch("wait", code=1).stderr
 
 
 def test_a_run_that_is_over_can_be_followed_and_waited_for_at_once(counted: Desk) -> None:

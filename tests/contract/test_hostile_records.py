@@ -13,7 +13,7 @@ import pytest
 from orchestrator.domain import Run, RunState
 from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import Hearsay, found
-from orchestrator.usecases import evidence, hostwide, reconcile
+from orchestrator.usecases import asking, evidence, reconcile
 from orchestrator.usecases.context import Context
 from tests.contract import liar
 from tests.contract.conftest import MakeDesk
@@ -245,8 +245,8 @@ def test_f95_a_host_speaks_for_no_run_but_those_it_was_asked_for(
     lie = {**liar.exit_with(verdict="failed"), "run_id": other.run_id}
     about = {"run_id": liar.RUN_ID, "phase": "running"}
     liar.lie(monkeypatch, liar.statuses(about, lie))
-    (account,) = hostwide.reconcile(ctx, ledger, [run])
+    (account,) = reconcile.reconcile(ctx, ledger, [run])
     assert account.error is not None and account.error.exit_code == 6
-    asked = reconcile.refresh_quietly(ctx, ledger, [run, ledger.get(run.run_id)], lambda *_: None)
+    asked = asking.refresh_quietly(ctx, ledger, [run, ledger.get(run.run_id)], lambda *_: None)
     assert [each.state for each in asked] == [run.state] * 2
     assert ledger.get(other.run_id).state is RunState.INTENT

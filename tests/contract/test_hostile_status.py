@@ -19,7 +19,7 @@ from orchestrator.errors import (
 )
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
-from orchestrator.usecases import attach, cancel, follow, reconcile
+from orchestrator.usecases import asking, attach, cancel, follow
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts
 from remote import wire
@@ -160,9 +160,9 @@ def test_an_unlawful_status_moves_no_run(
     liar.lie(monkeypatch, liar.statuses(STATUSES[kind]))
     try:
         if quietly:
-            reconcile.refresh_quietly(ctx, ledger, [run], lambda _host, _why: None)
+            asking.refresh_quietly(ctx, ledger, [run], lambda _host, _why: None)
         else:
-            reconcile.refresh(ctx, ledger, run)
+            asking.refresh(ctx, ledger, run)
     except OrchError as error:
         assert error.exit_code == 6
     known = assert_lawful(ledger)
@@ -174,7 +174,7 @@ def test_an_unlawful_exit_record_is_written_down_lawfully_or_not_at_all(
     kind: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     liar.lie(monkeypatch, liar.statuses(exit_with(**EXITS[kind])))
-    reconcile.refresh(ctx, ledger, run)
+    asking.refresh(ctx, ledger, run)
     known = assert_lawful(ledger)
     assert known.state is RunState.FINISHED
     if kind.startswith("verdict"):
@@ -189,9 +189,9 @@ def test_a_finished_run_does_not_finish_twice(
     ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     liar.lie(monkeypatch, liar.statuses(exit_with()))
-    first = reconcile.refresh(ctx, ledger, run)
+    first = asking.refresh(ctx, ledger, run)
     liar.lie(monkeypatch, liar.statuses(exit_with(verdict="failed", exit_code=1)))
-    assert reconcile.refresh(ctx, ledger, first).verdict is Verdict.SUCCEEDED
+    assert asking.refresh(ctx, ledger, first).verdict is Verdict.SUCCEEDED
 
 
 # --- wait, cancel, attach -------------------------------------------------------------------------
@@ -206,7 +206,7 @@ REPLIES: list[Any] = [
 
 
 @pytest.mark.parametrize("number", range(len(REPLIES)))
-@pytest.mark.parametrize("what", ["wait", "cancel", "attach"])
+@pytest.mark.parametrize("what", ["wait", "look", "cancel", "attach"])
 def test_an_odd_reply_to_any_command_is_an_error_with_a_sentence(
     number: int, what: str, ctx: Context, ledger: Ledger, run: Run,
     monkeypatch: pytest.MonkeyPatch,
@@ -215,6 +215,8 @@ def test_an_odd_reply_to_any_command_is_an_error_with_a_sentence(
     try:
         if what == "wait":
             follow.wait(ctx, ledger, run, 0.05, lambda _text: None)
+        elif what == "look":
+            follow.wait(ctx, ledger, run, 0.05, lambda _text: None, lambda _record: None)
         elif what == "cancel":
             cancel.cancel(ctx, ledger, run)
         else:

@@ -116,6 +116,15 @@ def test_a_run_that_fails_at_its_start_has_one_verdict(new_desk: MakeDesk) -> No
     assert done.stderr.count("failed") == 1, done.stderr
 
 
+def test_a_dry_run_shows_the_command_as_a_shell_takes_it(new_desk: MakeDesk) -> None:
+    desk = new_desk({"list": ["python3", "-c", "print('x  y')"], "text": "echo 'a  b' > f"})
+    for job, told in (
+        ("list", """python3 -c 'print('"'"'x  y'"'"')'"""),
+        ("text", """sh -c 'echo '"'"'a  b'"'"' > f'"""),
+    ):
+        assert f"command  {told}\n" in desk.orch("submit", job, "--dry-run").stdout
+
+
 @pytest.mark.parametrize(
     "command", [["submit", "train"], ["check", "train"], ["reconcile"]], ids=lambda c: c[0]
 )
@@ -132,7 +141,7 @@ def test_texts_of_several_lines_are_one_line_in_a_list(new_desk: MakeDesk) -> No
     assert "two lines" in listed.stdout
     assert "jobs/q.yml is no job" in listed.stderr
     assert "q.yml is no job" in desk.orch("jobs", "--json").stderr
-    assert "echo a echo b\n" in desk.orch("submit", "two", "--dry-run").stdout
+    assert "sh -c 'echo a echo b'\n" in desk.orch("submit", "two", "--dry-run").stdout
 
 
 # --- where to go next -----------------------------------------------------------------------------
@@ -167,7 +176,7 @@ def test_a_project_that_was_moved_is_told_where_its_runs_are(desk: Desk) -> None
     done = desk.orch("ls")
     assert "orch ls --all" in done.stderr
     assert "1 of other folders" in done.stderr
-    assert desk.orch("ls", "--job", "nosuch").stderr == ""
+    assert "other folders" not in desk.orch("ls", "--job", "nosuch").stderr
 
 
 def test_results_of_a_project_that_was_moved_come_to_where_it_is_now(desk: Desk) -> None:
@@ -224,6 +233,9 @@ COMPLETED = {
     "ls --job t": ["train"],
     "ls --state run": ["running"],
     "ls --outcome b": ["below_target"],
+    "ls --sort ra": ["ran"],
+    "ledger export --format ": ["csv", "json", "mlflow"],
+    "submit Bad": [],
 }
 
 
@@ -245,6 +257,7 @@ def test_a_shell_completes_what_the_project_and_the_ledger_can_tell(new_desk: Ma
     over = {"small": {"config": {"right": 1}}, "big": {"config": {"deep": {"er": 1}}}}
     config = {**TRAIN["config"], "deep": {"er": 0}}
     desk = new_desk({"train": {**TRAIN, "config": config, "profiles": over}})
+    (desk.project / "jobs" / "Bad name.yaml").write_text("command: x")
     assert {line: completed(desk, line) for line in COMPLETED} == COMPLETED
 
 

@@ -43,3 +43,19 @@ def test_a_label_that_cannot_be_is_refused_and_changes_nothing(desk: Desk) -> No
     assert_clear(desk.orch("ls", "--where", "accuracy >", code=2), "position")
     assert_clear(desk.orch("ls", "--state", "runing", code=2), "running")
     assert desk.show(run)["tags"] == {} and desk.show(run)["note"] is None
+
+
+def test_a_name_that_nothing_here_has_is_told_with_what_was_meant(desk: Desk) -> None:
+    run = desk.submit("train")
+    desk.orch("wait", run)
+    for option, name, told in (
+        ("--host", "bxo", "no host here is called `bxo`; did you mean `box`?"),
+        ("--job", "trian", "no job here is called `trian`; did you mean `train`?"),
+        ("--host", "zzz", "no host here is called `zzz`; known are box, local"),
+        ("--job", "train,zzz", "no job here is called `zzz`; known are train"),
+    ):
+        done = desk.orch("ls", option, name, "--json")
+        assert done.stderr == told + "\n"
+        assert len(json.loads(done.stdout)) == ("train" in name)
+    for known in (["--host", "local"], ["--job", "train", "--state", "lost"], ["--host", "box"]):
+        assert desk.orch("ls", *known).stderr == ""

@@ -23,9 +23,9 @@ from orchestrator.manifest import Scan
 from orchestrator.transport import process
 from orchestrator.transport.base import Agent
 from orchestrator.transport.process import ProcessPipe
-from orchestrator.usecases import fetch, reconcile, sync
+from orchestrator.usecases import asking, fetch, sync
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.hostwide import _listed
+from orchestrator.usecases.reconcile import _listed
 from remote import agent as host_agent
 from remote import datasets, results, store, trees, wire
 from remote.channel import Channel
@@ -287,7 +287,7 @@ def test_many_runs_with_large_metrics_are_settled_in_one_call(
         Path(made.spec).write_text(json.dumps({"job": "x", "note": os.urandom(2000).hex()}))
     here(layout, monkeypatch)
     with ctx.connect(HOST) as agent:
-        found = reconcile.statuses(agent, {"run_ids": ids})
+        found = asking.statuses(agent, {"run_ids": ids})
         assert [each["phase"] for each in found] == ["finished"] * 20
         names, described = _listed(agent, ids)
         assert names == ids

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.usecases.rebuild import described_run
 from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import TRAIN, Desk, until
+from tests.helpers.project import write_yaml
 from tests.helpers.sshd import PrivateSshd
 
 # What a ledger knows that no run directory holds: the past, and what was fetched.
@@ -119,6 +120,29 @@ def test_a_rebuild_says_whom_it_asked_and_which_aliases_it_did_not(
     assert "nothing was changed" not in done.stderr
     assert "ledger.db.damaged-1" in done.stderr
     assert "asked nigel\n" in desk.orch("ledger", "rebuild", "--host", "nigel", code=6).stderr
+
+
+@pytest.mark.parametrize("by", ["orch.yaml", "config.yaml", "ORCH_HOST"])
+def test_the_default_host_is_one_that_somebody_named(
+    by: str, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    config = tmp_path / "ssh_config"
+    config.write_text("Host nigel other\n  HostName 127.0.0.1\n  Port 1\n")
+    desk = new_desk({"ok": "true"}, ssh_config=config)
+    user = desk.home / "config" / "orch" / "config.yaml"
+    user.parent.mkdir(parents=True)
+    named = {"default_host": "nigel"}
+    write_yaml(desk.project / "orch.yaml", named if by == "orch.yaml" else {})
+    write_yaml(user, named if by == "config.yaml" else {})
+    if by == "ORCH_HOST":
+        desk.env[by] = "nigel"
+    for command in (("ledger", "rebuild"), ("reconcile", "--import")):
+        told = desk.orch(*command, code=6).stderr
+        assert "asked local, nigel\n" in told and "not asked: other (" in told
+    shown = json.loads(desk.orch("gpus", "--json").stdout)
+    assert [each["host"] for each in shown] == ["local", "nigel"]
+    board = json.loads(desk.orch("top", "--json").stdout)
+    assert [each["host"] for each in board["hosts"]] == ["local", "nigel"]
 
 
 def test_hosts_that_only_the_old_ledger_names_are_asked_too(

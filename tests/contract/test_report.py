@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+
+import pytest
 
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import TRAIN, WORK, Desk, assert_clear
@@ -84,6 +87,35 @@ def test_only_a_report_is_written_over(desk: Desk) -> None:
     first = (desk.project / "out.md").read_text()
     desk.orch("report", "-o", "out.md")
     assert len((desk.project / "out.md").read_text()) >= len(first)
+
+
+@pytest.mark.parametrize("change", ["edited", "earlier"])
+def test_a_report_that_somebody_may_have_changed_is_kept(desk: Desk, change: str) -> None:
+    run = desk.submit("train")
+    desk.orch("wait")
+    page, text = (Path(line) for line in desk.orch("report").stdout.splitlines())
+    if change == "edited":
+        theirs = text.read_bytes() + b"hand note\n"
+    else:  # a version without a digest in the mark
+        theirs = re.sub(rb", sha256:[0-9a-f]{64}", b"", text.read_bytes())
+    text.write_bytes(theirs)
+    other = text.with_name(f"report-{run}-2.md")
+    for _ in range(2):  # the second time the new one is as orch wrote it, and is replaced
+        done = desk.orch("report")
+        assert done.stdout.splitlines() == [str(page), str(other)]
+        assert f"{text} may have been changed" in done.stderr and "kept" in done.stderr
+        assert text.read_bytes() == theirs
+    assert_clear(desk.orch("report", "-o", str(text), code=2), str(text), "left alone")
+    assert text.read_bytes() == theirs
+
+
+def test_reports_against_different_runs_have_names_of_their_own(desk: Desk) -> None:
+    runs = [run_of(desk, "--set", f"right={right}") for right in (45, 44, 43)]
+    asked = desk.orch("report", "--against", runs[0]).stdout.splitlines()
+    plain = desk.orch("report").stdout.splitlines()
+    assert [Path(line).stem for line in asked] == [f"report-{runs[2]}-against-{runs[0]}"] * 2
+    assert [Path(line).stem for line in plain] == [f"report-{runs[2]}"] * 2
+    assert runs[0] in Path(asked[1]).read_text()
 
 
 def test_a_report_is_read_without_the_terminal_or_the_network(desk: Desk) -> None:

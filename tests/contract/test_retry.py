@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, assert_clear
+from tests.contract.desk import TRAIN, Desk, assert_clear
+from tests.helpers.project import make_project
 
 
 def test_retry_says_what_of_the_config_has_changed_since(new_desk: MakeDesk) -> None:
@@ -64,3 +68,43 @@ def test_a_retry_of_a_run_that_was_not_forced_is_refused_like_a_submit(new_desk:
     first = desk.submit("train")
     desk.spec("train", {**TRAIN, "rules": ["right < 10"]})
     desk.orch("retry", first, code=5)
+
+
+@pytest.fixture
+def elsewhere(desk: Desk, tmp_path: Path) -> Desk:
+    """Another project of the same user, with another job of the same name."""
+    other = make_project(tmp_path / "other", {"train": "echo THE OTHER PROJECT"}, git=False)
+    return Desk(desk.home, other)
+
+
+def test_a_retry_from_another_project_starts_the_runs_own_job(desk: Desk, elsewhere: Desk) -> None:
+    first = desk.submit("train", "--set", "right=46")
+    desk.orch("wait", first)
+    done = elsewhere.orch("retry", first, "-f")
+    assert f"{first} is a run of the project {desk.project}" in done.stderr
+    assert "first byte of the job" in done.stdout
+    assert "has changed" not in done.stderr
+    again = desk.show(done.stdout.splitlines()[0])
+    assert (again["supersedes"], again["config"]["right"], again["host"]) == (first, 46, "box")
+    assert elsewhere.runs() == []
+    assert "a run of the project" not in desk.orch("retry", first, "--dry-run").stderr
+
+
+def test_a_retry_of_a_run_whose_project_is_not_here_is_refused(
+    desk: Desk, elsewhere: Desk, tmp_path: Path
+) -> None:
+    first = desk.submit("train", "--set", "right=46")
+    desk.orch("wait", first)
+    moved = desk.project.rename(tmp_path / "moved")
+    gone = elsewhere.orch("retry", first, code=2)
+    again = "orch submit train --set right=46 --host box"
+    assert_clear(gone, str(desk.project), str(elsewhere.project), again)
+    moved.rename(desk.project)
+    for path in (desk.home / "state" / "orch").glob("ledger.db*"):
+        path.unlink()
+    (elsewhere.project / "orch.yaml").write_text((desk.project / "orch.yaml").read_text())
+    elsewhere.orch("ledger", "rebuild")
+    told = elsewhere.orch("retry", first, code=2)
+    assert_clear(told, "only that host says", str(elsewhere.project), f"cd {desk.project}")
+    assert len(desk.rows()) == 1
+    desk.orch("retry", first, "-f")

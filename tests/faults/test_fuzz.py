@@ -31,7 +31,7 @@ from orchestrator.report.markdown import to_markdown
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.unpack import Folder
-from orchestrator.usecases import fetch, hostwide, settle, verify
+from orchestrator.usecases import fetch, reconcile, settle, verify
 from orchestrator.usecases.context import Context
 from remote import agent, wire
 from remote.channel import Channel
@@ -323,7 +323,7 @@ def test_f94_any_run_that_a_host_tells_of_can_be_shown_or_is_left_out(
         Ledger.copy_of(ctx.layout.ledger) as ledger,  # in memory
     ):
         liar.lie(patch, answer)
-        (account,) = hostwide.reconcile(ctx, ledger, None, [liar.HOST], take=())
+        (account,) = reconcile.reconcile(ctx, ledger, None, [liar.HOST], take=())
         assert account.error is None
         runs = ledger.runs()
         assert len(runs) == len(account.taken)

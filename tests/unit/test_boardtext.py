@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.boardtext import board_text
 from orchestrator.domain import Host, Outcome, RunState, Verdict
+from orchestrator.errors import ConnectFailed
 from orchestrator.tables import PLAIN, Style
 from orchestrator.usecases.board import Board, Card, Place
 from tests.helpers.runs import a_run, an_id
@@ -32,6 +33,19 @@ def board(runs: int, cards: int, ended: int, notes: int = 0) -> Board:
         notes={f"silent{i}": "no answer" for i in range(notes)},
     )
     return cast(Board, made)
+
+
+def test_a_silent_host_is_named_once() -> None:
+    why = ConnectFailed("dead (root@127.0.0.1:1): cannot connect: refused")
+    shown = board(1, 1, 0)
+    shown.places.append(Place(Host("dead"), error=why))
+    shown.notes.update(odd="odd: its file is not readable")
+    shown.runs.append(a_run(an_id(9), state=RunState.RUNNING, host="dead"))
+    lines = board_text(shown, NOW, PLAIN).splitlines()
+    told = "root@127.0.0.1:1: cannot connect: refused"
+    assert f"dead: {told}; what was last known is shown" in lines
+    assert "odd: its file is not readable" in lines
+    assert re.search(rf"^dead +{re.escape(told)}$", "\n".join(lines), re.M)
 
 
 def a_card(index: int, **values: Any) -> Any:

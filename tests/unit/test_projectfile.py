@@ -63,11 +63,9 @@ def test_project_file_goes_before_the_users_file(project: Path, tmp_path: Path) 
     user = tmp_path / "config" / "orch" / "config.yaml"
     user.parent.mkdir(parents=True)
     user.write_text("default_host: a\nhosts: {a: {ssh: u@a}, b: {ssh: u@b}}\nmax_file_size: 1MB\n")
-    (project / "orch.yaml").write_text("default_host: b\nhosts: {b: {ssh: 'v@b:2222'}}\n")
+    (project / "orch.yaml").write_text("name: x\ndefault_host: b\nhosts: {b: {ssh: 'v@b:2222'}}\n")
     config = load_project(project, {"XDG_CONFIG_HOME": str(tmp_path / "config")})
     assert config == ProjectConfig(
-        root=project,
-        name="project",
         hosts={"a": Host("a", ssh="u@a"), "b": Host("b", ssh="v@b:2222")},
         default_host="b",
         max_file_size=1_000_000,

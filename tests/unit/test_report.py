@@ -17,7 +17,8 @@ from orchestrator.domain import Event, Outcome, Run, RunState, Verdict
 from orchestrator.report.content import Account, report_of
 from orchestrator.report.curves import Curves, Series
 from orchestrator.report.figures import spark
-from orchestrator.report.html import MARK, to_html
+from orchestrator.report.html import to_html
+from orchestrator.report.mark import is_report, is_untouched, sealed
 from orchestrator.report.markdown import to_markdown
 from orchestrator.report.svg import (
     Axis,
@@ -209,6 +210,20 @@ def test_any_values_and_steps_can_be_drawn(values: list[float], across: bool) ->
 
 
 def test_the_example_in_the_docs_is_a_page_of_this_kind() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "example-report.html").read_text("utf-8")
-    assert MARK in page and len(page.encode()) < 200_000
+    data = (Path(__file__).parents[2] / "docs" / "example-report.html").read_bytes()
+    page = data.decode("utf-8")
+    assert is_untouched(data) and len(data) < 200_000
     assert "default-src 'none'" in page and "mdlm-pretrained" in visible(page)
+
+
+@pytest.mark.parametrize("write", [to_html, to_markdown])
+def test_a_changed_report_is_told_from_one_as_it_was_written(write: Any) -> None:
+    text = write(report_of(account(incident(note="größe \ud800"))))
+    data = sealed(text)
+    assert is_untouched(data) and is_report(data)
+    assert b"gr\xc3\xb6\xc3\x9fe" in data
+    for changed in (data + b"\n", data.replace(b"57.8", b"97.8"), data[:-1], data[:900]):
+        assert is_report(changed) and not is_untouched(changed)
+    earlier = text.encode("utf-8", "backslashreplace")  # its mark has no digest
+    assert is_report(earlier) and not is_untouched(earlier)
+    assert not is_report(b"notes") and not is_untouched(b"notes")

@@ -21,7 +21,7 @@ from orchestrator.errors import (
 )
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
-from orchestrator.usecases import reconcile
+from orchestrator.usecases import asking
 from orchestrator.usecases import resume as resuming
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.context import Context
@@ -333,12 +333,12 @@ def test_a_resume_whose_answer_is_lost_is_unknown_and_settled_by_the_host(
     known = ledger.get(liar.RUN_ID)
     assert (known.state, known.attempt) == (RunState.UNKNOWN, 2)
     # The host has not heard of it: the old record proves nothing of the new attempt.
-    refreshed = reconcile.refresh(ctx, ledger, known)
+    refreshed = asking.refresh(ctx, ledger, known)
     assert (refreshed.state, refreshed.attempt) == (RunState.UNKNOWN, 2)
     (closing,) = host.asked[-1]["close"]
     assert (closing["attempt"], closing["verdict"]) == (2, "never_started")
     liar.lie(monkeypatch, liar.statuses(a_status(phase="running", attempt=2)))
-    assert reconcile.refresh(ctx, ledger, known).state is RunState.RUNNING
+    assert asking.refresh(ctx, ledger, known).state is RunState.RUNNING
 
 
 def test_an_attempt_begun_by_another_controller_is_learnt_of(
@@ -346,6 +346,6 @@ def test_an_attempt_begun_by_another_controller_is_learnt_of(
 ) -> None:
     before = failed(ctx, ledger)
     liar.lie(monkeypatch, liar.statuses(a_status(phase="running", attempt=3)))
-    known = reconcile.refresh(ctx, ledger, before)
+    known = asking.refresh(ctx, ledger, before)
     assert (known.state, known.attempt, known.verdict) == (RunState.RUNNING, 3, None)
     assert known.accuracy is None

@@ -34,3 +34,17 @@ def test_a_size_has_the_unit_that_shows_it(count: int, told: str) -> None:
 )  # fmt: skip
 def test_a_value_is_shown_as_json_has_it(value: Any, told: str) -> None:
     assert wording.value(value) == told
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("box: no answer", "no answer"),
+        ("box (me@1.2.3.4:22): cannot connect: no", "me@1.2.3.4:22: cannot connect: no"),
+        ("boxer: no answer", "boxer: no answer"),
+        ("box is gone", "box is gone"),
+        ("nothing (at all): no", "nothing (at all): no"),
+    ],
+)
+def test_a_host_is_not_named_where_its_name_stands_already(message: str, told: str) -> None:
+    assert wording.without_name("box", message) == told

@@ -28,7 +28,7 @@ from orchestrator.paths import JOURNAL
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.unpack import PARTS
-from orchestrator.usecases import cancel, deliver, fetch, follow, reconcile
+from orchestrator.usecases import asking, cancel, deliver, fetch, follow
 from orchestrator.usecases import link as lasting
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.check import Preflight
@@ -182,7 +182,7 @@ class Story:
             patch.setattr(submitting, "deliver", self._deliver)
             patch.setattr(deliver, "_start_call", self._start_call)
             patch.setattr(lasting, "rest", lambda most: self.world.wait(lambda: False, most))
-            patch.setattr(reconcile, "Background", Inline)
+            patch.setattr(asking, "Background", Inline)
             patch.setattr(follow, "Background", Inline)
             patch.setattr(inflight, "hold", self._hold)
             patch.setattr(inflight, "is_held", lambda path: str(path) in self.world.locks)
@@ -234,7 +234,7 @@ class Story:
             if what == "submit":
                 self.submit()
             elif what == "look" and runs:
-                reconcile.refresh_quietly(ctx, store, runs, lambda _host, _why: None)
+                asking.refresh_quietly(ctx, store, runs, lambda _host, _why: None)
             elif what == "cancel" and runs:
                 cancel.cancel(ctx, store, self.world.dice.choice(runs))
             elif what == "wait" and runs:
