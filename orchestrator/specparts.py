@@ -257,7 +257,15 @@ def results(field: Field | None) -> tuple[str, tuple[str, ...]]:
             "`results.dir` is `jobs`, which holds the project's code: it would not be sent",
             hint="name a folder that only results go to, such as `results` or `jobs/out`",
         )
-    return folder, table["exclude"].texts() if "exclude" in table else ()
+    exclude = table["exclude"].texts() if "exclude" in table else ()
+    for pattern in exclude:
+        if pattern.startswith(f"{folder}/") and pattern.strip("/") != folder:
+            inner = pattern[len(folder) + 1 :]
+            raise table["exclude"].error(
+                f"`{pattern}` would leave out nothing: patterns are relative to `{folder}`",
+                hint=f"write `{inner}`, or `./{pattern}` for a folder `{folder}` inside of it",
+            )
+    return folder, exclude
 
 
 def metrics(field: Field | None, results_dir: str) -> tuple[str, str]:

@@ -125,7 +125,8 @@ def _files(run: Run) -> Iterator[Check]:
         text = f"{folder}: {', '.join(wrong[:5])}{more}"
         yield Check(run.run_id, "results", DIFFERS, text)
     else:
-        yield Check(run.run_id, "results", OK, counted(len(journal), "file"))
+        part = ", fetched in part" if run.fetched is Fetched.PARTIAL else ""
+        yield Check(run.run_id, "results", OK, counted(len(journal), "file") + part)
 
 
 def _fault(path: Path, known: Known) -> str | None:
