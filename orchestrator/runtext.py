@@ -9,8 +9,11 @@ from typing import Any
 
 from orchestrator import sanitize
 from orchestrator.checks.binomial import wilson
+from orchestrator.checks.confusion import count_of
+from orchestrator.checks.outcome import beside
 from orchestrator.clock import age_words, parse_iso, seconds_between, span_words
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
+from orchestrator.recorded import recorded_of
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
 _STALE = 60.0  # seconds without an answer from the host that are worth a word
@@ -135,10 +138,8 @@ def accuracy_words(run: Run) -> str:
 
 def examples(run: Run) -> int | None:
     """How many examples the accuracy was measured on, when the result says so."""
-    told = run.metrics.get("n")
-    if isinstance(told, int) and not isinstance(told, bool) and told > 0:
-        return told
-    return sum(map(sum, run.confusion_matrix)) or None
+    told = beside(run.metrics, recorded_of(run.spec).metrics_primary).get("n")
+    return count_of(told) or sum(map(sum, run.confusion_matrix)) or None
 
 
 def age(at: str, now: datetime) -> float:

@@ -312,10 +312,11 @@ def _bound(metric: str, field: Field) -> Bound:
     if low is None and high is None:
         raise field.error(f"`{field.name}` needs `min:` or `max:`")
     for limit in (low, high):
-        if metric == "accuracy" and limit is not None and not 0 <= limit <= 1:
+        is_share = metric == "accuracy" or metric.endswith(".accuracy")
+        if is_share and limit is not None and not 0 <= limit <= 1:
             raise field.error(
-                f"`{field.name}`: {limit:g} is outside [0, 1], where no accuracy can be"
-                + (f"; write {limit / 100:g}" if 1 < limit <= 100 else "")
+                f"`{field.name}`: {limit} is outside [0, 1], where no accuracy can be"
+                + (f"; write {limit / 100:g}" if 1.01 <= limit <= 100 else "")
             )
     if low is not None and high is not None and low > high:
         raise field.error(f"`{field.name}`: min {low} is above max {high}")
