@@ -176,6 +176,12 @@ class Run:
     attempt: int = 1
     cause: str | None = None
 
+    @property
+    def reached_no_host(self) -> bool:
+        """Whether it is over before any host told of it: none has a log or a folder of it."""
+        told = self.session or self.started_at or self.last_seen_at
+        return self.verdict is Verdict.NEVER_STARTED and not told
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

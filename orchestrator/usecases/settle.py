@@ -71,6 +71,7 @@ def settle_anew(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) ->
 def _finished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
     record = replace(exit_record(status["exit"]), attempt=attempt_of(status))
     if record.verdict is Verdict.NEVER_STARTED:
+        ledger.seen(run.run_id, at)
         ledger.never_started(run.run_id, at, "; ".join(record.reasons), record.attempt)
         return
     ran = lawful.moment(status.get("started_at")) or status.get("session")
