@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from orchestrator.checks.binomial import wilson
 from orchestrator.domain import Run
 from orchestrator.nested import leaves
+from orchestrator.recorded import examples
 from orchestrator.runjson import plain
 from orchestrator.wording import size
 
@@ -183,7 +184,7 @@ def accuracy_change(first: Run, second: Run) -> AccuracyChange | None:
         return None
     shares = (first.accuracy, second.accuracy)
     difference = shares[1] - shares[0]
-    counts = [first.examples, second.examples]
+    counts = [examples(first), examples(second)]
     if not all(counts) or not all(0.0 <= share <= 1.0 for share in shares):
         return AccuracyChange(difference)
     (low1, high1), (low2, high2) = (

@@ -177,12 +177,10 @@ class Run:
     cause: str | None = None
 
     @property
-    def examples(self) -> int | None:
-        """How many the accuracy was measured on, when the result says so."""
-        told = self.metrics.get("n")
-        if isinstance(told, int) and not isinstance(told, bool) and told > 0:
-            return told
-        return sum(map(sum, self.confusion_matrix)) or None
+    def reached_no_host(self) -> bool:
+        """Whether it is over before any host told of it: none has a log or a folder of it."""
+        told = self.session or self.started_at or self.last_seen_at
+        return self.verdict is Verdict.NEVER_STARTED and not told
 
 
 @dataclass(frozen=True, slots=True)

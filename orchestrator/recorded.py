@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from orchestrator import lawful, names
-from orchestrator.domain import Host
+from orchestrator.checks.confusion import count_of
+from orchestrator.checks.outcome import beside
+from orchestrator.domain import Host, Run
 from orchestrator.jobspec import Baseline, Bound, Expect, JobSpec
 
 TEXT_MAX = 4096
@@ -193,3 +195,9 @@ def _baseline(raw: Mapping[str, Any]) -> Baseline | None:
 
 def _text(value: Any) -> str | None:
     return lawful.whole_text(value, TEXT_MAX)
+
+
+def examples(run: Run) -> int | None:
+    """How many examples the accuracy was measured on, when the result says so."""
+    told = beside(run.metrics, recorded_of(run.spec).metrics_primary).get("n")
+    return count_of(told) or sum(map(sum, run.confusion_matrix)) or None

@@ -12,6 +12,7 @@ from orchestrator.checks.binomial import wilson
 from orchestrator.clock import age_words, iso, parse_iso, seconds_between, span_words
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
 from orchestrator.nested import leaves
+from orchestrator.recorded import examples
 from orchestrator.tables import PLAIN, Cell, Column, Style, layout
 
 _STALE = 60.0  # seconds without an answer from the host that are worth a word
@@ -128,7 +129,7 @@ def accuracy_words(run: Run) -> str:
     if run.accuracy is None:
         return "none"
     about = []
-    trials = run.examples
+    trials = examples(run)
     if trials and 0.0 <= run.accuracy <= 1.0:
         low, high = wilson(run.accuracy, trials)
         about.append(f"95 % interval {low * 100:.1f} to {high * 100:.1f} %, n = {trials}")

@@ -258,7 +258,15 @@ def results(field: Field | None) -> tuple[str, tuple[str, ...]]:
             "`results.dir` is `jobs`, which holds the project's code: it would not be sent",
             hint="name a folder that only results go to, such as `results` or `jobs/out`",
         )
-    return folder, table["exclude"].texts() if "exclude" in table else ()
+    exclude = table["exclude"].texts() if "exclude" in table else ()
+    for pattern in exclude:
+        if pattern.startswith(f"{folder}/") and pattern.strip("/") != folder:
+            inner = pattern[len(folder) + 1 :]
+            raise table["exclude"].error(
+                f"`{pattern}` would leave out nothing: patterns are relative to `{folder}`",
+                hint=f"write `{inner}`, or `./{pattern}` for a folder `{folder}` inside of it",
+            )
+    return folder, exclude
 
 
 def metrics(field: Field | None, results_dir: str) -> tuple[str, str]:
@@ -308,10 +316,11 @@ def _bound(metric: str, field: Field) -> Bound:
     if low is None and high is None:
         raise field.error(f"`{field.name}` needs `min:` or `max:`")
     for limit in (low, high):
-        if metric == "accuracy" and limit is not None and not 0 <= limit <= 1:
+        is_share = metric == "accuracy" or metric.endswith(".accuracy")
+        if is_share and limit is not None and not 0 <= limit <= 1:
             raise field.error(
-                f"`{field.name}`: {limit:g} is outside [0, 1], where no accuracy can be"
-                + (f"; write {limit / 100:g}" if 1 < limit <= 100 else "")
+                f"`{field.name}`: {limit} is outside [0, 1], where no accuracy can be"
+                + (f"; write {limit / 100:g}" if 1.01 <= limit <= 100 else "")
             )
     if low is not None and high is not None and low > high:
         raise field.error(f"`{field.name}`: min {low} is above max {high}")

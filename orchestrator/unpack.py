@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from orchestrator.disk import digest, digest_of, full_disk, local_name, sync, write_all
-from orchestrator.errors import FolderBusy, ManifestMismatch, UnsafePath
+from orchestrator.errors import FolderBusy, ManifestMismatch, UnsafePath, UsageError
 from orchestrator.fetched import Journal, Known
 from orchestrator.largefile import LargeFile
 from orchestrator.paths import JOURNAL
@@ -70,8 +70,8 @@ class Folder:
             return False
         except OSError as exc:
             if exc.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise UnsafePath(
-                    f"{self.path} is a link or no folder; nothing was written",
+                raise UsageError(
+                    f"{self.path} is in the way: it is a link or no folder; nothing was fetched",
                     hint="move it away and fetch again",
                 ) from None
             raise
@@ -289,11 +289,11 @@ def check(path: str) -> None:
         raise UnsafePath(f"the host sent an unsafe path: {path[:200]!r}; stopped")
 
 
-def _in_the_way(path: Path) -> UnsafePath:
+def _in_the_way(path: Path) -> UsageError:
     """The first of its parents that is there and is no folder."""
     found = next(p for p in reversed(path.parents) if os.path.lexists(p) and not p.is_dir())
     what = "a link that leads nowhere" if found.is_symlink() else "no folder"
-    return UnsafePath(
+    return UsageError(
         f"{found} is in the way: it is {what}; nothing was fetched",
         hint="move it away and fetch again",
     )

@@ -138,7 +138,8 @@ class Predictions(Guard):
             return None
         matrix = record.get("confusion_matrix")
         if matrix is not None and _is_matrix(matrix):
-            return _degenerate(matrix, record.get("labels"), step)
+            counts = [[int(count) for count in row] for row in matrix]
+            return _degenerate(counts, record.get("labels"), step)
         hits, share, n = (value_of(record, name) for name in ("accuracy", "majority", "n"))
         if hits is None or share is None or n is None:
             return None
@@ -150,7 +151,9 @@ def _is_matrix(value: Any) -> bool:
         return False
     rows = all(isinstance(row, list) and len(row) == len(value) for row in value)
     return rows and all(
-        type(count) is int and 0 <= count <= COUNT_MAX for row in value for count in row
+        type(count) in (int, float) and 0 <= count <= COUNT_MAX and int(count) == count
+        for row in value
+        for count in row
     )
 
 

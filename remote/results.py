@@ -1,16 +1,19 @@
 """Sending a run's results: every file with its sha256, only what the other side lacks.
 
 Small files travel many to a batch, large ones in pieces that can go on where a cut left them. Only
-regular files are read; links and special files are named and left where they are.
+regular files are read; links and special files are named and left where they are. What should have
+been sent and could not be read is named as well, and told apart from those.
 """
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import hashlib
 import os
+import re
 import stat
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Pattern
 
 from remote import files, status, store, wire
 from remote.channel import Channel
@@ -20,12 +23,16 @@ SMALL = 128 * 1024
 BATCH_FILES = 512
 BATCH_BYTES = 768 * 1024
 CHUNK = 512 * 1024
+WENT_AWAY = "went away while it was read"
+BECAME_SHORTER = "became shorter while it was read"
 
 
 def send(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
     """Items, in order: {"batch": [[path, mode, size, sha256], ...]} + their bytes;
-    {"large": path, "mode", "size", "offset"} + bytes + {"sha256"}; {"same": [path, ...]};
-    {"left": [[path, why], ...]}. The reply counts files and bytes, and tells the run's phase.
+    {"large": path, "mode", "size", "offset"} + bytes + {"sha256"} or {"torn"}; {"same": [path,
+    ...]}; {"left": [[path, why], ...]}, with "unread": true of files and folders that belong to the
+    results and could not be read. The reply counts files and bytes, names the folder on this
+    machine, and tells the run's phase.
 
     Behind the request come `listed` bytes of JSON: {"have": {path: [size, sha256]} of complete
     copies, "parts": {path: [bytes, sha256 of those bytes]} of begun ones}.
@@ -43,81 +50,121 @@ def send(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str,
     exclude = request.get("exclude")
     if exclude is None:
         exclude = spec.get("results_exclude") or []
-    sender = Sender(channel, root, here.get("have") or {}, here.get("parts") or {})
+    have, parts = here.get("have") or {}, here.get("parts") or {}
+    sender = Sender(channel, root, have, parts, before["phase"] != "finished")
     sender.run([str(pattern) for pattern in exclude])
     counts = {"files": sender.count, "bytes": sender.bytes, "excluded": sender.excluded}
-    return {**before, **counts, "environment": files.read_json(run.environment)}
+    about = {"folder": root, "environment": files.read_json(run.environment)}
+    return {**before, **counts, **about}
 
 
-def walk(root: str, exclude: List[str]) -> Iterator[Tuple[str, os.stat_result, bool]]:
-    """(path relative to root, lstat, excluded), sorted within each folder."""
-    stack = [""]
+class Found(NamedTuple):
+    """Something in the results that is no folder, or a folder that cannot be listed."""
+
+    path: str  # relative to the root, which itself is `.`
+    info: Optional[os.stat_result] = None  # of lstat
+    excluded: bool = False
+    fault: str = ""  # why it cannot be read; there is no info then
+
+
+def walk(root: str, exclude: List[str]) -> Iterator[Found]:
+    """All that is there, sorted within each folder; what lies in an excluded folder is excluded."""
+    patterns = [compiled(pattern) for pattern in exclude]
+    stack = [("", False)]
     while stack:
-        folder = stack.pop()
+        folder, excluded = stack.pop()
         try:
             names = sorted(os.listdir(os.path.join(root, folder)))
-        except OSError:
+        except OSError as exc:
+            yield Found(folder or ".", excluded=excluded, fault=_words(exc))
             continue
         for name in names:
             path = folder + "/" + name if folder else name
+            left_out = excluded or any(pattern.match(path) for pattern in patterns)
             try:
                 info = os.lstat(os.path.join(root, path))
-            except OSError:
+            except OSError as exc:
+                yield Found(path, excluded=left_out, fault=_words(exc))
                 continue
-            left_out = matches(path, exclude)
-            if stat.S_ISDIR(info.st_mode) and not left_out:
-                stack.append(path)
+            if stat.S_ISDIR(info.st_mode):
+                stack.append((path, left_out))
             else:
-                yield path, info, left_out
+                yield Found(path, info, left_out)
 
 
-def matches(path: str, patterns: List[str]) -> bool:
-    """`a/**` covers everything under a; `*.tmp` any file of that name; the rest is fnmatch."""
-    for pattern in patterns:
-        if pattern.endswith("/**") and (path + "/").startswith(pattern[:-2]):
-            return True
-        if fnmatch.fnmatchcase(path, pattern):
-            return True
-        if "/" not in pattern and fnmatch.fnmatchcase(path.rpartition("/")[2], pattern):
-            return True
-    return False
+def compiled(pattern: str) -> Pattern[str]:
+    """An exclude pattern, relative to the results folder, for the paths in it.
+
+    fnmatch, in which `*` also passes `/`, and `**/` stands for any folders or none. `a/**` is all
+    of `a`, as are `a/` and `a`; a pattern without a `/` before its end fits a name in any folder.
+    """
+    plain = re.sub(r"^(\./+|/+)+", "", pattern).rstrip("/")
+    inside = plain[:-3] if plain.endswith("/**") else plain
+    anchored = "/" in inside or inside != plain or plain != pattern.rstrip("/")
+    parts = re.split(r"(?<![^/])\*\*/+", inside)
+    # translate() gives `(?s:...)` and the end of the text, which only the last part has.
+    body = "(?:.*/)?".join(fnmatch.translate(part)[:-2] for part in parts)
+    return re.compile(("" if anchored else "(?:.*/)?") + body + r"\Z", re.DOTALL)
+
+
+class Unread(Exception):
+    """A file that is open cannot be read to its end; the message says why."""
 
 
 class Sender:
     def __init__(
-        self, channel: Channel, root: str, have: Dict[str, Any], parts: Dict[str, Any]
+        self,
+        channel: Channel,
+        root: str,
+        have: Dict[str, Any],
+        parts: Dict[str, Any],
+        goes_on: bool,
     ) -> None:
+        """`goes_on`: the run does, so files may change and go away under us."""
         self._channel = channel
         self._root = root
         self._have = have
         self._parts = parts
+        self._goes_on = goes_on
         self._batch: List[List[Any]] = []
         self._content: List[bytes] = []
         self._same: List[str] = []
         self._left: List[List[str]] = []
+        self._unread: List[List[str]] = []
         self.count = 0
         self.bytes = 0
         self.excluded = 0
 
     def run(self, exclude: List[str]) -> None:
-        for path, info, left_out in walk(self._root, exclude):
-            if left_out:
+        for found in walk(self._root, exclude):
+            self._channel.beat()
+            if found.excluded:
                 self.excluded += 1
-            elif not stat.S_ISREG(info.st_mode):
-                self._left.append([path, _kind(info.st_mode)])
+            elif found.info is None:
+                self._miss(found.path, found.fault)
+            elif not stat.S_ISREG(found.info.st_mode):
+                self._left.append([found.path, _kind(found.info.st_mode)])
             else:
-                self._file(path)
+                self._file(found.path)
         self._flush()
-        for at in range(0, len(self._left), BATCH_FILES):
-            self._channel.item({"left": self._left[at : at + BATCH_FILES]})
+        self._tell(self._left, {})
+        self._tell(self._unread, {"unread": True})
+
+    def _tell(self, rows: List[List[str]], more: Dict[str, Any]) -> None:
+        for at in range(0, len(rows), BATCH_FILES):
+            self._channel.item({"left": rows[at : at + BATCH_FILES], **more})
+
+    def _miss(self, path: str, why: str) -> None:
+        """That a job rewrites its files while it runs is no fault of theirs."""
+        moves = self._goes_on and why in (WENT_AWAY, BECAME_SHORTER)
+        (self._left if moves else self._unread).append([path, why])
 
     def _file(self, path: str) -> None:
-        self._channel.beat()
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             fd = os.open(os.path.join(self._root, path), flags)
         except OSError as exc:
-            self._left.append([path, exc.strerror or "cannot be read"])
+            self._miss(path, _words(exc))
             return
         try:
             info = os.fstat(fd)
@@ -127,11 +174,13 @@ class Sender:
                 self._small(fd, path, info)
             else:
                 self._large(fd, path, info)
+        except Unread as exc:
+            self._miss(path, str(exc))
         finally:
             os.close(fd)
 
     def _small(self, fd: int, path: str, info: os.stat_result) -> None:
-        content = os.read(fd, SMALL)
+        content = _read(fd, SMALL, 0)
         digest = hashlib.sha256(content).hexdigest()
         self.count += 1
         self.bytes += len(content)
@@ -172,15 +221,17 @@ class Sender:
                 offset, digest = int(part[0]), begun
         mode = info.st_mode & 0o777
         self._channel.item({"large": path, "mode": mode, "size": size, "offset": offset})
-        while offset < size:
-            chunk = os.pread(fd, min(CHUNK, size - offset), offset)
-            if not chunk:  # truncated under us: the rest cannot be had
-                self._channel.item({"torn": path})
-                self._left.append([path, "became shorter while it was read"])
-                return
-            digest.update(chunk)
-            self._channel.data(chunk)
-            offset += len(chunk)
+        try:
+            while offset < size:
+                chunk = _read(fd, min(CHUNK, size - offset), offset)
+                if not chunk:
+                    raise Unread(BECAME_SHORTER)
+                digest.update(chunk)
+                self._channel.data(chunk)
+                offset += len(chunk)
+        except Unread:  # the rest cannot be had
+            self._channel.item({"torn": path})
+            raise
         self._channel.item({"sha256": digest.hexdigest()})
         self.count += 1
         self.bytes += size
@@ -190,13 +241,25 @@ class Sender:
         digest = hashlib.sha256()
         at = 0
         while at < size:
-            chunk = os.pread(fd, min(CHUNK, size - at), at)
+            chunk = _read(fd, min(CHUNK, size - at), at)
             if not chunk:
                 break
             digest.update(chunk)
             at += len(chunk)
             self._channel.beat()
         return digest
+
+
+def _read(fd: int, count: int, at: int) -> bytes:
+    try:
+        return os.pread(fd, count, at)
+    except OSError as exc:
+        raise Unread(_words(exc)) from None
+
+
+def _words(exc: OSError) -> str:
+    gone = exc.errno in (errno.ENOENT, errno.ENOTDIR)
+    return WENT_AWAY if gone else exc.strerror or "cannot be read"
 
 
 def _kind(mode: int) -> str:

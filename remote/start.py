@@ -197,6 +197,8 @@ def _lay_data(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> None:
     os.makedirs(run.data, 0o700, exist_ok=True)
     for item in request.get("data") or []:
         target = layout.dataset(item["tree"]) if item.get("tree") else item["at"]
+        if item.get("file"):  # the data is this one file, which has the folder for itself
+            target = os.path.join(target, item["file"])
         link = os.path.join(run.data, item["name"])
         if not os.path.lexists(link):
             os.symlink(os.path.expanduser(target), link)

@@ -15,5 +15,6 @@ def usage(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str
     run = layout.run(str(request["run_id"]))
     spec = files.read_json(run.spec) or {}
     root = status.results_root(run, str(spec.get("results_dir") or "results"))
-    size = sum(info.st_blocks * 512 for _, info, _ in results.walk(root, []))
+    found = (each.info for each in results.walk(root, []))
+    size = sum(info.st_blocks * 512 for info in found if info is not None)
     return {"bytes": size, "free": files.free_bytes(layout.root), "there": os.path.isdir(root)}

@@ -18,6 +18,8 @@ Matrix = tuple[tuple[int, ...], ...]
 ALMOST_NEVER = 0.05  # predicted less often than this share of its true examples
 LEVEL = 0.01  # of the one-sided test against always guessing the majority class
 TOLERANCE = 0.0005  # an accuracy printed with three digits may be off by this from its matrix
+COARSE = 0.005  # one printed with two; fewer digits are taken as two: 0.9 as 0.90
+EXACT = 2**53  # below it every whole number is a float
 
 
 class Contradiction(ValueError):
@@ -40,18 +42,24 @@ def matrix_of(value: Any) -> Matrix:
                 + counted(len(row), "column")
             )
         for count in row:
-            if type(count) is not int or count < 0:
+            if count_of(count) is None:
                 raise Contradiction(
                     f"confusion_matrix row {at} holds {cut(words(count))}, which is not a count"
                 )
     if not any(map(any, value)):
         raise Contradiction("confusion_matrix counts no example: all of it is 0")
-    return tuple(tuple(row) for row in value)
+    return tuple(tuple(int(count) for count in row) for row in value)
+
+
+def count_of(value: Any) -> int | None:
+    """The whole number from 0 on that this is, also as a float (450.0); None for anything else."""
+    whole = type(value) is int or (type(value) is float and value.is_integer() and value < EXACT)
+    return int(value) if whole and value >= 0 else None
 
 
 def labels_of(value: Any, matrix: Matrix) -> tuple[str, ...]:
     """One distinct name a class; empty when the file has none."""
-    if value is None:
+    if value is None or value == []:
         return ()
     if not isinstance(value, list) or not all(type(name) in (str, int) for name in value):
         raise Contradiction("labels is not a list of names")
@@ -66,11 +74,17 @@ def labels_of(value: Any, matrix: Matrix) -> tuple[str, ...]:
 
 
 def agrees(matrix: Matrix, accuracy: float | None, n: Any) -> None:
-    """Raises Contradiction when the matrix gives another accuracy or another number of examples."""
+    """Raises Contradiction when the matrix gives another accuracy or another number of examples.
+
+    An accuracy of two decimals need only be the matrix's rounded to two, any other to three.
+    """
     total, right = _total(matrix), _right(matrix)
     if n is not None and n != total:
         raise Contradiction(f"n is {n}, confusion_matrix counts {counted(total, 'example')}")
-    if accuracy is not None and abs(accuracy - right / total) > TOLERANCE + 1e-9:
+    if accuracy is None:
+        return
+    tolerance = COARSE if round(accuracy, 2) == accuracy else TOLERANCE
+    if abs(accuracy - right / total) > tolerance + 1e-9:
         raise Contradiction(
             f"accuracy is {accuracy:.6g}, confusion_matrix gives {right / total:.6g} "
             f"({right} of {total})"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.checks.binomial import wilson
 from orchestrator.domain import Run
-from orchestrator.recorded import recorded_of
+from orchestrator.recorded import examples, recorded_of
 from orchestrator.report import blocks as b
 from orchestrator.report import svg
 from orchestrator.report.curves import Curves, Series
@@ -38,7 +38,7 @@ def scale_of(run: Run) -> str:
     accuracy = run.accuracy
     if accuracy is None or not 0.0 <= accuracy <= 1.0:
         return ""
-    trials = run.examples
+    trials = examples(run)
     marks = []
     majority = majority_of(run)
     if majority is not None:

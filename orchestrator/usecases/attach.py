@@ -36,6 +36,11 @@ def view(ctx: Context, run: Run, *, terminal: bool = True) -> View:
             "attach shows a session, and there is no terminal here to show it on",
             hint=f"`orch tail {run.run_id}` follows the log without one",
         )
+    if run.reached_no_host:
+        raise NotFound(
+            f"{run.run_id} never started; there is nothing to attach to",
+            hint=f"`orch show {run.run_id}` says why, `orch retry {run.run_id}` makes a new run",
+        )
     host = ctx.host_of(run)
     with ctx.connect(host) as agent:
         reply = agent.call("view", {"run_id": run.run_id})

@@ -15,6 +15,7 @@ from orchestrator.jobspec import Baseline, JobSpec
 from orchestrator.ledger.select import resolve
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import MAX_FILE
+from orchestrator.recorded import examples
 from orchestrator.references import reference_tree
 from orchestrator.spec import load_job
 from orchestrator.usecases import datasets, ready, survey
@@ -128,7 +129,7 @@ def _with_baseline(ctx: Context, spec: JobSpec, ledger: Ledger) -> tuple[JobSpec
         told = "no earlier run of this job and profile on the same data has a good result to be"
         told += " compared with"
         return spec, [Finding(Severity.INFO, "baseline", told, key="expect.against")]
-    base = Baseline(run.run_id, run.accuracy, run.examples)
+    base = Baseline(run.run_id, run.accuracy, examples(run))
     expect = replace(spec.expect, baseline=base)
     return replace(spec, expect=expect), baseline.check(spec, data, run)
 

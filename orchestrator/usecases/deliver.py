@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.background import Background
 from orchestrator.domain import Run
+from orchestrator.jobspec import DataSource
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import Scan
 from orchestrator.recorded import retry_order
@@ -156,13 +157,16 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
             "notify": {**spec.notify, "job": spec.name} if spec.notify else None,
             "webhook": plan.webhook,
         },
-        "data": [
-            {"name": source.name, "tree": data[source.name].tree}
-            if folder is not None
-            else {"name": source.name, "at": source.at}
-            for source, folder in plan.data
-        ],
+        "data": [_data_item(source, place, data) for source, place in plan.data],
     }
+
+
+def _data_item(source: DataSource, place: Path | None, data: Mapping[str, Scan]) -> dict[str, Any]:
+    """How the host finds it; of one file, sent as a folder that holds it, its name in there."""
+    if place is None:
+        return {"name": source.name, "at": source.at}
+    item = {"name": source.name, "tree": data[source.name].tree}
+    return item if place.is_dir() else {**item, "file": place.name}
 
 
 def _push(

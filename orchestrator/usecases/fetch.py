@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator import retry
+from orchestrator import lawful, retry, sanitize
 from orchestrator.domain import Fetched, Run, RunState
 from orchestrator.errors import FrameGarbled, ManifestMismatch, NotFound
 from orchestrator.largefile import LargeFile
@@ -26,13 +26,16 @@ from orchestrator.usecases.settle import attempt_of, settle
 from orchestrator.wording import counted
 from remote import wire
 
-LEFT_MAX = 1000  # files that stayed on the host and are named
+LEFT_MAX = 1000  # files of a kind that stayed on the host and are named
 FETCH_DEADLINE = 60.0  # seconds of silence; a host that hashes gives signs of life
 
 
 @dataclass(slots=True)
 class Report:
-    """What came: counts of files and bytes; `left` names what stayed on the host and why."""
+    """What came: counts of files and bytes; what stayed on the host, each with the reason.
+
+    `left` is no file (a link, a fifo) or was in change; `unread` could not be read, and is missing.
+    """
 
     path: Path
     new: int = 0
@@ -40,6 +43,7 @@ class Report:
     bytes: int = 0
     excluded: int = 0
     left: list[tuple[str, str]] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
 
 def fetch(
@@ -47,7 +51,9 @@ def fetch(
 ) -> tuple[Run, Report]:
     """Every result file of the run is here and equals the host's, by sha256.
 
-    Of a run that goes on it is what there was at that moment: `fetched` is then `partial`.
+    Of a run that goes on it is what there was at that moment: `fetched` is then `partial`. So it is
+    when one of the files could not be read there or is another one here, and once all others have
+    come that is a ManifestMismatch.
     """
     if run.state is RunState.FINISHED and run.started_at is None and run.session is None:
         raise NotFound(f"{run.run_id} never started; it has no results")
@@ -64,17 +70,39 @@ def fetch(
             changed = list(folder.changed)
     known = settle(ledger, ledger.get(run.run_id), end, ctx.now())
     environment_of(ctx, ledger, run, told(end))
-    whole = end.get("phase") == "finished" and not changed
+    whole = end.get("phase") == "finished" and not changed and not report.unread
     state = Fetched.COMPLETE if whole else Fetched.PARTIAL
     ledger.fetched(run.run_id, ctx.now(), state, str(destination), attempt_of(end))
     _point_latest(ctx, destination)
-    if changed:
-        raise ManifestMismatch(
-            f"{destination}: {counted(len(changed), 'file was', 'files were')} changed here after "
-            f"the fetch, other than the host's: {', '.join(changed[:5])}; left alone",
-            hint="move them away and fetch again to have the host's",
-        )
+    if changed or report.unread:
+        raise _incomplete(known, report, lawful.text(end.get("folder")), changed)
     return ledger.get(known.run_id), report
+
+
+def _incomplete(
+    run: Run, report: Report, folder: str | None, changed: Sequence[str]
+) -> ManifestMismatch:
+    """Names all that is not as it should be; the results lie in `folder` on the host."""
+    said, todo = [], []
+    if report.unread:
+        many = len(report.unread)
+        of = "files and folders" if many < LEFT_MAX else "files and folders, or more,"
+        what = "a file or folder" if many == 1 else f"{many} {of}"
+        where = f"{run.host}:{folder}" if folder else run.host
+        rows = [sanitize.line(f"  {path} ({why})") for path, why in report.unread]
+        said += [f"{run.run_id}: {what} of its results could not be read on {run.host}:", *rows]
+        said.append(f"all else is in {report.path}, verified; the run counts as fetched in part")
+        todo.append(
+            f"make them readable below {where} (`chmod -R u+rwX`; another owner's need that one), "
+            f"then `orch fetch-results {run.run_id}` brings them"
+        )
+    if changed:
+        said.append(
+            f"{report.path}: {counted(len(changed), 'file was', 'files were')} changed here after "
+            f"the fetch, other than the host's: {', '.join(changed[:5])}; left alone"
+        )
+        todo.append("move them away and fetch again to have the host's")
+    return ManifestMismatch("\n".join(said), hint="\n      ".join(todo))
 
 
 def _home(ctx: Context, run: Run) -> Path:
@@ -175,8 +203,10 @@ class _Receiver:
         elif "same" in item:
             self._report.same += len(item["same"])
         elif "left" in item:
-            room = LEFT_MAX - len(self._report.left)
-            self._report.left += [(str(path), str(why)) for path, why in item["left"][:room]]
+            unread = item.get("unread") is True
+            told = self._report.unread if unread else self._report.left
+            room = LEFT_MAX - len(told)
+            told += [(str(path), str(why)) for path, why in item["left"][:room]]
 
     def _data(self, payload: bytes) -> None:
         if self._large is not None:

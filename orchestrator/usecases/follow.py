@@ -77,8 +77,11 @@ def follow(
     """The log from the cursor on, to the run's end when `live`; the run as it is known then.
 
     A lost link is taken up where it broke. The end of the run is never concluded from the end of a
-    stream, only from the host's word.
+    stream, only from the host's word; a run that reached no host is answered from the ledger.
     """
+    if run.reached_no_host and agent is None:
+        sink.notice(f"{run.run_id} never started; it has no log")
+        return run
     host = ctx.host_of(run)
 
     def work(agent: Agent, moved: Moved) -> Run:

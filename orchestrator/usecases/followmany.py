@@ -125,7 +125,10 @@ def follow_many(
 
     met = {run.run_id: run for run in refresh_quietly(ctx, ledger, runs, silent)}
     waiting: queue.Queue[tuple[str, str, Any]] = queue.Queue(WAITING)
-    groups = by_host(ctx, met.values(), lambda host, exc: silent(host, exc.message))
+    for run in filter(lambda each: each.reached_no_host, met.values()):
+        sink.ended(run)
+    asked = [run for run in met.values() if not run.reached_no_host]
+    groups = by_host(ctx, asked, lambda host, exc: silent(host, exc.message))
     for host, group in groups.items():
         cursors = {run.run_id: Cursor(lines=lines, raw=raw) for run in group}
         follower = _Follower(

@@ -33,6 +33,8 @@ def resume(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, Agent]:
     PreflightRefused for a run that goes on, has succeeded or never started, and for a host that
     cannot go on with it; the run is then as it was.
     """
+    if run.reached_no_host:
+        refuse(run)
     orders = _orders(ctx, run)
     asked = {
         "secrets": {name: ctx.secret(name) for name in orders.secrets},

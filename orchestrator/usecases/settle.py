@@ -71,6 +71,7 @@ def settle_anew(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) ->
 def _finished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
     record = replace(exit_record(status["exit"]), attempt=attempt_of(status))
     if record.verdict is Verdict.NEVER_STARTED:
+        ledger.seen(run.run_id, at)
         ledger.never_started(run.run_id, at, "; ".join(record.reasons), record.attempt)
         return
     ran = lawful.moment(status.get("started_at")) or status.get("session")
@@ -117,7 +118,8 @@ def _started(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str, state
     ledger.started(run.run_id, at, started_at, session, state, attempt_of(status), place)
 
 
-def judge_record(run: Run, record: ExitRecord) -> Judged:
+def judge_record(run: Run, record: ExitRecord, primary: str | None = None) -> Judged:
+    """What the result is worth by the recorded spec; `primary`: another metric than its own."""
     if record.metrics_error is not None:
         reason = (record.metrics_error,)
         succeeded = record.verdict is Verdict.SUCCEEDED
@@ -127,7 +129,7 @@ def judge_record(run: Run, record: ExitRecord) -> Judged:
         record.metrics,
         metrics_declared=kept.metrics_declared,
         expect=kept.expect,
-        primary=kept.metrics_primary,
+        primary=primary or kept.metrics_primary,
         succeeded=record.verdict is Verdict.SUCCEEDED,
     )
 

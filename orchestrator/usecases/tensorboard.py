@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 
 from orchestrator.domain import Run
-from orchestrator.errors import NotFound, OrchError, UsageError
+from orchestrator.errors import ManifestMismatch, NotFound, OrchError, UsageError
 from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.fetch import fetch
@@ -52,7 +52,12 @@ def serve(ctx: Context, selectors: Sequence[str | None], port: int | None) -> in
 
 
 def _brought(ctx: Context, ledger: Ledger, run: Run) -> Run:
-    known, _ = fetch(ctx, ledger, run, lambda _report: None)
+    """The run with its results here, as far as they can be had."""
+    try:
+        known, _ = fetch(ctx, ledger, run, lambda _report: None)
+    except ManifestMismatch as exc:
+        ctx.say(f"{exc.message}; what is here is shown")
+        return ledger.get(run.run_id)
     return known
 
 

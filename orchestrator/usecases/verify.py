@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checks.outcome import ACCURACY
 from orchestrator.confighash import config_hash
 from orchestrator.disk import local_name
 from orchestrator.domain import Fetched, Run, RunState, Verdict
@@ -125,7 +126,8 @@ def _files(run: Run) -> Iterator[Check]:
         text = f"{folder}: {', '.join(wrong[:5])}{more}"
         yield Check(run.run_id, "results", DIFFERS, text)
     else:
-        yield Check(run.run_id, "results", OK, counted(len(journal), "file"))
+        part = ", fetched in part" if run.fetched is Fetched.PARTIAL else ""
+        yield Check(run.run_id, "results", OK, counted(len(journal), "file") + part)
 
 
 def _fault(path: Path, known: Known) -> str | None:
@@ -193,7 +195,8 @@ def _exit_faults(run: Run, raw: Any) -> Iterator[str]:
         how = how if record.signal is None else f"signal {record.signal}"
         yield f"its exit record says {record.verdict.value}, {how}"
     if record.metrics is not None:
-        judged = judge_record(run, record)
-        if judged.accuracy != run.accuracy:
-            there, here = value(judged.accuracy), value(run.accuracy)
+        accuracy = judge_record(run, record).accuracy
+        # Rows of before nested accuracies were read hold the one at the top level, or none.
+        if run.accuracy not in (accuracy, judge_record(run, record, ACCURACY).accuracy):
+            there, here = value(accuracy), value(run.accuracy)
             yield f"its metrics give the accuracy {there}, the row {here}"

@@ -59,6 +59,7 @@ BAD_YAML: Mapping[str, tuple[str | bytes, str, int | None]] = {
     "stages a list": ("stages:\n  - {name: a, command: ls}\n", "stages", 1),
     "env takes PATH": ("command: ls\nenv: {PATH: /tmp}\n", "PATH", 2),
     "env takes ours": ("command: ls\nenv: {ORCH_RUN_ID: x}\n", "ORCH_RUN_ID", 2),
+    "nested in per cent": ("command: ls\nexpect: {a.accuracy: {min: 85}}\n", "0.85", 2),
     "accuracy in per cent": ("command: ls\nexpect: {accuracy: {min: 85}}\n", "0.85", 2),
     "reference missing": ("command: ls\nreference: {config: nope.yaml}\n", "nope.yaml", None),
     "requirements missing": ("command: ls\nsetup: {requirements: nope.txt}\n", "nope.txt", None),

@@ -110,17 +110,21 @@ def test_a_folder_that_is_gone_is_left_first(desk: Desk) -> None:
     assert_clear(done, "does not exist any more")
 
 
-@pytest.mark.parametrize("kind", ["file", "dangling link", "file in it"])
+@pytest.mark.parametrize("kind", ["file", "dangling link", "file in it", "link in it"])
 def test_what_is_in_the_way_of_results_is_named(kind: str, desk: Desk) -> None:
     desk.orch("submit", "train", "-f")
     results = desk.project / "results"
     way = results / "train" if kind == "file in it" else results
-    if kind == "dangling link":
+    if kind == "link in it":
+        way = results / "train" / desk.show()["run_id"]
+        way.parent.mkdir(parents=True)
+        way.symlink_to(desk.home)
+    elif kind == "dangling link":
         way.symlink_to("nowhere")
     else:
         way.parent.mkdir(exist_ok=True)
         way.write_text("precious")
-    assert_clear(desk.orch("fetch-results", code=10), str(way), "in the way")
+    assert_clear(desk.orch("fetch-results", code=2), str(way), "in the way")
 
 
 def shell(desk: Desk, command: str, *words: str) -> subprocess.CompletedProcess[str]:

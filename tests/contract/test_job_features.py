@@ -112,6 +112,26 @@ def test_data_is_found_under_its_name_sent_once_and_its_hash_recorded(
     assert desk.show()["data"]["sst2"] != first
 
 
+@pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
+def test_data_that_is_one_file_is_that_file_under_its_name(
+    where: str, new_desk: MakeDesk, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {}
+    if where == "ssh":
+        server: PrivateSshd = request.getfixturevalue("sshd")
+        options = {"host": box(server), "ssh_config": server.client_config}
+    (tmp_path / "one, \xe4.txt").write_text("rows\n")
+    (tmp_path / "linked").symlink_to("one, \xe4.txt")
+    names = {"f": "one, \xe4.txt", "g": "linked"}
+    data = {name: {"from": str(tmp_path / file)} for name, file in names.items()}
+    command = "cat $ORCH_DATA/f $ORCH_DATA/g; test $ORCH_ATTEMPT = 2"
+    desk = new_desk({"reader": {"command": command, "data": data}}, **options)
+    assert log_of(desk, "reader", code=1).startswith("rows\nrows\n")
+    desk.orch("resume", "reader")
+    desk.orch("wait")
+    assert desk.orch("tail", "--no-follow").stdout.count("rows\n") == 4
+
+
 def test_data_behind_links_reaches_the_job_and_what_does_not_is_said_alike_everywhere(
     new_desk: MakeDesk, tmp_path: Path
 ) -> None:

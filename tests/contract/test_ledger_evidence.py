@@ -75,6 +75,20 @@ def test_a_row_that_was_tampered_with_is_found(desk: Desk, statement: str, check
     assert set(levels(found, other).values()) == {"ok"}
 
 
+@pytest.mark.parametrize(("accuracy", "level"), [(0.75, "ok"), (0.5, "ok"), (0.6, "differs")])
+def test_a_row_of_before_nested_accuracies_were_read_contradicts_nothing(
+    accuracy: float, level: str, new_desk: MakeDesk
+) -> None:
+    metrics = '{"accuracy": 0.5, "eval": {"accuracy": 0.75}}'
+    spec = {"command": f"echo '{metrics}' > results/metrics.json"}
+    desk = new_desk({"train": {**spec, "metrics": {"primary": "eval.accuracy"}}})
+    run = done(desk)
+    assert desk.show()["accuracy"] == 0.75
+    change(desk, f"UPDATE runs SET accuracy = {accuracy} WHERE run_id = ?", run)
+    code = 0 if level == "ok" else 11
+    assert levels(verified(desk, code=code), run)["host"] == level
+
+
 def test_what_cannot_be_proved_is_not_called_wrong(desk: Desk) -> None:
     run = done(desk)
     assert "host" not in levels(verified(desk, "--offline"), run)

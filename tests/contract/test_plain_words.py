@@ -72,6 +72,28 @@ def test_a_start_that_the_host_refuses_names_the_run_and_the_next_step(
     assert_clear(done, "/no/such/data", f"{run_id} was not started")
 
 
+def test_of_a_run_that_reached_no_host_none_is_asked(new_desk: MakeDesk, tmp_path: Path) -> None:
+    config = tmp_path / "ssh"
+    config.write_text("Host box\n  HostName 127.0.0.1\n  Port 1\n")
+    desk = new_desk(host={"ssh": "box", "session": "plain"}, ssh_config=config)
+    desk.orch("submit", "train", code=6)
+    run_id = desk.show()["run_id"]
+    desk.orch("submit", "train", code=6)
+    other = desk.show()["run_id"]
+    for command, code, word in (
+        (["wait", run_id], 1, "never_started"),
+        (["tail", run_id], 1, "never_started"),
+        (["tail", run_id, "--no-follow"], 0, f"{run_id} never started; it has no log"),
+        (["tail", run_id, other], 1, other),
+        (["attach", run_id], 3, "never started; there is nothing to attach to"),
+        (["resume", run_id], 5, "never started; there is nothing to go on with"),
+        (["fetch-results", run_id], 3, "never started; it has no results"),
+    ):
+        done = desk.orch(*command, code=code)
+        assert word in done.stdout + done.stderr, command
+        assert "connect" not in done.stderr.partition("never")[0], command
+
+
 def test_a_run_that_never_started_is_no_history_of_its_config(new_desk: MakeDesk) -> None:
     desk = new_desk({"train": {**TRAIN, "data": {"x": {"at": "/no/such/data"}}}})
     desk.orch("submit", "train", code=5)

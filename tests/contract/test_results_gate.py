@@ -81,6 +81,25 @@ def test_the_outcome_of_a_result_file(kind: str, shared: Desk) -> None:
             shared.orch(*command, code=7)
 
 
+def test_a_nested_primary_is_the_accuracy_of_the_ledger_and_its_matrix_is_judged(
+    new_desk: MakeDesk,
+) -> None:
+    spec = {
+        "command": "cp given results/metrics.json",
+        "metrics": {"file": "results/metrics.json", "primary": "eval.accuracy"},
+        "expect": {"eval.accuracy": {"min": 0.5}},
+    }
+    story = {"accuracy": 0.578, "confusion_matrix": [[578, 0], [422, 0]], "n": 1000}
+    content = {"accuracy": 0.99, "n": 5, "eval": story}
+    desk = new_desk({"nested": spec}, files={"given": json.dumps(content)})
+    done = desk.orch("submit", "nested", "-f", code=7)
+    assert "accuracy 57.8 % (95 % interval 54.7 to 60.8 %, n = 1000)" in done.stderr
+    shown = desk.show()
+    assert (shown["outcome"], shown["accuracy"]) == ("degenerate", 0.578)
+    assert shown["confusion_matrix"] == story["confusion_matrix"]
+    desk.orch("ledger", "verify")
+
+
 def test_f84_a_fifo_in_place_of_the_result_hangs_nobody(new_desk: MakeDesk) -> None:
     desk = new_desk({"pipe": {**TRAIN, "command": "mkfifo results/metrics.json"}})
     desk.orch("submit", "pipe", "-f", code=7, timeout=30)

@@ -56,6 +56,18 @@ def test_the_program_is_started_on_the_fetched_results_and_its_code_passed_on(de
     assert kinds.count("fetched") == 1
 
 
+def test_results_that_are_fetched_in_part_are_shown_and_it_is_said(desk: Desk) -> None:
+    desk.spec("train", {"command": "echo 1 > results/events.out.tfevents.1.box"})
+    with_tool(desk, STUB)
+    run = desk.submit("train")
+    desk.orch("wait")
+    desk.orch("fetch-results")
+    (desk.results("train", run) / "events.out.tfevents.1.box").write_text("mine, and longer")
+    done = desk.orch("tensorboard", code=3)
+    assert "changed here" in done.stderr
+    assert "what is here is shown" in done.stderr
+
+
 def test_without_event_files_or_the_program_it_says_what_to_do(desk: Desk) -> None:
     run = desk.submit("train")
     desk.orch("wait")

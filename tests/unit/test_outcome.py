@@ -144,12 +144,14 @@ BIG = "9" * 5000
         ({"accuracy": [0.9]}, "not a number"),
         ({"accuracy": 97}, "accuracy is 97, outside [0, 1]; if it is a percentage, write 0.97"),
         ({"accuracy": -1}, "accuracy is -1, outside [0, 1]"),
-        ({"accuracy": 1.0000001}, "outside [0, 1]"),
+        ({"accuracy": 1.0000001}, "accuracy is 1.0000001, outside [0, 1]"),
+        ({**GOOD, "accuracy": 0.89}, "accuracy is 0.89, confusion_matrix gives 0.9 (90 of 100)"),
         ({**GOOD, "accuracy": 0.95}, "accuracy is 0.95, confusion_matrix gives 0.9 (90 of 100)"),
         ({**GOOD, "n": 99}, "n is 99, confusion_matrix counts 100 examples"),
         ({**GOOD, "n": 0}, "n is 0"),
         ({**GOOD, "n": True}, "n is true"),
-        ({**GOOD, "n": 100.0}, "n is 100.0"),
+        ({**GOOD, "n": 100.5}, "n is 100.5"),
+        ({**GOOD, "n": -0.0}, "n is -0.0"),
         ({**GOOD, "labels": ["a"]}, "labels has 1 name, confusion_matrix has 2 classes"),
         ({**GOOD, "labels": ["a", "a"]}, "names a class twice"),
         ({**GOOD, "labels": "ab"}, "not a list of names"),
@@ -157,7 +159,9 @@ BIG = "9" * 5000
         ({**GOOD, "confusion_matrix": [[1, 2], [3]]}, "row 1 has 1 column"),
         ({**GOOD, "confusion_matrix": [[1, 2, 3], [4, 5, 6]]}, "not square"),
         ({**GOOD, "confusion_matrix": [[45, -5], [5, 45]]}, "row 0 holds -5"),
-        ({**GOOD, "confusion_matrix": [[45.0, 5], [5, 45]]}, "row 0 holds 45.0"),
+        ({**GOOD, "confusion_matrix": [[45.5, 5], [5, 45]]}, "row 0 holds 45.5"),
+        ({**GOOD, "confusion_matrix": [[-45.0, 5], [5, 45]]}, "row 0 holds -45.0"),
+        ({**GOOD, "confusion_matrix": [[1e300, 5], [5, 45]]}, "row 0 holds 1e+300"),
         ({**GOOD, "confusion_matrix": [[45, True], [5, 45]]}, "row 0 holds true"),
         ({**GOOD, "confusion_matrix": [[0, 0], [0, 0]]}, "counts no example"),
         ({**GOOD, "confusion_matrix": [[100]]}, "two classes or more"),
@@ -195,15 +199,103 @@ def test_f85_accuracy_of_a_run_that_did_not_succeed_is_not_counted() -> None:
     assert (torn.outcome, torn.accuracy) == (Outcome.UNVERIFIED, None)
 
 
-@pytest.mark.parametrize("accuracy", [0.9, 0.8999, 0.9004])
-def test_accuracy_may_be_rounded_to_three_digits(accuracy: float) -> None:
-    assert judged({**GOOD, "accuracy": accuracy}).outcome is Outcome.OK
+@pytest.mark.parametrize(
+    ("right", "written", "agrees"),
+    [
+        (900, (0.9, 0.8999, 0.9004, 0.90), True),
+        (900, (0.8994, 0.9006, 0.89, 0.91), False),
+        (873, (0.873, 0.87, 0.8729), True),
+        (873, (0.9, 0.88, 0.874, 0.8723), False),
+        (895, (0.89, 0.9), True),  # a half may be rounded either way
+        (996, (0.996, 1.0), True),
+        (994, (1.0, 1), False),
+    ],
+)
+def test_an_accuracy_may_be_rounded_to_two_digits_or_three(
+    right: int, written: tuple[float, ...], agrees: bool
+) -> None:
+    matrix = [[right - 400, 1000 - right], [0, 400]]
+    for accuracy in written:
+        result = judged({"accuracy": accuracy, "confusion_matrix": matrix}, Expect())
+        told = Outcome.UNVERIFIED if agrees else Outcome.INVALID_RESULT
+        assert result.outcome is told, accuracy
+
+
+def test_whole_numbers_written_as_floats_are_counts_and_no_labels_are_none() -> None:
+    metrics = {**GOOD, "confusion_matrix": [[45.0, 5.0], [5.0, 45.0]], "n": 100.0, "labels": []}
+    result = judged(metrics)
+    assert (result.outcome, result.labels) == (Outcome.OK, ())
+    assert result.confusion_matrix == ((45, 5), (5, 45))
+    assert all(type(count) is int for row in result.confusion_matrix for count in row)
+
+
+# --- a primary accuracy that is nested -----------------------------------------------------------
+
+PRIMARY = "eval.accuracy"
+ONE_SIDED = {"accuracy": 0.578, "confusion_matrix": [[578, 0], [422, 0]], "n": 1000}
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {f"eval.{name}": value for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize("lay", [flat, lambda metrics: {"eval": metrics}], ids=["flat", "map"])
+@pytest.mark.parametrize(
+    ("beside", "outcome", "told"),
+    [
+        (GOOD, Outcome.OK, ""),
+        (ONE_SIDED, Outcome.DEGENERATE, "in `eval`: class `1` was never predicted: 0 of 422"),
+        ({"accuracy": 0.578, "majority": 0.578, "n": 99}, Outcome.DEGENERATE, "in `eval`: 57.8 %"),
+        ({"accuracy": 0.4}, Outcome.BELOW_TARGET, "eval.accuracy is 0.4"),
+        ({"accuracy": 12.0}, Outcome.INVALID_RESULT, "in `eval`: accuracy is 12.0, outside [0, 1]"),
+        ({"accuracy": 1.5}, Outcome.INVALID_RESULT, "outside [0, 1]"),
+        ({**GOOD, "accuracy": 0.95}, Outcome.INVALID_RESULT, "confusion_matrix gives 0.9"),
+        ({**GOOD, "n": 99}, Outcome.INVALID_RESULT, "n is 99"),
+        ({**GOOD, "labels": ["a"]}, Outcome.INVALID_RESULT, "in `eval`: labels has 1 name"),
+        ({}, Outcome.INVALID_RESULT, "primary metric `eval.accuracy` is missing"),
+    ],
+)  # fmt: skip
+def test_a_nested_primary_accuracy_is_judged_with_what_lies_beside_it(
+    lay: Any, beside: dict[str, Any], outcome: Outcome, told: str
+) -> None:
+    expect = Expect({PRIMARY: Bound(min=0.5)})
+    result = judged(lay(beside), expect, primary=PRIMARY)
+    assert result.outcome is outcome
+    assert told in "; ".join(result.reasons)
+    is_true = outcome is not Outcome.INVALID_RESULT
+    assert result.accuracy == (beside["accuracy"] if is_true else None)
+    if outcome is Outcome.OK:
+        assert result.confusion_matrix == ((45, 5), (5, 45))
+        assert result.labels == ("negative", "positive")
+    unasked = judged(lay(beside), Expect(), primary=PRIMARY)
+    assert (unasked.outcome is outcome) is (outcome in (Outcome.DEGENERATE, Outcome.INVALID_RESULT))
+
+
+def test_beside_a_nested_primary_the_top_level_is_checked_and_not_taken() -> None:
+    both = {**ONE_SIDED, "labels": ["a", "b"], "eval": GOOD}
+    result = judged(both, Expect(), primary=PRIMARY)
+    assert (result.outcome, result.accuracy) == (Outcome.UNVERIFIED, 0.9)
+    assert result.labels == ("negative", "positive")
+    false = judged({"accuracy": 97, "eval": GOOD}, Expect(), primary=PRIMARY)
+    assert (false.outcome, false.accuracy) == (Outcome.INVALID_RESULT, None)
+    bare = judged({**ONE_SIDED, "eval": {"accuracy": 0.9}}, Expect(), primary=PRIMARY)
+    assert (bare.outcome, bare.accuracy) == (Outcome.DEGENERATE, 0.9)
+    assert bare.confusion_matrix == ((578, 0), (422, 0))
+
+
+def test_a_nested_accuracy_that_is_expected_is_checked_as_well() -> None:
+    expect = Expect({PRIMARY: Bound(min=0.5)})
+    assert judged({**GOOD, "eval": {"accuracy": 12}}, expect).outcome is Outcome.INVALID_RESULT
+    one_sided = judged({**GOOD, "eval": ONE_SIDED}, expect)
+    assert (one_sided.outcome, one_sided.accuracy) == (Outcome.DEGENERATE, 0.9)
+    assert judged({**GOOD, "eval": {"accuracy": 0.6}}, expect).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize(
     ("metrics", "bound", "told"),
     [
         ({"accuracy": 0.8499}, Bound(min=0.85), "is 0.8499, below the expected minimum 0.85"),
+        ({"accuracy": 0.8499999}, Bound(min=0.85), "is 0.8499999, below the expected minimum 0.85"),
         ({"accuracy": 0.9}, Bound(max=0.5), "accuracy is 0.9, above the expected maximum 0.5"),
         ({"loss": 1}, Bound(min=0.85), "accuracy is missing; expected at least 0.85"),
         ({}, Bound(0.1, 0.2), "expected at least 0.1 and at most 0.2"),
@@ -305,6 +397,8 @@ JSON = st.recursive(
 @settings(max_examples=400)
 def test_f84_any_values_under_the_known_names_are_judged(metrics: dict[str, Any]) -> None:
     result = judged(metrics, primary="f1")
+    nested = judged({"f1": metrics, **metrics}, primary="f1.accuracy")
+    assert nested.accuracy is None or 0 <= nested.accuracy <= 1
     if result.accuracy is not None:
         assert 0 <= result.accuracy <= 1
     json.dumps(dict(result.metrics), allow_nan=False)

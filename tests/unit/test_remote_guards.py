@@ -156,6 +156,11 @@ CASES: dict[str, tuple[dict[str, Any], Lines, str | None]] = {
         [{"step": 5, "confusion_matrix": [[400, 100], [395, 105]]}],
         "accuracy is 50.5 % at step 5 (n = 1000), no better than the 50.0 %",
     ),
+    "counts as floats": (
+        {"predictions": "not-degenerate"},
+        [{"confusion_matrix": [[57.5, 0], [422.0, 0]]}, {"confusion_matrix": [[50.0, 0], [50, 0]]}],
+        "class `1` is never predicted at step 2: 0 of 50",
+    ),
     "majority in numbers": (
         {"predictions": "not-degenerate"},
         [{"accuracy": 0.578, "majority": 0.578, "n": 1000}],

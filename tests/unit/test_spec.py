@@ -133,6 +133,8 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nsetup: {requirements: /r.txt}", 2, "inside the project"),
         ("command: x\nresults: {dir: ..}", 2, "inside the project"),
         ("command: x\nresults: {dir: ~/x}", 2, "inside the project"),
+        ("command: x\nresults: {exclude: [results/a/**]}", 2, "`results/a/**` would leave out"),
+        ("command: x\nresults: {dir: out, exclude: [out/*.pt]}", 2, "relative to `out`"),
         ("command: x\nmetrics: {file: m.json}", 2, "inside `results.dir`"),
         ("command: x\nmetrics: {file: results2/m.json}", 2, "inside `results.dir`"),
         ("command: x\nexpect: {accuracy: 0.9}", 2, "must be a map"),

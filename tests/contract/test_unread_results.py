@@ -1,0 +1,90 @@
+"""Results that the host cannot read: each is named, the run is fetched in part, and it is no 0."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.domain import Fetched, Run
+from orchestrator.errors import ManifestMismatch
+from orchestrator.ledger.store import Ledger
+from orchestrator.usecases import fetch
+from orchestrator.usecases.context import Context
+from remote import wire
+from tests.contract import liar
+from tests.contract.conftest import MakeDesk, box
+from tests.contract.desk import assert_clear
+from tests.contract.liar import RUN_ID, end, exit_with, verbs
+from tests.helpers.sshd import PrivateSshd
+
+GOOD = '{"accuracy": 0.9}'
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize("locked", ["preds", "results", "p.bin"])
+def test_results_that_cannot_be_read_are_named_and_the_fetch_is_in_part(
+    locked: str, new_desk: MakeDesk, sshd: PrivateSshd
+) -> None:
+    place = "$ORCH_RUN_DIR/results" if locked == "results" else f"$ORCH_RUN_DIR/results/{locked}"
+    make = (
+        f"mkdir results/preds; echo p > results/preds/p.txt; echo b > results/p.bin; echo '{GOOD}'"
+    )
+    make += f" > results/metrics.json; ln -s p.bin results/link; chmod 000 {place}"
+    desk = new_desk({"lock": {"command": make}}, host=box(sshd), ssh_config=sshd.client_config)
+    run_id = desk.submit("lock")
+    desk.orch("wait", code=None)
+    name = "." if locked == "results" else locked
+    done = desk.orch("fetch-results", code=10)
+    folder = sshd.root_dir / "runs" / run_id / "results"
+    assert_clear(done, run_id, f"  {name} (Permission denied)\n", "box:", str(folder), "chmod")
+    assert desk.show()["fetched"] == "partial"
+    checks = json.loads(desk.orch("ledger", "verify", "--json").stdout)["checks"]
+    (result,) = [check for check in checks if check["check"] == "results"]
+    assert (result["level"], "in part" in result["text"]) == ("ok", True)
+    locked_there = folder if locked == "results" else folder / locked
+    locked_there.chmod(0o755)
+    desk.orch("fetch-results")
+    assert desk.show()["fetched"] == "complete"
+    here = desk.results("lock", run_id)
+    assert {str(p.relative_to(here)) for p in here.rglob("[!.]*") if p.is_file()} == {
+        "preds/p.txt", "p.bin", "metrics.json",
+    }  # fmt: skip
+
+
+LEFT = [["link", "a symbolic link"], ["p", "Permission denied"]]
+
+
+@pytest.mark.parametrize(
+    ("item", "unread"),
+    [
+        ({"left": LEFT, "unread": True}, LEFT),
+        ({"left": LEFT}, []),  # from an agent that does not tell them apart
+        ({"left": LEFT, "unread": "odd"}, []),
+        ({"left": [[f"p{at}\n", "x\x1b"] for at in range(3000)], "unread": True}, None),
+    ],
+    ids=["unread", "older agent", "odd", "many and hostile"],
+)
+def test_what_a_host_says_of_files_it_leaves_is_understood(
+    item: dict[str, object],
+    unread: list[list[str]] | None,
+    ctx: Context,
+    ledger: Ledger,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status = end({"ok": True}, (wire.ITEM, exit_with()))
+    done = {**exit_with(), "ok": True, "folder": ["odd"]}
+    liar.lie(monkeypatch, verbs(status=status, results=end(done, (wire.ITEM, item))))
+    if unread == []:
+        known, report = fetch.fetch(ctx, ledger, run, lambda _report: None)
+        assert (known.fetched, report.left) == (Fetched.COMPLETE, [tuple(row) for row in LEFT])
+        return
+    with pytest.raises(ManifestMismatch) as caught:
+        fetch.fetch(ctx, ledger, run, lambda _report: None)
+    assert ledger.get(RUN_ID).fetched is Fetched.PARTIAL
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 2 + (fetch.LEFT_MAX if unread is None else len(unread))
+    assert caught.value.hint is not None and RUN_ID in caught.value.hint
+    assert Path(ctx.cwd / "results" / "train" / RUN_ID).is_dir()
