@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from orchestrator import outlet
 from orchestrator.errors import OrchError, UsageError
 
 if TYPE_CHECKING:
@@ -93,21 +93,10 @@ def _os_words(exc: OSError) -> str:
     return f"{exc.filename or 'a system call'}: {exc.strerror or exc}"
 
 
-def _lenient_streams() -> None:
-    """Closed ones lead nowhere; what an encoding cannot hold is written as an escape."""
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def run_main(app: typer.Typer) -> NoReturn:
     """Run and leave at once: connections and threads need no farewell, the ledger is closed."""
     code = 0
-    _lenient_streams()
+    outlet.open_streams()
     # In a C locale python takes a note's letters for bytes it cannot read.
     sys.argv = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv]
     try:

@@ -131,17 +131,20 @@ def shell(desk: Desk, command: str, *words: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_stdout_that_is_full_is_said_and_never_called_a_bad_end(desk: Desk) -> None:
+def test_stdout_that_is_full_or_closed_is_said_and_never_called_a_bad_end(desk: Desk) -> None:
     desk.orch("submit", "train", "-f")
     for words in (["ls"], ["tail"], ["tail", "--raw"], ["show", "--json"]):
         done = shell(desk, '"$@" > /dev/full', *words)
         assert done.returncode == 141, done.stderr
         assert_clear(done, "stdout could not be written", "No space left")
-    for command in ('"$@" > /dev/full', '"$@" | true'):
+        done = shell(desk, '"$@" >&-', *words)
+        assert done.returncode == 141, done.stderr
+        assert_clear(done, "stdout is closed")
+    for command in ('"$@" > /dev/full', '"$@" | true', '"$@" >&-'):
         assert shell(desk, command, "--help").returncode in (0, 141)
 
 
-@pytest.mark.parametrize("command", ['"$@" > /dev/full', '"$@" | true'])
+@pytest.mark.parametrize("command", ['"$@" > /dev/full', '"$@" | true', '"$@" >&-'])
 def test_a_submit_whose_id_nobody_could_read_says_that_it_was_started(
     command: str, new_desk: MakeDesk
 ) -> None:
