@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
@@ -23,6 +24,7 @@ R = TypeVar("R")
 
 INTERRUPTED = 130
 STDOUT_CLOSED = 141
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h; 1 would be a run's bad end
 
 
 def context() -> Context:
@@ -115,10 +117,10 @@ def run_main(app: typer.Typer) -> NoReturn:
         code = STDOUT_CLOSED
     except Exception as exc:  # a fault of orch itself: still no traceback unless asked for
         if os.environ.get("ORCH_DEBUG"):
-            raise
+            traceback.print_exc()
         say(f"orch: internal error: {type(exc).__name__}: {exc}")
         say("      set ORCH_DEBUG=1 to see where; nothing on any host was changed by the failure")
-        code = 1
+        code = INTERNAL
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         sys.stdout.flush()

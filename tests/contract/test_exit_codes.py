@@ -156,6 +156,14 @@ def test_a_submit_whose_id_nobody_could_read_says_that_it_was_started(
     assert state in ("queued", "running")
 
 
+def test_an_ssh_config_that_is_not_there_is_said_to_be_so(desk: Desk, tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    done = desk.orch("doctor", NOBODY, code=3, ORCH_SSH_CONFIG=absent)
+    assert f"{absent} (which does not exist)" in done.stdout + done.stderr
+    done = desk.orch("host", "ls", ORCH_SSH_CONFIG=absent)
+    assert f"ORCH_SSH_CONFIG names {absent}, which does not exist" in done.stderr
+
+
 @pytest.mark.ssh
 def test_of_a_jump_host_that_does_not_resolve_the_name_is_told(
     over: str, new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
