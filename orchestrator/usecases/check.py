@@ -24,6 +24,19 @@ from orchestrator.usecases.listing import refreshed
 from orchestrator.wording import counted
 
 MEND = "mend the config, waive the finding with a reason in the spec, or --force"
+# What helps against a finding, by its rule and the first part of its key. Where --force is not
+# named it would be of no use.
+ADVICE = {
+    ("canary", "canary"): "mend what stopped the canary; --no-canary starts without it",
+    ("driver", "resources"): "ask for another torch in `setup.requirements`, name another --host, "
+    "or --force",
+    ("host", "resources"): "ask for less in `resources`, or name another --host or --profile; "
+    "`orch doctor` shows what a host has, `orch gpus` who uses it",
+    ("host", "data"): "put it there, or name another place in the job's file",
+    ("results-dir", "results"): "move the program, name another `results.dir`, or --force",
+    ("shell", "secrets"): "export it in this shell; its value goes to the job only",
+    ("shell", "notify"): "export it in this shell",
+}
 MET = 20  # of a job's open runs: in a sweep of many each submit would ask after all of them
 
 
@@ -144,7 +157,13 @@ def _named(ledger: Ledger, against: str, project: str) -> Run:
     return run
 
 
-def refuse(job: str, bad: Sequence[Finding], hint: str = MEND) -> PreflightRefused:
+def next_steps(bad: Sequence[Finding]) -> str:
+    """What helps against these findings, a line each."""
+    keys = [(finding.rule, (finding.key or "").partition(".")[0]) for finding in bad]
+    return "\n      ".join(dict.fromkeys(ADVICE.get(key, MEND) for key in keys))
+
+
+def refuse(job: str, bad: Sequence[Finding]) -> PreflightRefused:
     lines = "".join(f"\n  {finding.rule}: {finding.message}" for finding in bad)
     count = counted(len(bad), "finding refuses", "findings refuse")
-    return PreflightRefused(f"{job}: {count} it; nothing was started{lines}", hint=hint)
+    return PreflightRefused(f"{job}: {count} it; nothing was started{lines}", hint=next_steps(bad))

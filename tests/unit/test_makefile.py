@@ -1,4 +1,4 @@
-"""`make retrain` and `make results`: what they call, with a recorder in the place of the programs."""
+"""`make retrain` and `make results` call the programs, in whose place a recorder stands."""
 
 from __future__ import annotations
 
