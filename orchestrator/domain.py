@@ -176,6 +176,12 @@ class Run:
     attempt: int = 1
     cause: str | None = None
 
+    @property
+    def was_never_there(self) -> bool:
+        """Whether it ended before anything of it ran on its host, where nothing is to be seen."""
+        never = self.verdict is Verdict.NEVER_STARTED and self.attempt == 1
+        return never and self.started_at is None and self.session is None
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -14,6 +14,7 @@ from orchestrator.errors import FrameGarbled, NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset, run_status
+from orchestrator.usecases import silence
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.link import Moved, persistently, unmoved
 from orchestrator.usecases.reconcile import UNSETTLED, meet
@@ -77,6 +78,8 @@ def follow(
     A lost link is taken up where it broke. The end of the run is never concluded from the end of a
     stream, only from the host's word.
     """
+    if run.was_never_there:
+        return run
     host = ctx.host_of(run)
 
     def work(agent: Agent, moved: Moved) -> Run:
@@ -92,10 +95,11 @@ def follow(
                 return run
             moved()
 
-    if live:
-        return persistently(ctx, host, work, sink.notice, agent=agent)
-    with agent or ctx.connect(host) as line:
-        return work(line, unmoved)
+    with silence.of(ctx, ledger, run, "its log was not read to its end"):
+        if live:
+            return persistently(ctx, host, work, sink.notice, agent=agent)
+        with agent or ctx.connect(host) as line:
+            return work(line, unmoved)
 
 
 def _once(
@@ -221,8 +225,9 @@ def wait(
                 raise _not_finished(known, timeout)
 
     host = ctx.host_of(run)
-    first = None if timeout is None else _connected_within(ctx, host, run, timeout)
-    return persistently(ctx, host, work, notice, agent=first, until=end)
+    with silence.of(ctx, ledger, run, "how it ends was not learnt"):
+        first = None if timeout is None else _connected_within(ctx, host, run, timeout)
+        return persistently(ctx, host, work, notice, agent=first, until=end)
 
 
 def _connected_within(ctx: Context, host: Host, run: Run, seconds: float) -> Agent:
