@@ -11,7 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,11 +79,21 @@ def to_stdout() -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def to_file(path: Path) -> Iterator[None]:
-    """UsageError when `path`, which its user named, cannot be written within."""
+def write(path: Path, text: str) -> None:
+    """`path`, which its user named, holds the text whole; UsageError when it cannot be written, and
+    what was there is as it was."""
     try:
-        yield
+        path = Path(os.path.realpath(path))  # a link stays one
+        tmp = path.with_name(f".{path.name}.{os.getpid()}")
+        if path.exists() and not path.is_file():  # a terminal, a pipe: nothing to be kept
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            return
+        try:
+            tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
+            os.replace(tmp, path)
+        finally:
+            with suppress(OSError):
+                tmp.unlink(missing_ok=True)
     except OSError as exc:
         raise UsageError(
             f"{path} cannot be written: {exc.strerror or exc}", hint="name another file with -o"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 from orchestrator import outlet, sanitize
@@ -136,14 +134,7 @@ def _write(path: Path, text: str) -> None:
         raise UsageError(
             f"{path} exists and is no report; it was left alone", hint="name another file with -o"
         )
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with outlet.to_file(path):
-            tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(tmp, path)
-    finally:
-        with contextlib.suppress(OSError):
-            tmp.unlink(missing_ok=True)
+    outlet.write(path, text)
 
 
 def _is_ours(path: Path) -> bool:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import outlet
+
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = "x" * 400_000 + "\n"  # more than a pipe holds
 PROGRAM = """
 import typer
@@ -87,3 +90,30 @@ def test_a_stdout_that_was_closed_from_the_start_is_lost_output(way: str) -> Non
     _, said = child.communicate(timeout=30)
     assert child.returncode == 141
     assert "stdout is closed" in said
+
+
+def test_a_file_that_could_not_be_written_whole_is_not_left_behind(tmp_path: Path) -> None:
+    before = "what was there"
+    (tmp_path / "old").write_text(before)
+    program = (
+        "import resource, sys; from pathlib import Path; from orchestrator import outlet\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "for name in sys.argv[1:]:\n"
+        "  try: outlet.write(Path(name), 'x' * 100_000)\n"
+        "  except outlet.UsageError as error: print(error.message)\n"
+    )
+    argv = [sys.executable, "-c", program, "old", "new"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.count("cannot be written: File too large") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old").read_text() == before
+
+
+def test_a_file_is_written_where_a_link_leads_and_into_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    outlet.write(tmp_path / "link", "text\n")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "text\n"
+    outlet.write(Path("/dev/null"), "text\n")
+    assert Path("/dev/null").is_char_device()
