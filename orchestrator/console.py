@@ -103,7 +103,7 @@ def run_main(app: typer.Typer) -> NoReturn:
     sys.argv = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv]
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        app()
+        app(prog_name="orch")
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else OrchError.exit_code
         if isinstance(exc.__context__, BrokenPipeError):  # typer's own answer to one is 1
