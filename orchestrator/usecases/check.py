@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.checks import baseline, history, reference, relations, strictness
 from orchestrator.confighash import config_hash
 from orchestrator.domain import Finding, Run, Severity
-from orchestrator.errors import NotFound, PreflightRefused, UsageError
+from orchestrator.errors import NotFound, PreflightRefused, SpecError, UsageError
 from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import Baseline, JobSpec
 from orchestrator.ledger.select import resolve
@@ -104,7 +105,7 @@ def _preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
     best = ledger.best(str(project), spec.name, spec.profile)
     spec, compared = _with_baseline(ctx, spec, ledger)
     findings = [
-        *reference.check(spec.config, spec.reference, reference_tree(project, spec.reference)),
+        *reference.check(spec.config, spec.reference, _reference(project, spec)),
         *relations.check(spec.config, spec.rules),
         *strictness.check(spec),
         *_results_folder(project, spec),
@@ -113,6 +114,14 @@ def _preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
         *history.against_best(spec.config, best, spec.volatile),
     ]
     return Preflight(spec, digest, tuple(findings))
+
+
+def _reference(project: Path, spec: JobSpec) -> dict[str, Any]:
+    try:
+        return reference_tree(project, spec.reference)
+    except SpecError as exc:
+        exc.message += f" (jobs/{spec.path.name} names it under `reference`)"
+        raise
 
 
 def _results_folder(project: Path, spec: JobSpec) -> list[Finding]:

@@ -181,7 +181,8 @@ def test_what_the_host_lacks_is_found_before_a_submit(new_desk: MakeDesk) -> Non
     [
         ({"data": {"a": {"from": "/no/such/folder"}}}, 3, "data `a`: /no/such/folder does not"),
         ({"data": {"a": {"from": "$ORCH_DATA/x"}}}, 2, "ORCH_DATA is not set"),
-        ({"setup": {"requirements": "absent.txt"}}, 2, "no file absent.txt"),
+        ({"setup": {"requirements": "absent.txt"}}, 2, "yaml:12:3: setup.requirements: no file ab"),
+        ({"reference": {"config": "no.yaml"}}, 2, "not exist (jobs/needs.yaml names it under"),
         ({"secrets": ["HF_TOKEN"]}, 5, "HF_TOKEN"),
         ({"notify": {"webhook": "$HOOK"}}, 5, "HOOK"),
     ],
