@@ -2,9 +2,12 @@
 # .venv, except by `make test` as root on a machine with apt (see there).
 
 PYTHON  ?= python3
-HOST    ?= local
-PROFILE ?= cpu
-JOB     ?= mdlm-pretrained-fixed
+# These are the command line's to change: conda and tcsh have a HOST in every environment.
+HOST    := local
+PROFILE := cpu
+JOB     := mdlm-pretrained-fixed
+DATA    := sst2
+RESULTS_ARGS :=
 PYTEST_ARGS ?=
 # Most tests wait for other processes most of the time; a file's tests stay in one process.
 PARALLEL ?= -n 3 --dist loadfile
@@ -133,7 +136,7 @@ bench: venv test-tools ## the speed table, against rsync, ssh and tmux by hand: 
 	@$(BIN)/python -m tests.bench --write docs/benchmarks.md $(BENCH_ARGS)
 
 results: jobs-venv ## train and judge what docs/results.md lacks, and write it: DATA=sst2 PROFILE=cpu HOST=local
-	@$(BIN)/python -m jobs.results --run --data $(or $(DATA),sst2) --profile $(PROFILE) --host $(HOST) $(RESULTS_ARGS)
+	@$(BIN)/python -m jobs.results --run --data $(DATA) --profile $(PROFILE) --host $(HOST) $(RESULTS_ARGS)
 
 # -- the job this project is about --------------------------------------------------------------
 

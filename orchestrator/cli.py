@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.console import run_main
+from orchestrator.console import run_main, tell
+from orchestrator.errors import UsageError
 
 # By the module of `commands`, in the order of a day's work, which is that of `orch --help`.
 COMMANDS = {
@@ -103,6 +104,14 @@ def _function(place: str) -> Any:
 
 
 def main() -> None:
-    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    first, *more = sys.argv[1:] or [""]
+    if first in ("--install-completion", "--show-completion") and more:
+        tell(  # typer asks which shell this is called from, and would pass over the name of another
+            UsageError(
+                f"{first} takes no word: it is for the shell that it is called from",
+                hint="call it from bash, zsh or fish",
+            )
+        )
+        sys.exit(UsageError.exit_code)
     named = first in COMMANDS or first in GROUPS
     run_main(built(first if named and "_ORCH_COMPLETE" not in os.environ else None))

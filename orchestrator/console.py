@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from orchestrator import outlet
 from orchestrator.errors import OrchError, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ R = TypeVar("R")
 
 INTERRUPTED = 130
 STDOUT_CLOSED = 141
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h; 1 would be a run's bad end
 
 
 def context() -> Context:
@@ -93,26 +95,15 @@ def _os_words(exc: OSError) -> str:
     return f"{exc.filename or 'a system call'}: {exc.strerror or exc}"
 
 
-def _lenient_streams() -> None:
-    """Closed ones lead nowhere; what an encoding cannot hold is written as an escape."""
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def run_main(app: typer.Typer) -> NoReturn:
     """Run and leave at once: connections and threads need no farewell, the ledger is closed."""
     code = 0
-    _lenient_streams()
+    outlet.open_streams()
     # In a C locale python takes a note's letters for bytes it cannot read.
     sys.argv = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv]
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        app()
+        app(prog_name="orch")
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else OrchError.exit_code
         if isinstance(exc.__context__, BrokenPipeError):  # typer's own answer to one is 1
@@ -126,10 +117,10 @@ def run_main(app: typer.Typer) -> NoReturn:
         code = STDOUT_CLOSED
     except Exception as exc:  # a fault of orch itself: still no traceback unless asked for
         if os.environ.get("ORCH_DEBUG"):
-            raise
+            traceback.print_exc()
         say(f"orch: internal error: {type(exc).__name__}: {exc}")
         say("      set ORCH_DEBUG=1 to see where; nothing on any host was changed by the failure")
-        code = 1
+        code = INTERNAL
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         sys.stdout.flush()

@@ -29,7 +29,7 @@
     └── StdoutLost        141   stdout did not take what was to go there
 
 Exit codes 1 (the run ended badly) and 141 (stdout closed by its reader) are results, not errors. A
-run that fails is a value, never an exception.
+run that fails is a value, never an exception. Any other exception is a fault of orch itself: 70.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class HostLine(NamedTuple):
     host: Host
     source: str = ""
     default: bool = False
-    trusted: bool | None = None  # None: not known, or nothing to trust (local)
+    trusted: bool | None = None  # None: cannot be known, or nothing to trust (local)
 
 
 def __getattr__(name: str) -> Any:
@@ -208,6 +208,8 @@ def hosts_table(hosts: Sequence[HostLine], style: Style = PLAIN) -> str:
         reached = "this machine" if host.is_local else f"ssh {host.ssh or host.name}"
         name = host.name + (" (default)" if each.default else "")
         key = trust[each.trusted]
+        if each.trusted is None and not host.is_local:
+            key = Cell("?", ("yellow",))
         rows.append([name, reached, key, host.session, host.root, each.source])
     return layout(columns, rows, style)
 

@@ -44,9 +44,13 @@ def no_jobs(project: Path) -> list[tuple[str, str]]:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     found = []
     for file in files:
-        if file.suffix.lower() not in (".yaml", ".yml") or file.name[0] == "." or file.is_dir():
+        if file.suffix.lower() not in (".yaml", ".yml") or file.name[0] == ".":
             continue
-        why = _no_name(file.stem) if file.suffix == ".yaml" else "a job's file ends in .yaml"
+        why: str | None = "a job's file ends in .yaml"
+        if not file.is_file():
+            why = "it is no file, nor a link to one"
+        elif file.suffix == ".yaml":
+            why = _no_name(file.stem)
         if why is not None:
             found.append((f"{JOBS_DIR}/{file.name}", why))
     return found
@@ -78,8 +82,10 @@ def load_job(
     path = job_path(project, name)
     if not path.is_file():
         known = job_names(project)
+        instead = [(file, why) for file, why in no_jobs(project) if Path(file).stem == name]
         raise NotFound(
-            f"no job `{name}` in {project / JOBS_DIR}{did_you_mean(name, known)}",
+            f"no job `{name}` in {project / JOBS_DIR}{did_you_mean(name, known)}"
+            + "".join(f"; {file} is no job: {why}" for file, why in instead),
             hint="jobs here: " + ", ".join(known) if known else "`orch init` makes an example job",
         )
     doc = strictyaml.load_file(path, shown=f"{JOBS_DIR}/{path.name}")

@@ -49,6 +49,9 @@ Tags = Annotated[
 ]
 Note = Annotated[Text, typer.Option("--note", help="A remark kept with the run.")]
 Force = Annotated[bool, typer.Option("--force", help="Submit in spite of findings; recorded.")]
+NoCanary = Annotated[
+    bool, typer.Option("--no-canary", help="Start at once, without the spec's canary.")
+]
 Share = Annotated[
     bool, typer.Option("--share", help="Take GPUs that others use too, if the memory suffices.")
 ]

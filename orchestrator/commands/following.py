@@ -152,7 +152,8 @@ def attach(run: RunArg = None) -> None:
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
         chosen = ctx.live_run(ledger, run)
-    found = view(ctx, chosen, terminal=sys.stdin.isatty() and sys.stdout.isatty())
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        found = view(ctx, ledger, chosen, terminal=terminal)
     if found.notice:
         ctx.say(found.notice)
     raise typer.Exit(enter(found, chosen))

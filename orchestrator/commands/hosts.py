@@ -64,7 +64,7 @@ def host_trust(
         ctx.say(f"{name} ({known_as}) offers {fingerprint}")
         return yes or ask("Does that agree with the host's own `ssh-keygen -lf`? Pin it?")
 
-    shown, pinned = trust(ctx, name, confirm)
-    ctx.say(f"{name}: {shown} {'is pinned' if pinned else 'was NOT pinned'}")
-    if not pinned:
+    told, trusted = trust(ctx, name, confirm)
+    ctx.say(f"{name}: {told}")
+    if not trusted:
         raise typer.Exit(8)

@@ -45,8 +45,7 @@ def export(
     if path is None:
         render.emit(text)
         return
-    with outlet.to_file(path):
-        path.write_text(text, encoding="utf-8")
+    outlet.write(path, text)
     ctx.say(f"wrote {path}")
 
 

@@ -62,16 +62,19 @@ def check(
     """Everything a submit checks, without starting. With --canary, that too."""
     from orchestrator import output, render
     from orchestrator.usecases.check import check as run_check
+    from orchestrator.usecases.check import next_steps
 
+    ctx = context()
     if canary:
         from orchestrator.usecases.canary import checked
 
-        found = checked(context(), job, profile, set_ or [], host)
+        found = checked(ctx, job, profile, set_ or [], host)
     else:
-        found = run_check(context(), job, profile, set_ or [], host)
+        found = run_check(ctx, job, profile, set_ or [], host)
     if json:
         output.document(output.preflight_document(found))
     else:
         render.emit(output.preflight_text(found))
     if not found.ok:
+        ctx.say("      " + next_steps([each for each in found.findings if each.refuses]))
         raise typer.Exit(5)

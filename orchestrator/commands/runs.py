@@ -73,9 +73,11 @@ def _fetch_each(
 ) -> tuple[list[Run], list[OrchError]]:
     """Each run is tried once, whatever became of those before, and what came of it told at once."""
     from orchestrator import output, render, runtext
+    from orchestrator.usecases import silence
     from orchestrator.usecases.fetch import fetch
 
     tried: set[str] = set()
+    told: set[str] = set()
     fetched: list[Run] = []
     errors: list[OrchError] = []
     for selector in selectors:
@@ -84,7 +86,8 @@ def _fetch_each(
             if chosen.run_id in tried:
                 continue
             tried.add(chosen.run_id)
-            with output.fetch_progress() as progress:
+            undone = silence.of(ctx, ledger, chosen, "nothing was fetched", told)
+            with undone, output.fetch_progress() as progress:
                 known, report = fetch(ctx, ledger, chosen, progress)
         except Interrupted:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from orchestrator.commands.arguments import (
     Force,
     HostOption,
     Job,
+    NoCanary,
     Note,
     Profile,
     Queue,
@@ -41,9 +43,7 @@ def submit(
     follow: Follow = False,
     dry_run: DryRun = False,
     force: Force = False,
-    no_canary: Annotated[
-        bool, typer.Option("--no-canary", help="Start at once, without the spec's canary.")
-    ] = False,
+    no_canary: NoCanary = False,
     share: Share = False,
     queue: Queue = False,
     unique: Annotated[
@@ -178,6 +178,7 @@ def retry(
     follow: Follow = False,
     dry_run: DryRun = False,
     force: Force = False,
+    no_canary: NoCanary = False,
     share: Share = False,
     queue: Queue = False,
     tag: Tags = None,
@@ -202,6 +203,7 @@ def retry(
     ctx = in_its_project(ctx, old)
     tags = dict(names.tag(item) for item in tag or [])
     request = request_for(old, host, tags, note, force, _gpu_use(share, queue))
+    request = replace(request, canary=not no_canary)
     plan = make_plan(ctx, request)
     changed = changes(old, plan.spec.config)
     if changed:

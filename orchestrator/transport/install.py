@@ -125,6 +125,12 @@ def install(transport: Transport, host: Host) -> bool:
             f"{host.name}: the agent could not be installed: {answer[7:]}",
             hint=HINTS["HostDiskFull"],
         )
+    if "Permission denied" in answer or "Read-only file system" in answer:
+        raise errors.HostUnfit(
+            f"{host.name}: the agent could not be installed: {answer[7:]}",
+            hint=f"orch keeps everything under `{host.root}` there, which must be a folder that "
+            "its user may write in: set `root:` for this host in orch.yaml, or mend it there",
+        )
     raise errors.HostUnfit(
         f"{host.name}: the agent could not be installed: {answer[7:]}",
         hint=f"`{host.python}` there must be a python >= 3.8; set `python:` for this host in "

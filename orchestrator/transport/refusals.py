@@ -29,7 +29,7 @@ HINTS: Mapping[str, str] = {
     "NoRoom": "free space there (`orch doctor` shows it), or ask for less in `resources.disk`",
     "NoData": "put it there, or name another place in the job's file",
     "HostReadOnly": "nothing can be written there; look at its mounts and its kernel log",
-    "GpuBusy": "`orch gpus` shows the hosts' GPUs",
+    "GpuBusy": "ask for less in `resources`, or name another --host; `orch gpus` shows their GPUs",
     "GpuInUse": "`orch gpus` shows who uses them; `--queue` waits, `--share` runs beside them",
     "NotUnique": "`orch show RUN` tells of it; without `--unique` a second run is made",
     "NotFound": "put it there, or name another place in the job's file",

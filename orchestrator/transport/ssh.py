@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator import errors
 from orchestrator.domain import Host
@@ -19,6 +19,7 @@ from orchestrator.transport.pipe import CONNECT_TIMEOUT, SEND_DEADLINE
 from orchestrator.transport.ssh_errors import fingerprint, translated
 from orchestrator.transport.ssh_keys import key_in, known_as, known_hosts_files
 from orchestrator.transport.ssh_libraries import fabric, paramiko
+from orchestrator.transport.ssh_options import parsed, port_of, reading
 from orchestrator.transport.sshargs import address
 
 AUTH_TIMEOUT = 30.0
@@ -157,22 +158,18 @@ class SshPipe:
 
 
 def _connection(host: Host, ssh_config: Path, pinned: Path, home: Path) -> fabric.Connection:
-    try:
-        config = fabric.Config(
-            runtime_ssh_path=str(ssh_config) if ssh_config.exists() else None,
-            ssh_config=None if ssh_config.exists() else paramiko.SSHConfig(),
-        )
-        where = address(host)
+    where = address(host)
+    config = fabric.Config(ssh_config=parsed(ssh_config))
+    with reading(ssh_config):
+        options = config.base_ssh_config.lookup(where.name)
         connection = fabric.Connection(
             where.name,
             user=where.user,
-            port=where.port,
+            port=port_of(host, options, ssh_config),
             config=config,
             connect_timeout=CONNECT_TIMEOUT,
             forward_agent=False,
         )
-    except (paramiko.ConfigParseError, ValueError, OSError) as exc:
-        raise errors.UsageError(f"{ssh_config}: {exc}") from None
     _reject_unknown_keys(connection, pinned, home)
     _identities(connection)
     return connection
@@ -206,8 +203,18 @@ def _identities(connection: fabric.Connection) -> None:
     connection.connect_kwargs.setdefault("banner_timeout", CONNECT_TIMEOUT)
 
 
-def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> tuple[str, str, str]:
-    """(known_hosts name, fingerprint, known_hosts line) of the key the host offers now.
+class Offered(NamedTuple):
+    """The key a host offers: the host's name and its line in known_hosts files; `known_in` is the
+    first of the user's own such files that has this key."""
+
+    known_as: str
+    fingerprint: str
+    line: str
+    known_in: Path | None
+
+
+def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> Offered:
+    """The key the host offers now.
 
     Only the key exchange takes place: no login is tried, nothing is sent. HostKeyChanged when the
     user's own known_hosts name another key: that word goes before what is pinned.
@@ -225,13 +232,17 @@ def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> tuple
         finally:
             transport.close()
     name = known_as(connection.host, connection.port)
+    known_in = None
     for path in known_hosts_files(connection.ssh_config, home):
         known = key_in(path, name, key.get_name())
-        if known is not None and known != key:
+        if known == key:
+            known_in = known_in or path
+        elif known is not None:
             raise errors.HostKeyChanged(
                 f"{host.name} ({name}): {path} names {fingerprint(known)}, the host offers "
                 f"{fingerprint(key)}; nothing was pinned",
                 hint=f"if the host was reinstalled: `ssh-keygen -R '{name}' -f {path}`, "
                 "then this command again",
             )
-    return name, fingerprint(key), f"{name} {key.get_name()} {key.get_base64()}\n"
+    line = f"{name} {key.get_name()} {key.get_base64()}\n"
+    return Offered(name, fingerprint(key), line, known_in)

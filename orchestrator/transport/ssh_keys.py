@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.domain import Host
 from orchestrator.transport.ssh_libraries import paramiko
-
-_ADDRESS = re.compile(r"(?:.*@)?(\[[^]]*\]|[^:]*)(?::([0-9]+))?")
+from orchestrator.transport.ssh_options import parsed, port_of, reading
+from orchestrator.transport.sshargs import address
 
 
 def known_hosts_files(options: Mapping[str, Any], home: Path) -> list[Path]:
@@ -42,24 +41,19 @@ class Vouched:
     """Which hosts have a key that is known, by the files as they are now."""
 
     def __init__(self, ssh_config: Path, pinned: Path, home: Path) -> None:
-        self._config = paramiko.SSHConfig()
-        if ssh_config.exists():
-            self._config = paramiko.SSHConfig.from_path(str(ssh_config))
+        self._path, self._config = ssh_config, parsed(ssh_config)
         self._pinned, self._home = pinned, home
         self._read: dict[Path, paramiko.HostKeys] = {}
 
-    def __contains__(self, host: Host) -> bool:
-        found = _ADDRESS.fullmatch(host.ssh or host.name)
-        if found is None:
-            return False
-        options = self._config.lookup(found[1].strip("[]"))
-        port = int(found[2] or options.get("port", 22))
-        name = known_as(str(options["hostname"]), port)
+    def by(self, host: Host) -> list[Path]:
+        """The files that have a key of the host; UsageError where its entry is not lawful."""
+        with reading(self._path):
+            options = self._config.lookup(address(host).name)
+        name = known_as(str(options["hostname"]), port_of(host, options, self._path))
         files = [*known_hosts_files(options, self._home), self._pinned]
-        return any(keys.lookup(name) is not None for keys in self._keys(files))
+        return [path for path in files if self._keys(path).lookup(name) is not None]
 
-    def _keys(self, files: Iterable[Path]) -> Iterable[paramiko.HostKeys]:
-        for path in files:
-            if path not in self._read:
-                self._read[path] = keys_in(path)
-            yield self._read[path]
+    def _keys(self, path: Path) -> paramiko.HostKeys:
+        if path not in self._read:
+            self._read[path] = keys_in(path)
+        return self._read[path]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.transport.ssh_keys import Vouched
-from orchestrator.transport.ssh_libraries import paramiko
+from orchestrator.transport.ssh_options import parsed, reading
 
 
 def check_name(host: Host, ssh_config: Path) -> None:
@@ -22,42 +21,40 @@ def check_name(host: Host, ssh_config: Path) -> None:
     try:
         socket.getaddrinfo(host.name, 22)
     except OSError:
+        there = "" if ssh_config.exists() else " (which does not exist)"
         raise errors.NotFound(
-            f"host {host.name!r} is no alias in {ssh_config}, not in orch.yaml, "
+            f"host {host.name!r} is no alias in {ssh_config}{there}, not in orch.yaml, "
             "and does not resolve",
             hint="`orch host ls` lists the hosts",
         ) from None
 
 
 def aliases(ssh_config: Path) -> list[str]:
-    """Host names of the ssh config, without patterns, in the order of the file."""
-    if not ssh_config.exists():
-        return []
-    with _config_errors(ssh_config):
-        names = paramiko.SSHConfig.from_path(str(ssh_config)).get_hostnames()
+    """Host names of the ssh config, without patterns, in the order of the alphabet."""
+    names = parsed(ssh_config).get_hostnames()
     return sorted(name for name in names if not set(name) & set("*?!"))
 
 
 def are_known(
-    hosts: Iterable[Host], ssh_config: Path, pinned: Path, home: Path
+    hosts: Iterable[Host],
+    ssh_config: Path,
+    pinned: Path,
+    home: Path,
+    tell: Callable[[errors.UsageError], None],
 ) -> dict[Host, bool]:
-    """Whether a key of each host is known; nobody is connected to."""
-    with _config_errors(ssh_config):
-        vouched = Vouched(ssh_config, pinned, home)
-        return {host: host in vouched for host in hosts}
+    """Whether a key of each host is known; nobody is connected to. A host whose entry in the ssh
+    config is not lawful is left out, and told of."""
+    vouched = Vouched(ssh_config, pinned, home)
+    known = {}
+    for host in hosts:
+        try:
+            known[host] = bool(vouched.by(host))
+        except errors.UsageError as exc:
+            tell(exc)
+    return known
 
 
 def _looked_up(ssh_config: Path, name: str) -> str:
-    if not ssh_config.exists():
-        return name
-    with _config_errors(ssh_config):
-        found = paramiko.SSHConfig.from_path(str(ssh_config)).lookup(name)
+    with reading(ssh_config):
+        found = parsed(ssh_config).lookup(name)
     return str(found.get("hostname", name))
-
-
-@contextlib.contextmanager
-def _config_errors(ssh_config: Path) -> Iterator[None]:
-    try:
-        yield
-    except (paramiko.ConfigParseError, OSError, UnicodeDecodeError) as exc:
-        raise errors.UsageError(f"{ssh_config}: {exc}") from None

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from orchestrator.domain import Host, Run
 from orchestrator.errors import ConnectFailed, NotFound, UsageError
+from orchestrator.ledger.store import Ledger
 from orchestrator.paths import ssh_config
 from orchestrator.transport.openssh import effective, known_hosts
 from orchestrator.transport.replies import unlawful, words
 from orchestrator.transport.sshargs import address, client, vouching
+from orchestrator.usecases import silence
 from orchestrator.usecases.context import Context
 
 SSH_FAILED = 255  # ssh's own word; any other code is that of the program on the host
@@ -29,7 +31,7 @@ class View:
     notice: str | None = None
 
 
-def view(ctx: Context, run: Run, *, terminal: bool = True) -> View:
+def view(ctx: Context, ledger: Ledger, run: Run, *, terminal: bool = True) -> View:
     """How to watch the run; UsageError for one that goes on where there is no terminal."""
     if run.state.is_open and not terminal:
         raise UsageError(
@@ -42,10 +44,15 @@ def view(ctx: Context, run: Run, *, terminal: bool = True) -> View:
             hint=f"`orch show {run.run_id}` says why, `orch retry {run.run_id}` makes a new run",
         )
     host = ctx.host_of(run)
-    with ctx.connect(host) as agent:
+    with silence.of(ctx, ledger, run, "its session was not entered"), ctx.connect(host) as agent:
         reply = agent.call("view", {"run_id": run.run_id})
     if reply.get("phase") == "absent":
-        raise NotFound(f"{run.run_id}: {run.host} has no such run")
+        raise NotFound(
+            f"{run.run_id}: {run.host} has no such run, so no session and no log",
+            hint=f"`orch reconcile {run.run_id}` settles what became of it"
+            if run.state.is_open
+            else f"`orch show {run.run_id}` tells what is known of it",
+        )
     argv = words(reply.get("argv"))
     if not argv or argv[0] not in ("tmux", "screen", "tail"):
         raise unlawful("a way to attach that is none")

@@ -41,7 +41,7 @@ def passed(ctx: Context, plan: Plan, request: Request) -> Plan:
     plan = replace(plan, content=content)
     plan = with_findings(plan, run_canary(ctx, plan, request))
     plan = replace(plan, content=replace(content, sent=True))
-    refuse_unforced(plan, request, "mend what stopped the canary; --no-canary starts without it")
+    refuse_unforced(plan, request)
     return plan
 
 

@@ -11,7 +11,7 @@ from orchestrator.errors import NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status
-from orchestrator.usecases import places
+from orchestrator.usecases import places, silence
 from orchestrator.usecases.asking import GONE, UNSETTLED, meet, statuses
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle, settle_anew
@@ -56,7 +56,8 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
     """(the run, whether it had ended before). Raises when its processes have not gone in time."""
     if run.state is RunState.FINISHED and run.cause != "gone":
         return run, True
-    with ctx.connect(ctx.host_of(run)) as agent:
+    undone = silence.of(ctx, ledger, run, "it was not cancelled")
+    with undone, ctx.connect(ctx.host_of(run)) as agent:
         if run.state not in UNSETTLED or run.attempt > 1:
             told = _seen_again(ledger, run, agent)
             if run.state is RunState.FINISHED:
@@ -67,7 +68,9 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
             run = meet(ctx, ledger, run, agent)
         seen = run.state in (RunState.QUEUED, RunState.RUNNING)
         body = {"run_id": run.run_id, "patience": PATIENCE, "seen": seen}
-        status = agent.call("cancel", body, deadline=PATIENCE + 30)
+        asked = "whether the cancel reached it is not known; repeating it is harmless"
+        with silence.of(ctx, ledger, run, asked):
+            status = agent.call("cancel", body, deadline=PATIENCE + 30)
     known = settle(ledger, run, status, ctx.now())
     if status.get("phase") == "absent":
         known = _vanished(ledger, known, status, ctx.now())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.checks import baseline, history, reference, relations, strictness
 from orchestrator.confighash import config_hash
 from orchestrator.domain import Finding, Run, Severity
-from orchestrator.errors import NotFound, PreflightRefused, UsageError
+from orchestrator.errors import NotFound, PreflightRefused, SpecError, UsageError
 from orchestrator.gitlisting import GitListing
 from orchestrator.jobspec import Baseline, JobSpec
 from orchestrator.ledger.select import resolve
@@ -24,6 +25,19 @@ from orchestrator.usecases.listing import refreshed
 from orchestrator.wording import counted
 
 MEND = "mend the config, waive the finding with a reason in the spec, or --force"
+# What helps against a finding, by its rule and the first part of its key. Where --force is not
+# named it would be of no use.
+ADVICE = {
+    ("canary", "canary"): "mend what stopped the canary; --no-canary starts without it",
+    ("driver", "resources"): "ask for another torch in `setup.requirements`, name another --host, "
+    "or --force",
+    ("host", "resources"): "ask for less in `resources`, or name another --host or --profile; "
+    "`orch doctor` shows what a host has, `orch gpus` who uses it",
+    ("host", "data"): "put it there, or name another place in the job's file",
+    ("results-dir", "results"): "move the program, name another `results.dir`, or --force",
+    ("shell", "secrets"): "export it in this shell; its value goes to the job only",
+    ("shell", "notify"): "export it in this shell",
+}
 MET = 20  # of a job's open runs: in a sweep of many each submit would ask after all of them
 
 
@@ -91,7 +105,7 @@ def _preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
     best = ledger.best(str(project), spec.name, spec.profile)
     spec, compared = _with_baseline(ctx, spec, ledger)
     findings = [
-        *reference.check(spec.config, spec.reference, reference_tree(project, spec.reference)),
+        *reference.check(spec.config, spec.reference, _reference(project, spec)),
         *relations.check(spec.config, spec.rules),
         *strictness.check(spec),
         *_results_folder(project, spec),
@@ -100,6 +114,14 @@ def _preflight(ctx: Context, spec: JobSpec, ledger: Ledger) -> Preflight:
         *history.against_best(spec.config, best, spec.volatile),
     ]
     return Preflight(spec, digest, tuple(findings))
+
+
+def _reference(project: Path, spec: JobSpec) -> dict[str, Any]:
+    try:
+        return reference_tree(project, spec.reference)
+    except SpecError as exc:
+        exc.message += f" (jobs/{spec.path.name} names it under `reference`)"
+        raise
 
 
 def _results_folder(project: Path, spec: JobSpec) -> list[Finding]:
@@ -144,7 +166,13 @@ def _named(ledger: Ledger, against: str, project: str) -> Run:
     return run
 
 
-def refuse(job: str, bad: Sequence[Finding], hint: str = MEND) -> PreflightRefused:
+def next_steps(bad: Sequence[Finding]) -> str:
+    """What helps against these findings, a line each."""
+    keys = [(finding.rule, (finding.key or "").partition(".")[0]) for finding in bad]
+    return "\n      ".join(dict.fromkeys(ADVICE.get(key, MEND) for key in keys))
+
+
+def refuse(job: str, bad: Sequence[Finding]) -> PreflightRefused:
     lines = "".join(f"\n  {finding.rule}: {finding.message}" for finding in bad)
     count = counted(len(bad), "finding refuses", "findings refuse")
-    return PreflightRefused(f"{job}: {count} it; nothing was started{lines}", hint=hint)
+    return PreflightRefused(f"{job}: {count} it; nothing was started{lines}", hint=next_steps(bad))

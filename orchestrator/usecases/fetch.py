@@ -18,7 +18,7 @@ from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent, End
 from orchestrator.transport.replies import only_status, run_status
 from orchestrator.unpack import Folder
-from orchestrator.usecases import places
+from orchestrator.usecases import places, silence
 from orchestrator.usecases.asking import statuses
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import environment_of, told
@@ -62,7 +62,8 @@ def fetch(
     report = Report(destination)
     with ctx.connect(ctx.host_of(replace(run, project=str(home)))) as agent:
         _refuse_absent(ledger, agent, run)
-        with _claim(ctx, run, destination) as folder:
+        kept = silence.of(ctx, ledger, run, "what had arrived is kept; a fetch goes on from there")
+        with kept, _claim(ctx, run, destination) as folder:
             here = wire.encode_json({"have": folder.have(), "parts": folder.parts()})
             end = run_status(_Receiver(agent, folder, report, progress).run(run, here), run.run_id)
             folder.keep()
@@ -155,7 +156,7 @@ class _Receiver:
         try:
             for frame in self._agent.exchange("results", body, [here], deadline=FETCH_DEADLINE):
                 if isinstance(frame, End):
-                    return self._end(frame.body)
+                    return self._end(run, frame.body)
                 if frame.kind == wire.DATA:
                     self._data(frame.payload)
                 else:
@@ -169,11 +170,16 @@ class _Receiver:
                 self._large.close()
         raise AssertionError("exchange ends with End or raises")
 
-    def _end(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _end(self, run: Run, body: dict[str, Any]) -> dict[str, Any]:
         if self._large is not None or self._batch:
             raise FrameGarbled("the host ended in the middle of a file; what had arrived is kept")
         if body.get("no_results"):
-            raise NotFound("the run has no results folder on the host; nothing was fetched")
+            raise NotFound(
+                f"{run.run_id}: its results folder is not there on {run.host} (any more); nothing "
+                "was fetched",
+                hint=f"`orch tail {run.run_id}` may tell what its job did with "
+                f"$ORCH_RESULTS_DIR; `orch retry {run.run_id}` makes a new run",
+            )
         self._report.excluded = int(body.get("excluded") or 0)
         return body
 

@@ -14,6 +14,7 @@ from orchestrator.errors import FrameGarbled, NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset, run_status
+from orchestrator.usecases import silence
 from orchestrator.usecases.asking import UNSETTLED, meet
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.link import Moved, persistently, unmoved
@@ -97,10 +98,11 @@ def follow(
                 return run
             moved()
 
-    if live:
-        return persistently(ctx, host, work, sink.notice, agent=agent)
-    with agent or ctx.connect(host) as line:
-        return work(line, unmoved)
+    with silence.of(ctx, ledger, run, "its log was not read to its end"):
+        if live:
+            return persistently(ctx, host, work, sink.notice, agent=agent)
+        with agent or ctx.connect(host) as line:
+            return work(line, unmoved)
 
 
 def _once(
@@ -237,8 +239,9 @@ def wait(
                 _look(agent, run, progress)
 
     host = ctx.host_of(run)
-    first = None if timeout is None else _connected_within(ctx, host, run, timeout)
-    return persistently(ctx, host, work, notice, agent=first, until=end)
+    with silence.of(ctx, ledger, run, "how it ends was not learnt"):
+        first = None if timeout is None else _connected_within(ctx, host, run, timeout)
+        return persistently(ctx, host, work, notice, agent=first, until=end)
 
 
 def _look(agent: Agent, run: Run, show: Callable[[dict[str, Any]], None]) -> None:

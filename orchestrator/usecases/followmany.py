@@ -53,6 +53,8 @@ class _Follower:
             check_name(self.host, self.ctx.env)
             self._work()
         except OrchError as exc:
+            unread = [run_id for run_id in self.cursors if run_id not in self.ended]
+            exc.message += f"; not read to the end: {', '.join(unread)}"
             self.tell("failed", "", exc)
         except Exception as exc:  # must not end in silence: the others would be waited for
             self.tell("failed", "", FrameGarbled(f"{self.host.name}: {type(exc).__name__}: {exc}"))
@@ -144,6 +146,8 @@ def follow_many(
             failures += [value] if what == "failed" else []
         else:
             _take(ctx, ledger, met, sink, what, whose, value)
+    for failure in failures[1:]:
+        sink.notice(failure.message)
     if failures:
         raise failures[0]
     return [met[run.run_id] for run in runs]

@@ -80,6 +80,9 @@ class Listed:
 def listed_hosts(ctx: Context) -> list[Listed]:
     """`known_hosts`, with the one that is meant when none is named, and the trust in each."""
     found = known_hosts(ctx)
+    config = ssh_config(ctx.env)
+    if ctx.env.get("ORCH_SSH_CONFIG") and not config.exists():
+        ctx.say(f"ORCH_SSH_CONFIG names {config}, which does not exist: no host of it is listed")
     default = None
     with suppress(UsageError):
         default = ctx.host(None)
@@ -92,12 +95,16 @@ def _trusted(ctx: Context, hosts: Sequence[Host]) -> dict[Host, bool]:
         return {}
     from orchestrator.transport.ssh_names import are_known
 
+    def tell(exc: UsageError) -> None:
+        ctx.say(f"{exc.message}; {exc.hint}")
+
     home = Path(ctx.env.get("HOME") or Path.home())
-    return are_known(hosts, ssh_config(ctx.env), ctx.layout.known_hosts, home)
+    return are_known(hosts, ssh_config(ctx.env), ctx.layout.known_hosts, home, tell)
 
 
 def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple[str, bool]:
-    """(fingerprint, whether it is pinned now). `confirm(name, fingerprint)` decides."""
+    """(what is true of the host's key now, whether that is trust). `confirm(name, fingerprint)`
+    decides of a key that nobody vouches for yet."""
     from orchestrator.transport.ssh import offered_key
 
     host = ctx.host(name)
@@ -106,16 +113,18 @@ def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple
     check_name(host, ctx.env)
     pinned = ctx.layout.known_hosts
     home = Path(ctx.env.get("HOME") or Path.home())
-    known_as, shown, line = offered_key(host, ssh_config(ctx.env), pinned, home)
+    known_as, shown, line, known_in = offered_key(host, ssh_config(ctx.env), pinned, home)
+    if known_in is not None:
+        return f"{shown} is known already, by {known_in}; nothing is to be done", True
     before = _lines(pinned)
     if line in before:
-        return shown, True
+        return f"{shown} is pinned", True
     if any(item.split(" ")[0] == known_as for item in before):
         ctx.say(f"{name}: ANOTHER key is pinned for it; replace it only if you know why it changed")
     if not confirm(known_as, shown):
-        return shown, False
+        return f"{shown} was NOT pinned", False
     _pin(pinned, known_as, line)
-    return shown, True
+    return f"{shown} is pinned", True
 
 
 def _pin(pinned: Path, known_as: str, line: str) -> None:

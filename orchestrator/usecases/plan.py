@@ -15,7 +15,7 @@ from orchestrator.manifest import MAX_FILE
 from orchestrator.spec import load_job
 from orchestrator.transport.connect import check_name
 from orchestrator.usecases import datasets, ready, survey
-from orchestrator.usecases.check import MEND, Preflight, preflight, refuse
+from orchestrator.usecases.check import Preflight, preflight, refuse
 from orchestrator.usecases.context import Context
 
 
@@ -90,11 +90,11 @@ def make_plan(ctx: Context, request: Request) -> Plan:
     )
 
 
-def refuse_unforced(plan: Plan, request: Request, hint: str = MEND) -> None:
+def refuse_unforced(plan: Plan, request: Request) -> None:
     """PreflightRefused for what refuses the plan and is not forced."""
     bad = unforced(plan, request)
     if bad:
-        raise refuse(plan.spec.name, bad, hint)
+        raise refuse(plan.spec.name, bad)
 
 
 def unforced(plan: Plan, request: Request) -> list[Finding]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator import strictyaml
 from orchestrator.domain import Finding, Severity
-from orchestrator.errors import UsageError
 from orchestrator.gitlisting import GitListing, GitState
 from orchestrator.jobspec import JobSpec
 from orchestrator.manifest import Scan, any_travels, scan_project
@@ -38,7 +38,12 @@ def requirements(ctx: Context, spec: JobSpec) -> dict[str, str]:
     if not spec.requirements:
         return {}
     if not (ctx.project() / spec.requirements).is_file():
-        raise UsageError(f"{spec.path.name}: setup.requirements: no file {spec.requirements}")
+        doc = strictyaml.load_file(spec.path, shown=f"jobs/{spec.path.name}")
+        raise doc.error(
+            ("setup", "requirements"),
+            f"setup.requirements: no file {spec.requirements}",
+            hint="name one of the project, by its path from the folder with orch.yaml",
+        )
     return closure(ctx.project(), spec.requirements)
 
 

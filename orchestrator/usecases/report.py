@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def report(
         asked = account.other if against is not None else None
         paths = [_free(ctx, path) for path in _beside(ctx, run, asked)]
     for path in paths:
-        _write(path, sealed(WRITERS[path.suffix](made)))
+        outlet.write(path, sealed(WRITERS[path.suffix](made)))
     return account, paths
 
 
@@ -167,15 +166,3 @@ def _kept(path: Path) -> str | None:
     if is_report(data):
         return f"{path} may have been changed since orch wrote it"
     return f"{path} exists and is no report"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """`path` holds the report, whole, or what it held."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with outlet.to_file(path):
-            tmp.write_bytes(data)
-            os.replace(tmp, path)
-    finally:
-        with contextlib.suppress(OSError):
-            tmp.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from orchestrator.recorded import Orders, hearsay_of, orders_of
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import run_status
+from orchestrator.usecases import silence
 from orchestrator.usecases.asking import meet
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
@@ -40,9 +41,11 @@ def resume(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, Agent]:
         "secrets": {name: ctx.secret(name) for name in orders.secrets},
         "webhook": ctx.webhook(orders.notify),
     }
-    agent = ctx.connect(ctx.host_of(run))
+    with silence.of(ctx, ledger, run, "it was not resumed"):
+        agent = ctx.connect(ctx.host_of(run))
     try:
-        known = meet(ctx, ledger, run, agent)
+        with silence.of(ctx, ledger, run, "it was not resumed"):
+            known = meet(ctx, ledger, run, agent)
         refuse(known)
         return _start(ctx, ledger, known, agent, asked), agent
     except BaseException:
@@ -100,6 +103,9 @@ def _failure(ctx: Context, ledger: Ledger, before: Run, exc: BaseException) -> B
     lost = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
     if isinstance(exc, OrchError) and not lost:
         ledger.not_resumed(before, ctx.now(), exc.message)
+        if before.run_id not in exc.message:
+            exc.message = f"{before.run_id} was not resumed: {exc.message}"
+            exc.hint = exc.hint and exc.hint.replace("RUN", before.run_id)
         return exc
     reason = exc.message if isinstance(exc, OrchError) else type(exc).__name__
     ledger.unknown(before.run_id, ctx.now(), reason)

@@ -140,11 +140,14 @@ def test_a_few_examples_of_one_class_do_not_fail_a_canary_unless_it_expects_more
 
 def test_no_canary_starts_at_once_and_a_refused_config_runs_none(new_desk: MakeDesk) -> None:
     desk = with_canary(new_desk, {"command": "false"})
-    desk.submit("train", "--no-canary")
-    assert [run["job"] for run in desk.runs()] == ["train"]
+    run_id = desk.submit("train", "--no-canary")
+    assert_clear(desk.orch("retry", run_id, code=5), "--no-canary")
+    desk.orch("retry", run_id, "--no-canary")
+    jobs = sorted(run["job"] for run in desk.runs())
+    assert jobs == ["train", "train", "train.canary"]
     desk.spec("train", {**SPEC, "rules": ["steps < 10"]})
     desk.orch("submit", "train", code=5)
-    assert [run["job"] for run in desk.runs()] == ["train"]
+    assert sorted(run["job"] for run in desk.runs()) == jobs
 
 
 def test_a_run_longer_than_its_limit_is_foreseen(new_desk: MakeDesk) -> None:

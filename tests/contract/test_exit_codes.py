@@ -135,17 +135,20 @@ def shell(desk: Desk, command: str, *words: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_stdout_that_is_full_is_said_and_never_called_a_bad_end(desk: Desk) -> None:
+def test_stdout_that_is_full_or_closed_is_said_and_never_called_a_bad_end(desk: Desk) -> None:
     desk.orch("submit", "train", "-f")
     for words in (["ls"], ["tail"], ["tail", "--raw"], ["show", "--json"]):
         done = shell(desk, '"$@" > /dev/full', *words)
         assert done.returncode == 141, done.stderr
         assert_clear(done, "stdout could not be written", "No space left")
-    for command in ('"$@" > /dev/full', '"$@" | true'):
+        done = shell(desk, '"$@" >&-', *words)
+        assert done.returncode == 141, done.stderr
+        assert_clear(done, "stdout is closed")
+    for command in ('"$@" > /dev/full', '"$@" | true', '"$@" >&-'):
         assert shell(desk, command, "--help").returncode in (0, 141)
 
 
-@pytest.mark.parametrize("command", ['"$@" > /dev/full', '"$@" | true'])
+@pytest.mark.parametrize("command", ['"$@" > /dev/full', '"$@" | true', '"$@" >&-'])
 def test_a_submit_whose_id_nobody_could_read_says_that_it_was_started(
     command: str, new_desk: MakeDesk
 ) -> None:
@@ -155,6 +158,14 @@ def test_a_submit_whose_id_nobody_could_read_says_that_it_was_started(
     assert done.returncode == 141, done.stderr
     assert_clear(done, "stdout", f"{run_id} was started", f"orch tail {run_id}")
     assert state in ("queued", "running")
+
+
+def test_an_ssh_config_that_is_not_there_is_said_to_be_so(desk: Desk, tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    done = desk.orch("doctor", NOBODY, code=3, ORCH_SSH_CONFIG=absent)
+    assert f"{absent} (which does not exist)" in done.stdout + done.stderr
+    done = desk.orch("host", "ls", ORCH_SSH_CONFIG=absent)
+    assert f"ORCH_SSH_CONFIG names {absent}, which does not exist" in done.stderr
 
 
 @pytest.mark.ssh

@@ -221,7 +221,7 @@ def test_an_odd_reply_to_any_command_is_an_error_with_a_sentence(
             cancel.cancel(ctx, ledger, run)
         else:
             # What runs here is ssh; the host's words are arguments for the host, quoted.
-            shown = attach.view(ctx, run)
+            shown = attach.view(ctx, ledger, run)
             assert shown.argv[0] == "ssh"
             assert all(isinstance(word, str) for word in shown.argv)
     except OrchError as error:

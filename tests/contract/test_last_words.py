@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator import errors
 from orchestrator.domain import Host, Run, Session
+from orchestrator.ledger.store import Ledger
 from orchestrator.transport import ssh
 from orchestrator.usecases import attach
 from orchestrator.usecases.context import Context
@@ -61,11 +62,11 @@ def test_attach_without_a_terminal_says_so_and_asks_no_host(new_desk: MakeDesk) 
 
 @pytest.mark.parametrize(("kind", "word"), [("plain", "had no session"), ("tmux", "lost")])
 def test_a_session_that_is_opened_for_the_first_time_was_not_lost(
-    kind: str, word: str, ctx: Context, run: Run, monkeypatch: pytest.MonkeyPatch
+    kind: str, word: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reply = {"ok": True, "phase": "running", "view": {"rebuilt": True}, "argv": ["tmux", "a"]}
     liar.lie(monkeypatch, liar.end(reply))
-    shown = attach.view(ctx, replace(run, session=Session(kind, "orch-x")))
+    shown = attach.view(ctx, ledger, replace(run, session=Session(kind, "orch-x")))
     assert word in (shown.notice or "")
 
 

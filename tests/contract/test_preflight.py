@@ -181,7 +181,8 @@ def test_what_the_host_lacks_is_found_before_a_submit(new_desk: MakeDesk) -> Non
     [
         ({"data": {"a": {"from": "/no/such/folder"}}}, 3, "data `a`: /no/such/folder does not"),
         ({"data": {"a": {"from": "$ORCH_DATA/x"}}}, 2, "ORCH_DATA is not set"),
-        ({"setup": {"requirements": "absent.txt"}}, 2, "no file absent.txt"),
+        ({"setup": {"requirements": "absent.txt"}}, 2, "yaml:12:3: setup.requirements: no file ab"),
+        ({"reference": {"config": "no.yaml"}}, 2, "not exist (jobs/needs.yaml names it under"),
         ({"secrets": ["HF_TOKEN"]}, 5, "HF_TOKEN"),
         ({"notify": {"webhook": "$HOOK"}}, 5, "HOOK"),
     ],
@@ -206,19 +207,26 @@ def test_a_file_too_large_for_code_ends_a_check_as_it_ends_a_submit(new_desk: Ma
 
 
 @pytest.mark.parametrize(
-    ("part", "words"),
+    ("part", "words", "next_step"),
     [
-        ({"data": {"d": {"at": "/no/such/folder"}}}, "/no/such/folder does not exist on"),
-        ({"resources": {"disk": "900TiB"}}, "the run needs 989560.5 GB"),
-        ({"resources": {"gpus": 99}}, "the run needs 99 GPU(s)"),
+        (
+            {"data": {"d": {"at": "/no/such/folder"}}},
+            "/no/such/folder does not exist on",
+            "put it there, or name another place in the job's file",
+        ),
+        ({"resources": {"disk": "900TiB"}}, "the run needs 989560.5 GB", "less in `resources"),
+        ({"resources": {"gpus": 99}}, "the run needs 99 GPU(s)", "less in `resources"),
     ],
 )
 def test_what_the_host_lacks_ends_a_submit_as_it_ends_a_check(
-    part: dict[str, Any], words: str, new_desk: MakeDesk
+    part: dict[str, Any], words: str, next_step: str, new_desk: MakeDesk
 ) -> None:
     desk = new_desk({"needs": {**TRAIN, **part}})
-    assert words in desk.orch("check", "needs", "--host", "box", code=5).stdout
-    assert_clear(desk.orch("submit", "needs", code=5), words, "was not started")
+    done = desk.orch("check", "needs", "--host", "box", code=5)
+    assert words in done.stdout
+    assert next_step in done.stderr
+    assert "--force" not in done.stderr
+    assert_clear(desk.orch("submit", "needs", code=5), words, "was not started", next_step)
 
 
 GPU = """#!/bin/sh
@@ -240,3 +248,6 @@ def test_gpu_memory_is_judged_as_it_is_now(new_desk: MakeDesk, tmp_path: Path) -
     ):
         desk.spec("train", {**TRAIN, "resources": {"gpus": gpus, "gpu_memory": memory}})
         assert word in desk.orch("check", "train", "--host", "box", code=code).stdout
+    done = desk.orch("submit", "train", code=5)
+    assert_clear(done, word, "ask for less in `resources`", "another --host")
+    assert "--force" not in done.stderr

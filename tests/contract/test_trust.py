@@ -70,6 +70,27 @@ def test_a_key_in_the_user_s_own_known_hosts_is_a_known_one(
     assert key_of(desk, sshd.alias) is True
     lines = desk.orch("host", "ls").stdout.splitlines()
     assert any("box (default)" in line and " trusted " in line for line in lines)
+    done = desk.orch("host", "trust", "box")
+    assert f"is known already, by {sshd.known_hosts}" in done.stderr
+    assert _fingerprint(sshd) in done.stderr
+
+
+def test_a_port_that_is_none_is_a_matter_of_its_host_alone(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(sshd.client_config.read_text() + "\nHost weird\n    Port abc\n")
+    desk = new_desk(host=box(sshd), ssh_config=config)
+    done = desk.orch("host", "ls")
+    assert "weird: its Port in" in done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "HOST", "local", "box", sshd.alias, "weird",
+    ]  # fmt: skip
+    for command in (["doctor"], ["submit", "train", "--host"], ["host", "trust"]):
+        done = desk.orch(*command, "weird", code=None)
+        assert done.returncode == 2, done.stderr
+        assert "weird" in done.stdout + done.stderr
+        assert "Port" in done.stdout + done.stderr
 
 
 def _fingerprint(server: PrivateSshd) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.domain import Host
+from orchestrator.errors import UsageError
 from orchestrator.transport import ssh, ssh_names
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.hosts import trust
@@ -19,7 +20,9 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5GQZkHV3Ck8Gjh2ivvGLIbkMEOk8BxzJMXX
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """Every host offers a key of its own."""
     monkeypatch.setattr(
-        ssh, "offered_key", lambda host, *_: (host.name, "shown", f"{host.name} {KEY}\n")
+        ssh,
+        "offered_key",
+        lambda host, *_: ssh.Offered(host.name, "shown", f"{host.name} {KEY}\n", None),
     )
     monkeypatch.setattr(ssh_names, "check_name", lambda *_: None)
     env = {"HOME": str(tmp_path), "ORCH_HOME": str(tmp_path / "orch")}
@@ -63,7 +66,29 @@ def test_a_host_s_key_is_looked_for_under_its_name_in_the_ssh_config(
     )
     pinned = tmp_path / "pinned"
     pinned.write_text(f"{line} {KEY}\n")
-    assert ssh_names.are_known([host], config, pinned, tmp_path) == {host: known}
-    assert ssh_names.are_known([host], tmp_path / "absent", tmp_path / "none", tmp_path) == {
-        host: False
-    }
+    said: list[UsageError] = []
+    assert ssh_names.are_known([host], config, pinned, tmp_path, said.append) == {host: known}
+    absent, none = tmp_path / "absent", tmp_path / "none"
+    assert ssh_names.are_known([host], absent, none, tmp_path, said.append) == {host: False}
+    assert said == []
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "-1", "65536", "22x"])
+def test_a_port_that_is_none_is_told_of_its_host_alone(port: str, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"Host weird\n  Port {port}\nHost good\n  Port 2200\n")
+    said: list[UsageError] = []
+    weird, good = Host("weird"), Host("good")
+    known = ssh_names.are_known([weird, good], config, tmp_path / "none", tmp_path, said.append)
+    assert known == {good: False}
+    (error,) = said
+    assert f"weird: its Port in {config} is `{port}`" in error.message
+    assert "`weird`" in str(error.hint)
+    with pytest.raises(UsageError, match=f"weird: its Port in {config} is `{port}`"):
+        ssh.SshTransport.open(weird, config, tmp_path / "none", tmp_path)
+
+
+def test_an_ssh_config_that_is_a_folder_is_named_with_a_next_step(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{tmp_path} cannot be read: Is a directory") as caught:
+        ssh_names.aliases(tmp_path)
+    assert "ORCH_SSH_CONFIG" in str(caught.value.hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -443,8 +444,14 @@ def test_files_among_the_jobs_that_are_none_are_told_with_why(tmp_path: Path) ->
     (tmp_path / "jobs" / "folder.yaml").mkdir(parents=True)
     for name in ("good.yaml", "q.yml", "UPPER.yaml", "a b.yaml", ".hidden.yaml", "train.py"):
         (tmp_path / "jobs" / name).write_text("command: x")
+    (tmp_path / "jobs" / "link.yaml").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "jobs" / "pipe.yaml")
     told = dict(spec.no_jobs(tmp_path))
-    assert list(told) == ["jobs/UPPER.yaml", "jobs/a b.yaml", "jobs/q.yml"]
+    none = ["UPPER.yaml", "a b.yaml", "folder.yaml", "link.yaml", "pipe.yaml", "q.yml"]
+    assert list(told) == [f"jobs/{name}" for name in none]
+    for name in ("folder.yaml", "link.yaml", "pipe.yaml", "q.yml"):
+        with pytest.raises(NotFound, match=f"jobs/{name} is no job: {told[f'jobs/{name}']}"):
+            spec.load_job(tmp_path, name.partition(".")[0])
     assert "`U` at position 1" in told["jobs/UPPER.yaml"]
     assert ".yaml" in told["jobs/q.yml"]
     assert spec.job_names(tmp_path) == ["good"]
