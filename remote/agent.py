@@ -28,6 +28,7 @@ def serve(root: str) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a controller that is gone ends the agent
     channel = Channel(0, 1)
     layout = Layout(root)
+    greeted = False
     while True:
         try:
             request = channel.request()
@@ -38,6 +39,9 @@ def serve(root: str) -> int:
             return 1
         if request is None:
             return 0
+        if not greeted:  # the controller learns that there is an agent, however long the work takes
+            channel.item({})
+            greeted = True
         answer = _answer_apart if request.get("verb") == "sync" else _answer
         if not answer(layout, channel, request):
             return 1

@@ -77,15 +77,25 @@ def read_json(path: str) -> Optional[Dict[str, Any]]:
     return value if isinstance(value, dict) else None
 
 
-def read_regular(path: str, limit: int) -> Optional[bytes]:
-    """Up to `limit` + 1 bytes of a regular file; None when there is none. Never opens a fifo."""
+def open_regular(path: str) -> Optional[int]:
+    """A descriptor to read the regular file by; None where there is something else, which is not
+    waited for, or nothing."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+def read_regular(path: str, limit: int) -> Optional[bytes]:
+    """Up to `limit` + 1 bytes of a regular file; None when there is none."""
+    fd = open_regular(path)
+    if fd is None:
+        return None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
         parts = []
         left = limit + 1
         while left > 0:

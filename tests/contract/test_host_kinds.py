@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.transport.base import BEGIN_WITHIN
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import WORK_LOG, Desk, assert_clear, is_root
+from tests.contract.desk import TRAIN, WORK_LOG, Desk, assert_clear, is_root
 from tests.helpers.sshd import SYSTEM_PATH, PrivateSshd
 
 pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("over")]
@@ -98,6 +100,59 @@ def test_f67_a_login_that_may_not_run_anything_is_named(
     done = desk.orch("submit", "train", code=6)
     assert_clear(done, "box")
     assert "not available" in done.stderr
+
+
+SHELLS = ["/bin/sh -e", "dash -v", "sh -i", "bash --posix -u", "bash --norc -i"]
+SAYS = "x$(touch INJECTED)`touch INJECTED`\n touch INJECTED\n;touch INJECTED;exit 86"
+
+
+def read_by_a_shell(desk: Desk, server: PrivateSshd) -> None:
+    """A submit is refused at once, and of what it would have told the agent nothing was run."""
+    spec = {**TRAIN, "config": {"right": 45, "note": SAYS}, "secrets": ["TOKEN"]}
+    desk.spec("train", spec)
+    started = time.monotonic()
+    done = desk.orch("submit", "train", code=6, TOKEN=SAYS)
+    assert time.monotonic() - started < BEGIN_WITHIN / 2
+    assert_clear(done, "box", "start-up file", "ForceCommand", "was not started")
+    assert desk.rows()[-1][1:] == ("finished", "never_started")
+    assert not list(server.home.glob("**/INJECTED"))
+
+
+@needs_root
+@pytest.mark.parametrize("shell", [*SHELLS, pytest.param("tcsh", marks=pytest.mark.shells)])
+def test_f66_a_shell_in_place_of_the_agent_is_ended_before_it_reads_a_word(
+    shell: str, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd()
+    desk = new_desk(host=box(server), ssh_config=server.client_config)
+    start_up = server.home / ".bashrc"
+    start_up.write_text(f"exec {shell}\n")
+    read_by_a_shell(desk, server)
+    start_up.unlink()
+    run_id = desk.orch("submit", "train", TOKEN="t").stdout.strip()
+    desk.orch("wait")
+    start_up.write_text(f"exec {shell}\n")
+    read_by_a_shell(desk, server)  # on a host that has the agent
+    assert_clear(desk.orch("fetch-results", run_id, code=6), "start-up file")
+    assert "start-up file" in desk.orch("doctor", "box", code=6).stdout
+
+
+@needs_root
+@pytest.mark.parametrize("command", ["/bin/bash -l", "/bin/sh"])
+def test_f67_a_forced_shell_is_ended_before_it_reads_a_word(
+    command: str, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd(config={"ForceCommand": command})
+    read_by_a_shell(new_desk(host=box(server), ssh_config=server.client_config), server)
+
+
+@needs_root
+def test_f66_a_start_up_file_that_asks_a_question_gets_an_empty_line(
+    new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd()
+    (server.home / ".bashrc").write_text("read -p 'name? ' answer; test -z \"$answer\" || exit 1\n")
+    whole_path(new_desk(host=box(server), ssh_config=server.client_config))
 
 
 # --- python ---------------------------------------------------------------------------------------

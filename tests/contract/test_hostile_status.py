@@ -18,6 +18,7 @@ from orchestrator.errors import (
     TransportError,
 )
 from orchestrator.ledger.store import Ledger
+from orchestrator.transport import base
 from orchestrator.transport.base import Agent
 from orchestrator.usecases import attach, cancel, follow, reconcile
 from orchestrator.usecases.context import Context
@@ -68,6 +69,31 @@ def test_a_silent_host_is_given_up_at_the_deadline() -> None:
     transport = liar.LyingTransport(end({"ok": True}), liar.SilentPipe)
     with Agent(liar.HOST, transport) as agent, pytest.raises(TransportError):
         agent.call("status", {"run_ids": []}, deadline=0.1)
+
+
+class MutePipe(liar.LyingPipe):
+    """Says its answer, and nothing after it."""
+
+    def recv(self, count: int, timeout: float) -> bytes:
+        if not self._ready:
+            raise CallTimeout(f"liar: no answer within {timeout:g} s")
+        return super().recv(count, timeout)
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_f66_until_the_agent_has_begun_no_call_is_waited_for_as_long_as_it_may_take(
+    greets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "BEGIN_WITHIN", 0.5)
+    answer = liar.frames((wire.ITEM, {})) if greets else lambda _request, _nonce: b""
+    with (
+        Agent(liar.HOST, liar.LyingTransport(answer, MutePipe)) as agent,
+        pytest.raises(CallTimeout) as caught,
+    ):
+        agent.call("sync", {}, deadline=300.0)
+    assert ("300 s" in caught.value.message) is greets
+    assert ("did not begin" in caught.value.message) is not greets
+    assert ("start-up file" in str(caught.value.hint)) is not greets
 
 
 class EndlessPipe(liar.LyingPipe):
