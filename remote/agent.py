@@ -68,7 +68,7 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
     """Answer one request; False when the stream cannot go on."""
     from remote import files, verbs, wire
     from remote.channel import Channel
-    from remote.errors import Refused
+    from remote.errors import Refused, before_any_change
     from remote.layout import BadName, Layout
 
     assert isinstance(layout, Layout) and isinstance(channel, Channel)
@@ -78,7 +78,8 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
     try:
         if request.get("protocol") != wire.PROTOCOL or verb is None:
             raise Refused("AgentMismatch", "this agent does not know %r" % request.get("verb"))
-        layout.ensure()
+        with before_any_change():
+            layout.ensure()
         channel.end({"ok": True, **verb(layout, channel, request)})
         return True
     except Refused as exc:
@@ -90,8 +91,7 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
     except BrokenPipeError:
         return False
     except OSError as exc:
-        where = "%s: " % exc.filename if exc.filename else ""
-        problem, fatal = {"kind": "HostError", "message": "%s%s" % (where, exc.strerror)}, True
+        problem, fatal = {"kind": "HostError", "message": files.words(exc)}, True
         if files.is_full(exc):
             kind = "HostReadOnly" if exc.errno == errno.EROFS else "HostDiskFull"
             problem = {"kind": kind, "message": files.full_words(exc, layout.root)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -51,6 +52,7 @@ def test_f67_any_login_shell_will_do(
     whole_path(new_desk(host=box(server, root=root), ssh_config=server.client_config))
 
 
+WAITS = "until test -e ../go; do sleep 0.05; done"
 NOISE = {
     "/bin/bash": (".bashrc", "echo welcome; echo warning >&2; stty sane; printf 'oRc1 torn'\n"),
     "/usr/bin/tcsh": (".cshrc", "echo welcome; echo oRc1\n"),
@@ -153,6 +155,63 @@ def test_f66_a_start_up_file_that_asks_a_question_gets_an_empty_line(
     server = make_sshd()
     (server.home / ".bashrc").write_text("read -p 'name? ' answer; test -z \"$answer\" || exit 1\n")
     whole_path(new_desk(host=box(server), ssh_config=server.client_config))
+
+
+# --- what the host's system does not permit -------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("folder", ["runs", "locks"])
+def test_a_root_that_may_not_be_written_is_an_answer_and_starts_nothing(
+    folder: str, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd()
+    jobs = {"train": TRAIN, "waits": WAITS}
+    desk = new_desk(jobs, host=box(server), ssh_config=server.client_config)
+    open_run = desk.submit("waits")
+    place = server.root_dir / folder
+    place.chmod(0o500)
+    done = desk.orch("submit", "train", code=6)
+    assert_clear(done, f"box: {place}", "Permission denied", "was not started", "`orch doctor box`")
+    assert desk.rows()[-1][1:] == ("finished", "never_started")
+    checked = json.loads(desk.orch("doctor", "--json", code=6).stdout)["checks"]
+    (failed,) = [each for each in checked if each["level"] == "fail"]
+    assert failed["name"] == "file system" and f"{place}/doctor" in failed["text"]
+    assert "unreachable" not in desk.orch("ls").stderr
+    place.chmod(0o700)
+    desk.orch("doctor")
+    assert not list(server.root_dir.glob("**/doctor.making*"))
+    desk.orch("cancel", open_run)
+    whole_path(desk)
+
+
+NO_LINKS = """#!/bin/sh
+test "$2" = -c && exec python3 "$@"
+shift
+exec python3 -IS -c '
+import os, runpy, sys
+def link(source, *_):
+    raise PermissionError(1, "Operation not permitted", source)
+os.link, sys.argv = link, sys.argv[1:]
+sys.path.insert(0, sys.argv[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+' "$@"
+"""
+
+
+def test_runs_start_and_end_on_a_file_system_without_hard_links(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    python = tmp_path / "python-without-links"
+    python.write_text(NO_LINKS)
+    python.chmod(0o755)
+    host = {"transport": "local", "session": "plain", "python": str(python)}
+    desk = new_desk({"train": TRAIN, "waits": WAITS}, host=host)
+    whole_path(desk)
+    run_id = desk.submit("waits")
+    desk.orch("cancel", run_id)
+    assert desk.show(run_id)["verdict"] == "cancelled"
+    desk.orch("doctor")
 
 
 # --- python ---------------------------------------------------------------------------------------

@@ -135,6 +135,17 @@ def test_f81_a_host_sends_no_more_content_than_was_asked_for(
         assert "nobody asked for" in hosts.silent["liar"]
 
 
+@pytest.mark.parametrize("kind", ["HostError", "Unusable"])
+def test_an_error_that_a_host_answers_with_is_told_and_is_no_silence(
+    kind: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = {"kind": kind, "message": "/root/locks/x: Permission denied"}
+    liar.lie(monkeypatch, end({"ok": False, "error": error}))
+    told: list[str] = []
+    reconcile.refresh_quietly(ctx, ledger, [run], lambda _host, why: told.append(why))
+    assert "x: Permission denied" in told[0] and reconcile.UNREACHABLE not in told[0]
+
+
 # --- status ---------------------------------------------------------------------------------------
 
 
