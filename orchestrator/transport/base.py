@@ -256,8 +256,10 @@ class Agent:
         if "Traceback" in words:  # it ran, so here too
             return errors.HostFailed(f"{self.host.name}: its agent failed (exit status {code})")
         return errors.HostUnfit(
-            f"{self.host.name}: the host did not run the agent (exit status {code}): {words}",
-            hint="its login may be restricted; try `ssh` to it by hand",
+            f"{self.host.name}: the host did not run the agent (exit status {code}): "
+            + (words or "it said nothing"),
+            hint="its login may be restricted, or a start-up file there (.bashrc) ends it; try "
+            "`ssh` to it by hand",
         )
 
     def _install(self, otherwise: errors.OrchError | None) -> None:

@@ -155,4 +155,4 @@ def _installer_answer(host: Host, pipe: Pipe) -> str:
             f"{host.name}: the connection ended while the agent was being installed",
             hint="nothing was started; run the command again",
         )
-    return f"failed exit status {code}: {words.strip()[:300]}"
+    return f"failed exit status {code}: {words.strip()[:300] or 'it said nothing'}"

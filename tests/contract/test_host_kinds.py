@@ -245,6 +245,7 @@ def test_f35_a_python_that_is_none_is_an_unfit_host(
     desk = new_desk(host=box(server, python=str(fake)), ssh_config=server.client_config)
     done = desk.orch("submit", "train", code=6, timeout=100)
     assert_clear(done, "box")
+    assert ": ;" not in done.stderr
     assert {row[1:] for row in desk.rows()} == {("finished", "never_started")}
 
 
