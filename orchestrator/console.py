@@ -92,7 +92,8 @@ def fail_softly(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _os_words(exc: OSError) -> str:
-    return f"{exc.filename or 'a system call'}: {exc.strerror or exc}"
+    name = os.fsdecode(exc.filename) if isinstance(exc.filename, bytes) else exc.filename
+    return f"{name or 'a system call'}: {exc.strerror or exc}"
 
 
 def run_main(app: typer.Typer) -> NoReturn:

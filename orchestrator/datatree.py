@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.manifest import Found, Scan, leaves_tree, scan
+from orchestrator.manifest import Found, Scan, leaves_tree, scan, unreadable
 
 SPECIAL = "not a regular file"
 NOWHERE = "a link that leads nowhere"
@@ -54,10 +54,13 @@ def list_data(root: Path) -> Listing:
     stack = [_Folder(b"", os.fsencode(root))]
     while stack:
         folder = stack.pop()
-        with os.scandir(folder.place) as items:
-            for item in items:
-                with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
-                    stack += _take(listing, folder, item)
+        try:
+            with os.scandir(folder.place) as items:
+                for item in items:
+                    with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
+                        stack += _take(listing, folder, item)
+        except PermissionError as exc:
+            raise unreadable(folder.place, exc.strerror) from None
     listing.left_out.sort()
     return listing
 

@@ -183,6 +183,13 @@ class StdoutLost(OrchError):
     exit_code = 141
 
 
+def answer_words(exc: BaseException) -> str:
+    """What became of the answer to an action that was sent and did not end well."""
+    if isinstance(exc, HostFailed):
+        return f"it answered with an error ({exc})"
+    return f"its answer was lost ({exc})"
+
+
 def shared_code(errors: Iterable[OrchError]) -> int:
     """The exit code of a command that met all of these: theirs if it is one, else 6."""
     codes = {error.exit_code for error in errors}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from orchestrator.errors import UsageError
 
 DEADLINE = 60.0  # seconds
+_CLOSED = re.compile(rb"^warning: could not open directory '(.+?/)': ", re.MULTILINE | re.DOTALL)
 _LISTING = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
 
 
@@ -32,7 +34,8 @@ class GitListing:
         self._status = _start(root, status)
 
     def paths(self) -> list[bytes] | None:
-        """Relative to the root; None outside of a repository.
+        """Relative to the root; None outside of a repository. A folder that git could not read is
+        named itself, with a slash behind it, as a repository inside is.
 
         UsageError in one of which git tells nothing: what it ignores would be sent with the rest.
         """
@@ -88,7 +91,7 @@ def paths_of(root: Path) -> list[bytes] | None:
 def _paths(root: Path, asked: subprocess.Popen[bytes] | None) -> list[bytes] | None:
     out, words = _finish(asked)
     if out is not None:
-        return sorted({path for path in out.split(b"\0") if path})
+        return sorted({path for path in out.split(b"\0") if path}.union(_closed(root, words)))
     repository = _repository(root)
     if repository is None:
         return None
@@ -97,6 +100,20 @@ def _paths(root: Path, asked: subprocess.Popen[bytes] | None) -> list[bytes] | N
         hint=f"mend that (`git -C {root} status` shows it), or move {repository}/.git away: "
         "then everything is sent but what .orchignore names",
     )
+
+
+def _closed(root: Path, words: str) -> list[bytes]:
+    """The folders that git's warnings say it could not open."""
+    found = _CLOSED.findall(os.fsencode(words))
+    start = len(_prefix(root)) if found else 0
+    named = [path[start:] for path in found]
+    for path in named:
+        if not os.path.lexists(os.fsencode(root) + b"/" + path):  # git shows odd letters as `?`
+            raise UsageError(
+                f"{root}: git could not read a folder there: {' '.join(words.split())[:400]}",
+                hint="make it readable, or have git ignore it",
+            )
+    return named
 
 
 def _start(root: Path, words: list[str]) -> subprocess.Popen[bytes] | None:
@@ -111,7 +128,7 @@ def _start(root: Path, words: list[str]) -> subprocess.Popen[bytes] | None:
 
 
 def _finish(process: subprocess.Popen[bytes] | None) -> tuple[bytes | None, str]:
-    """What it printed; or None and why."""
+    """What it printed, and its warnings; or None and why."""
     if process is None:
         return None, "it is not installed here"
     try:
@@ -121,7 +138,7 @@ def _finish(process: subprocess.Popen[bytes] | None) -> tuple[bytes | None, str]
         process.communicate()
         return None, f"it did not end within {DEADLINE:g} s"
     if process.returncode == 0:
-        return out, ""
+        return out, os.fsdecode(err)
     words = " ".join(err.decode("utf-8", "replace").split())[:400]
     return None, words or f"it ended with exit code {process.returncode}"
 

@@ -90,8 +90,10 @@ def _walk(root: Path, below: bytes = b"") -> Iterator[Found]:
     base = os.fsencode(root)
     while stack:
         folder = stack.pop()
-        with os.scandir(os.path.join(base, folder)) as found:
-            items = sorted(found, key=lambda item: item.name)
+        items = _listed(base, folder)
+        if items is None:
+            yield folder + b"/", os.lstat(os.path.join(base, folder)), folder
+            continue
         for item in items:
             path = folder + b"/" + item.name if folder else item.name
             if item.is_dir(follow_symlinks=False):
@@ -101,14 +103,28 @@ def _walk(root: Path, below: bytes = b"") -> Iterator[Found]:
                 yield path, info, path
 
 
+def _listed(base: bytes, folder: bytes) -> list[os.DirEntry[bytes]] | None:
+    """What is in the folder, by name; None where that cannot be read."""
+    try:
+        with os.scandir(os.path.join(base, folder)) as found:
+            return sorted(found, key=lambda item: item.name)
+    except (FileNotFoundError, NotADirectoryError):  # it went away meanwhile
+        return []
+    except OSError:
+        return None
+
+
 def _expand(root: Path, paths: list[bytes]) -> Iterator[Found]:
     """The files git lists; a submodule or nested repository, to it one folder, lists its own."""
     base = os.fsencode(root) + b"/"
-    above, never = b"", False
+    above, never, seen = None, False, set()
     for path in paths:
-        folder = path.rstrip(b"/").rpartition(b"/")[0]
+        folder = path.rpartition(b"/")[0]
         if folder != above:
             above, never = folder, not NEVER_DIRS.isdisjoint(folder.split(b"/"))
+            if not never and folder not in seen and not path.endswith(b"/"):
+                seen.add(folder)
+                yield from _special(base, folder)
         info = None if never else _stat(base + path)
         if info is None:
             continue
@@ -116,6 +132,16 @@ def _expand(root: Path, paths: list[bytes]) -> Iterator[Found]:
             yield from _nested(root, path.rstrip(b"/"))
         else:
             yield path, info, path
+
+
+def _special(base: bytes, folder: bytes) -> Iterator[Found]:
+    """What is no file, link or folder there: git lists none of it."""
+    for item in _listed(base, folder) or ():
+        if not (item.is_file() or item.is_symlink() or item.is_dir(follow_symlinks=False)):
+            path = folder + b"/" + item.name if folder else item.name
+            info = _stat(item.path)
+            if info is not None:
+                yield path, info, path
 
 
 def _nested(root: Path, folder: bytes) -> Iterator[Found]:
@@ -133,6 +159,15 @@ def _stat(path: bytes) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as exc:
+        raise unreadable(path, exc.strerror) from None
+
+
+def unreadable(path: bytes, why: str | None) -> UsageError:
+    return UsageError(
+        f"{os.fsdecode(path)} cannot be read here ({why}), so it cannot be sent",
+        hint="make it readable, or leave it out: .orchignore names what of the code is not sent",
+    )
 
 
 def any_travels(root: Path, paths: Iterable[bytes], results_dirs: Iterable[str]) -> bool:
@@ -183,6 +218,8 @@ def scan(
     # A file touched within the clock's grain of this scan may change again unseen: not cached.
     settled = time.time_ns() - 2_000_000_000
     for path, info, place in found:
+        if stat.S_ISDIR(info.st_mode):
+            raise unreadable(os.path.join(base, place) + b"/", "Permission denied")
         why = _refusal(path, info, max_file, secrets)
         if why is not None:
             skipped.append((os.fsdecode(path), why))
@@ -194,7 +231,10 @@ def scan(
         if entry.startswith(stamp):
             head = entry[len(stamp) :]
         else:
-            made = _entry(os.path.join(base, place), path, info)
+            try:
+                made = _entry(os.path.join(base, place), path, info)
+            except PermissionError as exc:
+                raise unreadable(os.path.join(base, place), exc.strerror) from None
             if made is None:
                 skipped.append((os.fsdecode(path), "a link that leaves the tree"))
                 continue

@@ -28,6 +28,7 @@ def serve(root: str) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a controller that is gone ends the agent
     channel = Channel(0, 1)
     layout = Layout(root)
+    greeted = False
     while True:
         try:
             request = channel.request()
@@ -38,6 +39,9 @@ def serve(root: str) -> int:
             return 1
         if request is None:
             return 0
+        if not greeted:  # the controller learns that there is an agent, however long the work takes
+            channel.item({})
+            greeted = True
         answer = _answer_apart if request.get("verb") == "sync" else _answer
         if not answer(layout, channel, request):
             return 1
@@ -64,7 +68,7 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
     """Answer one request; False when the stream cannot go on."""
     from remote import files, verbs, wire
     from remote.channel import Channel
-    from remote.errors import Refused
+    from remote.errors import Refused, before_any_change
     from remote.layout import BadName, Layout
 
     assert isinstance(layout, Layout) and isinstance(channel, Channel)
@@ -74,7 +78,8 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
     try:
         if request.get("protocol") != wire.PROTOCOL or verb is None:
             raise Refused("AgentMismatch", "this agent does not know %r" % request.get("verb"))
-        layout.ensure()
+        with before_any_change():
+            layout.ensure()
         channel.end({"ok": True, **verb(layout, channel, request)})
         return True
     except Refused as exc:
@@ -86,8 +91,7 @@ def _answer(layout: "object", channel: "object", request: Dict[str, object]) -> 
     except BrokenPipeError:
         return False
     except OSError as exc:
-        where = "%s: " % exc.filename if exc.filename else ""
-        problem, fatal = {"kind": "HostError", "message": "%s%s" % (where, exc.strerror)}, True
+        problem, fatal = {"kind": "HostError", "message": files.words(exc)}, True
         if files.is_full(exc):
             kind = "HostReadOnly" if exc.errno == errno.EROFS else "HostDiskFull"
             problem = {"kind": kind, "message": files.full_words(exc, layout.root)}

@@ -7,7 +7,7 @@ import signal
 import time
 from typing import List, NamedTuple, Optional, Tuple
 
-from remote import logind
+from remote import files, logind
 
 LOGIND_LATE = 1.0  # seconds, see is_logout
 
@@ -87,8 +87,11 @@ CAUSES = (
 
 def in_log(log: str) -> List[Tuple[str, str]]:
     """(cause, words) of well-known deaths named in the last 64 KiB of the log."""
+    fd = files.open_regular(log)
+    if fd is None:
+        return []
     try:
-        with open(log, "rb") as file:
+        with open(fd, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
             tail = file.read(65536)
     except OSError:

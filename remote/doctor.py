@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from remote import files, gpu, logind, procs, scope, session, status, torchcuda
 from remote.channel import Channel
@@ -21,6 +21,7 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "python": {"version": platform.python_version(), "path": sys.executable},
         "root": layout.root,
         "filesystem": files.filesystem(layout.root),
+        "denied": _denied(layout),
         "disk_free": info.f_bavail * info.f_frsize,
         "inodes_free": info.f_favail if info.f_files else None,
         "tools": {name: procs.which(name) for name in ("tmux", "screen", "git", "nvidia-smi")},
@@ -41,6 +42,36 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "runs": len(os.listdir(layout.runs)),
         "host_time": status.now(),  # last: the controller compares it with its own clock
     }
+
+
+def _denied(layout: Layout) -> List[str]:
+    """What a run does with files there and is not let do now; nothing is left of the trial."""
+    locks = os.path.dirname(layout.lock("doctor"))
+    found = []
+    for folder in (layout.runs, layout.objects, locks):
+        try:
+            _try_files(os.path.join(folder, "doctor.making.%d" % os.getpid()))
+        except OSError as exc:
+            found.append(files.words(exc))
+    return found
+
+
+def _try_files(folder: str) -> None:
+    os.mkdir(folder, 0o700)
+    try:
+        path = os.path.join(folder, "file")
+        if not (files.write_once(path, b"") and not files.write_once(path, b"")):
+            raise OSError(0, "a file that is to be written once was written twice", path)
+        files.write_atomic(path, b"1")
+        held = files.try_lock(path)
+        if held is None:
+            raise OSError(0, "a new file is locked", path)
+        os.close(held)
+        os.symlink("file", os.path.join(folder, "link"))
+        os.rename(path, path + ".moved")
+        os.unlink(path + ".moved")
+    finally:
+        files.remove_tree(folder)
 
 
 def _stays_in_login() -> Optional[str]:

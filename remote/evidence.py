@@ -59,9 +59,8 @@ def _text(path: str) -> Optional[str]:
 def _tail(run: RunFiles, count: int) -> Dict[str, Any]:
     if not count:
         return {}
-    try:
-        fd = os.open(run.log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    fd = files.open_regular(run.log)
+    if fd is None:
         return {"log": None}
     try:
         size = os.fstat(fd).st_size

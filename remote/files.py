@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional
 
 NETWORK_FS = ("nfs", "cifs", "smb", "fuse", "afs", "lustre", "gpfs", "beegfs", "9p")
 LEFTOVER_AGE = 86400  # seconds
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # link() there: exFAT, some FUSE and SMB
 FEW = 64  # files that are cheaper to sync one by one than with all else on their file system
 
 
@@ -43,13 +44,30 @@ def write_once(path: str, data: bytes) -> bool:
     tmp = "%s.once.%d" % (path, os.getpid())
     try:
         _write_synced(tmp, data, True)
-        os.link(tmp, path)
+        try:
+            os.link(tmp, path)
+        except OSError as exc:
+            if exc.errno not in NO_LINKS:
+                raise
+            _rename_once(tmp, path)
     except FileExistsError:
         return False
     finally:
         remove(tmp)
     sync_dir(os.path.dirname(path))
     return True
+
+
+def _rename_once(tmp: str, path: str) -> None:
+    """link() and unlink(), on a file system without hard links: a lock on the folder decides."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        os.rename(tmp, path)
+    finally:
+        os.close(fd)
 
 
 def _write_synced(path: str, data: bytes, durable: bool, mode: int = 0o600) -> None:
@@ -77,15 +95,25 @@ def read_json(path: str) -> Optional[Dict[str, Any]]:
     return value if isinstance(value, dict) else None
 
 
-def read_regular(path: str, limit: int) -> Optional[bytes]:
-    """Up to `limit` + 1 bytes of a regular file; None when there is none. Never opens a fifo."""
+def open_regular(path: str) -> Optional[int]:
+    """A descriptor to read the regular file by; None where there is something else, which is not
+    waited for, or nothing."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+def read_regular(path: str, limit: int) -> Optional[bytes]:
+    """Up to `limit` + 1 bytes of a regular file; None when there is none."""
+    fd = open_regular(path)
+    if fd is None:
+        return None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
         parts = []
         left = limit + 1
         while left > 0:
@@ -169,6 +197,12 @@ def _sync_filesystem(path: str) -> None:
             raise OSError(number, os.strerror(number), path)
     finally:
         os.close(fd)
+
+
+def words(exc: OSError) -> str:
+    """Which file, and what the system says of it."""
+    where = "%s: " % os.fsdecode(exc.filename) if exc.filename else ""
+    return "%s%s" % (where, exc.strerror or exc)
 
 
 def is_full(exc: OSError) -> bool:

@@ -35,9 +35,8 @@ def glance(layout: Layout, channel: Channel, request: Body) -> Body:
 
 
 def _last_line(run: RunFiles) -> Optional[str]:
-    try:
-        fd = os.open(run.log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    fd = files.open_regular(run.log)
+    if fd is None:
         return None
     try:
         size = os.fstat(fd).st_size

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import List, Tuple
 
+from remote import files
+
 BLOCK = 65536
 
 
@@ -14,9 +16,8 @@ def last_lines(path: str, count: int, raw: bool) -> Tuple[int, List[Tuple[int, i
     Jumped over is what a progress bar has overwritten: on a terminal all that is left of a line is
     what stands behind its last CR. With `raw` nothing is.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    fd = files.open_regular(path)
+    if fd is None:
         return 0, []
     try:
         text = _Text(fd)

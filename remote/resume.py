@@ -7,8 +7,8 @@ from typing import Any, Dict
 
 from remote import datasets, files, start, status
 from remote.channel import Channel
-from remote.errors import Refused
-from remote.layout import Layout
+from remote.errors import Refused, before_any_change
+from remote.layout import Layout, RunFiles
 
 OWNER_PATIENCE = 20.0  # seconds; more than the deadlines of a slow tmux together
 
@@ -19,10 +19,16 @@ def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     Refused with nothing changed for a run that goes on, has succeeded, or whose directory does not
     hold what a new attempt needs.
     """
-    run_id, wanted = str(request["run_id"]), int(request["attempt"])
+    following = layout.attempt(str(request["run_id"]), int(request["attempt"]))
+    with before_any_change(lambda: start.is_decided(following)):
+        return _resume(layout, request, following)
+
+
+def _resume(layout: Layout, request: Dict[str, Any], following: RunFiles) -> Dict[str, Any]:
+    run_id, wanted = following.run_id, following.attempt
     guard = files.lock(layout.lock(run_id + ".claim"))
     try:
-        run, following = layout.run(run_id), layout.attempt(run_id, wanted)
+        run = layout.run(run_id)
         if start.is_decided(following):
             return {**status.status(layout, run_id), "already": True}
         known = status.status(layout, run_id)

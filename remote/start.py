@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 
 from remote import attempts, datasets, files, gpu, status, store, supervisor, trees, unique, wire
 from remote.channel import Beat, Channel
-from remote.errors import HEADROOM, Damaged, Refused
+from remote.errors import HEADROOM, Damaged, Refused, before_any_change
 from remote.layout import Layout, RunFiles
 
 REPORT_DEADLINE = 20.0
@@ -26,6 +26,13 @@ def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str
     nothing was claimed and the same request may come again after a sync.
     """
     run = layout.attempt(str(request["run_id"]), 1)
+    with before_any_change(lambda: is_decided(run)):
+        return _start(layout, channel, request, run)
+
+
+def _start(
+    layout: Layout, channel: Channel, request: Dict[str, Any], run: RunFiles
+) -> Dict[str, Any]:
     delta = _receive_delta(layout, channel, request)
     if is_decided(run):
         return {**status.status(layout, run.run_id), "already": True}
@@ -67,10 +74,10 @@ def _claimed(
     try:
         return _claim(layout, run, request, delta, beat)
     except OSError as exc:
-        if not files.is_full(exc):
-            raise
-        told = files.full_words(exc, layout.root)  # while it is so
+        told = files.full_words(exc, layout.root) if files.is_full(exc) else None  # while it is so
         _withdraw(run)
+        if told is None:
+            raise
         raise Refused("HostDiskFull", told) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -70,6 +71,7 @@ class LogReader:
         self._follow = follow
         self._end: Optional[int] = None  # how far to read; None: as far as it goes
         self._fd = -1
+        self._told_odd = False
 
     def read(self, channel: Channel) -> bool:
         """Send what is new; True if there was something."""
@@ -92,6 +94,11 @@ class LogReader:
             info = os.stat(self.run.log)
         except FileNotFoundError:
             return False
+        if not stat.S_ISREG(info.st_mode):  # a fifo would be waited for
+            if not self._told_odd:
+                channel.item({"marker": "the log on the host is no regular file any more"})
+            self._told_odd = True
+            return False
         identity = [info.st_dev, info.st_ino]
         if self.identity is not None and identity != self.identity:
             self._restart(channel, "replaced")
@@ -99,7 +106,7 @@ class LogReader:
             self._restart(channel, "truncated")
         if self._fd < 0 or identity != self.identity:
             self.close()
-            self._fd = os.open(self.run.log, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(self.run.log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.identity = identity
             if not self._follow:  # a job that writes faster than the link would have no end
                 self._end = info.st_size
@@ -121,8 +128,9 @@ def stream(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     without it what is there at the beginning. Of the last lines what a terminal would show, all of
     them with `raw`; where something is left out an item tells the offset at which it goes on.
 
-    Any word from the controller ends it too. The reply tells the offset reached and what is known
-    of the run; only `phase: finished` in it means that the log is complete.
+    Any word from the controller ends it too, and so does the loss of the run's directory. The reply
+    tells the offset reached and what is known of the run; only `phase: finished` in it means that
+    the log is complete.
     """
     run = layout.run(str(request["run_id"]))
     known = status.status(layout, run.run_id)
@@ -146,13 +154,13 @@ def _follow(layout: Layout, channel: Channel, reader: LogReader, follow: bool) -
     checked = spoke = time.monotonic()
     try:
         while True:
-            finished = known["phase"] == "finished"
+            ended = known["phase"] in ("finished", "absent")
             if reader.read(channel):
                 spoke = time.monotonic()
                 continue
             if watch is None:
                 return known  # not of now: what was written since has not been sent
-            if finished:
+            if ended:
                 return status.status(layout, run.run_id)
             if progress.send(channel):
                 spoke = time.monotonic()

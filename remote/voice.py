@@ -80,8 +80,11 @@ class Voice:
 
 
 def ends_line(path: str) -> bool:
-    """True for a file that is empty or ends with a line feed."""
-    with open(path, "rb") as file:
+    """True for a file that is empty or ends with a line feed, and where there is none."""
+    fd = files.open_regular(path)
+    if fd is None:
+        return True
+    with open(fd, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         if not size:
             return True

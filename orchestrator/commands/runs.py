@@ -68,6 +68,15 @@ def fetch_results(runs: RunList = None, json: Json = False) -> None:
         raise typer.Exit(7)
 
 
+def _interrupted(run: Run | None) -> Interrupted:
+    if run is None:
+        return Interrupted("interrupted; nothing was fetched")
+    return Interrupted(
+        f"interrupted; what had come of {run.run_id} is kept; {run.host} is not affected",
+        hint=f"`orch fetch-results {run.run_id}` goes on from there",
+    )
+
+
 def _fetch_each(
     ctx: Context, ledger: Ledger, selectors: Sequence[str | None], json: bool
 ) -> tuple[list[Run], list[OrchError]]:
@@ -81,6 +90,7 @@ def _fetch_each(
     fetched: list[Run] = []
     errors: list[OrchError] = []
     for selector in selectors:
+        chosen = None
         try:
             chosen = ctx.run(ledger, selector)
             if chosen.run_id in tried:
@@ -89,8 +99,8 @@ def _fetch_each(
             undone = silence.of(ctx, ledger, chosen, "nothing was fetched", told)
             with undone, output.fetch_progress() as progress:
                 known, report = fetch(ctx, ledger, chosen, progress)
-        except Interrupted:
-            raise
+        except KeyboardInterrupt:
+            raise _interrupted(chosen) from None
         except OrchError as exc:
             tell(exc)
             errors.append(exc)

@@ -14,6 +14,7 @@ from orchestrator.domain import Host
 from orchestrator.paths import RemoteLayout
 from orchestrator.transport.install import agent_digest, install
 from orchestrator.transport.pipe import Pipe, Transport
+from orchestrator.transport.preface import PREFACE, refuse_shell, silence
 from orchestrator.transport.refusals import refusal
 from orchestrator.transport.replies import unlawful
 from remote import wire
@@ -21,6 +22,8 @@ from remote import wire
 Body = Mapping[str, Any]
 
 CALL_DEADLINE = 60.0  # seconds of silence after which a call is given up
+BEGIN_WITHIN = 60.0  # seconds until the agent's first sign of life, whatever the call may take
+GREETING = wire.Frame(wire.ITEM, b"{}")
 STREAM_DEADLINE = 45.0  # a stream sends something at least every 10 s
 RATE_MIN = 1024  # bytes/s: what trickles in more slowly counts as silence
 RATE_WHOLE = 16 * 1024  # bytes/s: a whole answer may take that much longer for what it holds
@@ -49,7 +52,8 @@ class Agent:
         self._deadline = CALL_DEADLINE
         self._give_up = 0.0  # when the frame that is due counts as not coming
         self._left = math.inf  # seconds that may still be spent waiting for this call's frames
-        self._fresh = True
+        self._fresh = True  # no answer has come yet: the agent may not be there
+        self._heard = False  # of an agent, over this pipe
 
     def close(self) -> None:
         if self._pipe is not None:
@@ -192,7 +196,8 @@ class Agent:
         self._reader = wire.FrameReader(
             lambda count: self._receive(pipe, count), self._nonce_source()
         )
-        self._fresh = True
+        self._fresh, self._heard = True, False
+        pipe.send(PREFACE)
 
     def _receive(self, pipe: Pipe, count: int) -> bytes:
         """Bytes of the frame that is due: they buy it time, but no more than they are worth."""
@@ -207,9 +212,14 @@ class Agent:
 
     def _next(self) -> wire.Frame:
         assert self._reader is not None
-        self._give_up = time.monotonic() + self._deadline
+        patience = self._deadline if self._heard else min(self._deadline, BEGIN_WITHIN)
+        self._give_up = time.monotonic() + patience
         try:
             frame = self._reader.next()
+        except errors.CallTimeout:
+            if self._heard:
+                raise
+            raise silence(self.host, patience) from None
         except wire.LinkClosed:
             if not self._fresh:
                 raise
@@ -220,14 +230,15 @@ class Agent:
             return self._next()
         if frame is None:
             raise wire.LinkClosed
-        self._fresh = False
-        return frame
+        greeted, self._fresh, self._heard = not self._heard and frame == GREETING, False, True
+        return self._next() if greeted else frame
 
     def _install_after_failure(self) -> None:
         assert self._pipe is not None and self._reader is not None
         code, words = self._pipe.closing_words()
         words = (words.strip() or self._reader.noise.decode("utf-8", "replace").strip())[:400]
         self._drop()
+        refuse_shell(self.host, code)
         if code is None or code < 0 or code > 128:  # killed: it may have done what it was asked to
             raise wire.LinkClosed
         if code == 127 or (code != 2 and "not found" in words):
@@ -245,8 +256,10 @@ class Agent:
         if "Traceback" in words:  # it ran, so here too
             return errors.HostFailed(f"{self.host.name}: its agent failed (exit status {code})")
         return errors.HostUnfit(
-            f"{self.host.name}: the host did not run the agent (exit status {code}): {words}",
-            hint="its login may be restricted; try `ssh` to it by hand",
+            f"{self.host.name}: the host did not run the agent (exit status {code}): "
+            + (words or "it said nothing"),
+            hint="its login may be restricted, or a start-up file there (.bashrc) ends it; try "
+            "`ssh` to it by hand",
         )
 
     def _install(self, otherwise: errors.OrchError | None) -> None:

@@ -12,6 +12,7 @@ from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.paths import RemoteLayout
 from orchestrator.transport.pipe import Pipe, Transport
+from orchestrator.transport.preface import PREFACE, refuse_shell, silence
 from orchestrator.transport.refusals import HINTS
 from remote import wire
 
@@ -93,7 +94,8 @@ except Exception as exc:
     answer = "failed %s" % exc
 sys.stdout.write("\\norch-install %s\\n" % answer)
 """
-BOOT = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+# The first line that is a number tells the length of what follows it; before it lies PREFACE.
+BOOT = "import sys;f=sys.stdin.buffer;exec(f.read(int(next(l for l in f if l[:1].isdigit()))))"
 
 
 def install(transport: Transport, host: Host) -> bool:
@@ -109,7 +111,7 @@ def install(transport: Transport, host: Host) -> bool:
     text = json.dumps(order).encode("ascii")
     pipe = transport.run(f"exec {host.python} -IS -c '{BOOT}'")
     try:
-        pipe.send(b"%d\n" % len(program) + program + text + b"\n")
+        pipe.send(PREFACE + b"%d\n" % len(program) + program + text + b"\n")
         answer = _installer_answer(host, pipe)
     finally:
         pipe.close()
@@ -145,14 +147,18 @@ def _installer_answer(host: Host, pipe: Pipe) -> str:
         found = re.search(rb"\norch-install ([^\n]*)\n", seen)
         if found:
             return found.group(1).decode("utf-8", "replace")
-        chunk = pipe.recv(65536, INSTALL_DEADLINE)
+        try:
+            chunk = pipe.recv(65536, INSTALL_DEADLINE)
+        except errors.CallTimeout:
+            raise silence(host, INSTALL_DEADLINE) from None
         if not chunk:
             break
         seen += chunk
     code, words = pipe.closing_words()
+    refuse_shell(host, code)
     if code is None:
         raise errors.LinkLost(
             f"{host.name}: the connection ended while the agent was being installed",
             hint="nothing was started; run the command again",
         )
-    return f"failed exit status {code}: {words.strip()[:300]}"
+    return f"failed exit status {code}: {words.strip()[:300] or 'it said nothing'}"

@@ -22,6 +22,7 @@ REFUSALS: Mapping[str, type[errors.OrchError]] = {
     "AgentMismatch": errors.HostUnfit,
     "NotResumable": errors.PreflightRefused,
     "Elsewhere": errors.HostUnfit,
+    "Unusable": errors.HostUnfit,
     "HostError": errors.HostFailed,
 }
 HINTS: Mapping[str, str] = {
@@ -34,6 +35,9 @@ HINTS: Mapping[str, str] = {
     "NotUnique": "`orch show RUN` tells of it; without `--unique` a second run is made",
     "NotFound": "put it there, or name another place in the job's file",
     "NotResumable": "`orch retry RUN` makes a new run of the job",
+    "Unusable": "make that a place that you may write in, or name another `root:` for this host in "
+    "orch.yaml; `orch doctor HOST` tries what runs need there",
+    "HostError": "`orch doctor HOST` tries what runs need there",
     "Elsewhere": "reach that machine by a name of its own: here nothing tells whether it lives",
 }
 
@@ -45,6 +49,6 @@ def refusal(host: Host, error: Any) -> errors.OrchError:
     kind, message = str(error.get("kind"))[:80], str(error.get("message"))[:2000]
     known, hint = REFUSALS.get(kind, errors.HostFailed), HINTS.get(kind)
     named = names.run_id_in(message)
-    if hint is not None and named is not None:
-        hint = hint.replace("RUN", named)
+    if hint is not None:
+        hint = hint.replace("HOST", host.name).replace("RUN", named or "RUN")
     return known(f"{host.name}: {message}", hint=hint)

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator import inflight
 from orchestrator.background import Background
 from orchestrator.domain import Host, Run, RunState
-from orchestrator.errors import OrchError, TransportError
+from orchestrator.errors import HostFailed, HostUnfit, OrchError, TransportError
 from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import Hearsay, hearsay_of
 from orchestrator.transport.base import CALL_DEADLINE, Agent
@@ -100,7 +100,8 @@ def refresh_quietly(
         try:
             statuses = answer.result()
         except OrchError as exc:
-            unreachable = isinstance(exc, TransportError)
+            answered = (HostFailed, HostUnfit)
+            unreachable = isinstance(exc, TransportError) and not isinstance(exc, answered)
             silent(host.name, UNREACHABLE if unreachable else _refusal(host, exc))
             continue
         _write_down(ctx, ledger, known, statuses)

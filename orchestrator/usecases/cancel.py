@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator import names
 from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Verdict
-from orchestrator.errors import NotFinished, NotFound
+from orchestrator.errors import Interrupted, NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status
@@ -56,6 +56,28 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
     """(the run, whether it had ended before). Raises when its processes have not gone in time."""
     if run.state is RunState.FINISHED and run.cause != "gone":
         return run, True
+    asked: list[Run] = []
+    try:
+        return _cancel(ctx, ledger, run, asked.append)
+    except KeyboardInterrupt:
+        raise _interrupted(run, bool(asked)) from None
+
+
+def _interrupted(run: Run, asked: bool) -> Interrupted:
+    if not asked:
+        return Interrupted(
+            f"interrupted before {run.host} was asked to end {run.run_id}",
+            hint=f"`orch cancel {run.run_id}` asks it",
+        )
+    return Interrupted(
+        f"interrupted; {run.host} was asked to end {run.run_id}, which may take it a while yet",
+        hint=f"`orch wait {run.run_id}` follows it; repeating the cancel is harmless",
+    )
+
+
+def _cancel(
+    ctx: Context, ledger: Ledger, run: Run, asking: Callable[[Run], None]
+) -> tuple[Run, bool]:
     undone = silence.of(ctx, ledger, run, "it was not cancelled")
     with undone, ctx.connect(ctx.host_of(run)) as agent:
         if run.state not in UNSETTLED or run.attempt > 1:
@@ -68,6 +90,7 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
             run = meet(ctx, ledger, run, agent)
         seen = run.state in (RunState.QUEUED, RunState.RUNNING)
         body = {"run_id": run.run_id, "patience": PATIENCE, "seen": seen}
+        asking(run)
         asked = "whether the cancel reached it is not known; repeating it is harmless"
         with silence.of(ctx, ledger, run, asked):
             status = agent.call("cancel", body, deadline=PATIENCE + 30)

@@ -246,5 +246,8 @@ def _point_latest(ctx: Context, destination: Path) -> None:
         return
     tmp = destination.parent / f".latest.{os.getpid()}"
     tmp.unlink(missing_ok=True)
-    os.symlink(destination.name, tmp)
-    os.replace(tmp, link)
+    try:
+        os.symlink(destination.name, tmp)
+        os.replace(tmp, link)
+    except OSError as exc:  # a file system without links
+        ctx.say(f"{link} cannot be made here ({exc.strerror}), so it does not name this run")

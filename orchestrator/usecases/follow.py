@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from orchestrator.background import Background
 from orchestrator.domain import Host, Run, RunState, Verdict
-from orchestrator.errors import FrameGarbled, NotFinished, NotFound
+from orchestrator.errors import FrameGarbled, NotFinished, NotFound, TransportError
 from orchestrator.ledger.store import Ledger
+from orchestrator.retry import is_lost_link
 from orchestrator.transport.base import STREAM_DEADLINE, Agent, End
 from orchestrator.transport.replies import offset, run_status
 from orchestrator.usecases import silence
@@ -241,7 +242,13 @@ def wait(
     host = ctx.host_of(run)
     with silence.of(ctx, ledger, run, "how it ends was not learnt"):
         first = None if timeout is None else _connected_within(ctx, host, run, timeout)
-        return persistently(ctx, host, work, notice, agent=first, until=end)
+        try:
+            return persistently(ctx, host, work, notice, agent=first, until=end)
+        except TransportError as exc:
+            in_time = timeout is None or end is None or ctx.clock.monotonic() < end
+            if in_time or not is_lost_link(exc):
+                raise
+            raise _unheard(run, timeout or 0.0) from None
 
 
 def _look(agent: Agent, run: Run, show: Callable[[dict[str, Any]], None]) -> None:
@@ -258,8 +265,12 @@ def _connected_within(ctx: Context, host: Host, run: Run, seconds: float) -> Age
     if connecting.is_done_within(seconds):
         return connecting.result()
     connecting.discard(lambda agent: agent.close())
-    raise NotFinished(
-        f"{run.run_id} was {run.state.value} when {host.name} was last heard of; it did not answer "
+    raise _unheard(run, seconds)
+
+
+def _unheard(run: Run, seconds: float) -> NotFinished:
+    return NotFinished(
+        f"{run.run_id} was {run.state.value} when {run.host} was last heard of; it did not answer "
         f"within {seconds:g} s",
         hint=f"`orch wait {run.run_id}` without `--timeout`, or with a longer one, tells more",
     )

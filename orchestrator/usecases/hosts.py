@@ -216,7 +216,11 @@ def _disk(facts: Mapping[str, Any]) -> Check:
 
 
 def _filesystem(facts: Mapping[str, Any]) -> Check:
-    kind = facts.get("filesystem")
+    kind, denied = facts.get("filesystem"), facts.get("denied")
+    if denied:
+        told = "; ".join(map(str, denied)) if isinstance(denied, list) else denied
+        hint = "make these places that you may write in, or name another `root:` in orch.yaml"
+        return Check("fail", "file system", f"runs cannot be kept there: {told}; {hint}")
     if kind == "local":
         return Check("ok", "file system", "local; kernel locks work")
     return Check("warn", "file system", f"{kind}: locks are kept under /tmp on the host instead")

@@ -16,6 +16,7 @@ from orchestrator.errors import (
     OutcomeUnknown,
     PreflightRefused,
     TransportError,
+    answer_words,
 )
 from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import Orders, hearsay_of, orders_of
@@ -100,8 +101,8 @@ def _start(ctx: Context, ledger: Ledger, before: Run, agent: Agent, asked: dict[
 
 def _failure(ctx: Context, ledger: Ledger, before: Run, exc: BaseException) -> BaseException:
     """A refusal leaves the run as it was; anything else leaves the attempt unknown."""
-    lost = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
-    if isinstance(exc, OrchError) and not lost:
+    unknown = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
+    if isinstance(exc, OrchError) and not unknown:
         ledger.not_resumed(before, ctx.now(), exc.message)
         if before.run_id not in exc.message:
             exc.message = f"{before.run_id} was not resumed: {exc.message}"
@@ -109,11 +110,11 @@ def _failure(ctx: Context, ledger: Ledger, before: Run, exc: BaseException) -> B
         return exc
     reason = exc.message if isinstance(exc, OrchError) else type(exc).__name__
     ledger.unknown(before.run_id, ctx.now(), reason)
-    if not lost:
+    if not isinstance(exc, TransportError):
         return exc
     return OutcomeUnknown(
-        f"{before.run_id}: attempt {before.attempt + 1} was asked for on {before.host}, the answer "
-        f"was lost ({reason})",
+        f"{before.run_id}: attempt {before.attempt + 1} was asked for on {before.host}, "
+        f"{answer_words(exc)}",
         hint=f"it may be going; `orch reconcile {before.run_id}` asks the host; "
         "no attempt is started twice",
     )

@@ -19,6 +19,7 @@ from orchestrator.errors import (
     OrchError,
     OutcomeUnknown,
     TransportError,
+    answer_words,
 )
 from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import recorded
@@ -64,11 +65,10 @@ def _begin(
             return deliver(ctx, plan, ledger, run, sent)
     except BaseException as exc:
         _note_failure(ctx, ledger, run, exc, sent.is_set())
-        lost = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
-        if sent.is_set() and lost:
+        unknown = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
+        if sent.is_set() and unknown:
             raise OutcomeUnknown(
-                f"{run.run_id}: the start was sent to {plan.host.name}, its answer was lost "
-                f"({exc})",
+                f"{run.run_id}: the start was sent to {plan.host.name}, {answer_words(exc)}",
                 hint=f"the run may be going; `orch reconcile {run.run_id}` asks the host; "
                 "it is never started twice",
             ) from None

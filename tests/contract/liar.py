@@ -15,6 +15,7 @@ from orchestrator.domain import Host, Run, RunState
 from orchestrator.errors import CallTimeout
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport.base import Agent
+from orchestrator.transport.preface import PREFACE
 from orchestrator.usecases.context import Context
 from remote import wire
 
@@ -33,7 +34,7 @@ class LyingPipe:
         self.closed = False
 
     def send(self, data: bytes) -> bool:
-        self._seen += data
+        self._seen += b"" if data == PREFACE else data
         while len(self._seen) >= wire.HEADER.size:
             _, nonce, kind, flags, _, length, _ = wire.HEADER.unpack(self._seen[:24])
             if len(self._seen) < 24 + length:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, Desk, of_run, until
+from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, until
 from tests.contract.terminal import shown
 from tests.helpers import processes
 from tests.helpers.cli import TRACEBACK, assert_no_traceback, orch_argv, orch_env
@@ -96,6 +96,23 @@ def test_a_log_that_is_gone_from_the_host_is_said(counted: Desk) -> None:
             assert words in done.stderr
     done = counted.orch("tail", first, second)
     assert all(words in done.stderr for words in said.values())
+
+
+@pytest.mark.parametrize("command", [["submit", "gone", "-f"], ["submit", "fifo", "-f"]])
+def test_a_job_that_takes_its_directory_or_its_log_away_is_followed_to_its_end(
+    command: list[str], new_desk: MakeDesk
+) -> None:
+    gone = "echo begun; sleep 0.2; rm -rf $ORCH_RUN_DIR; sleep 0.2"
+    fifo = "echo begun; sleep 0.2; rm $ORCH_RUN_DIR/log; mkfifo $ORCH_RUN_DIR/log; exit 3"
+    desk = new_desk({"gone": gone, "fifo": fifo})
+    done = desk.orch(*command, code=3 if "gone" in command else 1)
+    run_id = done.stdout.splitlines()[0]
+    assert "begun" in done.stdout
+    if "gone" in command:
+        assert_clear(done, f"{run_id}: box has no such run", f"`orch reconcile {run_id}`")
+        return
+    assert desk.show()["exit_code"] == 3
+    assert "no regular file" in desk.orch("tail", "-n", "1", "--no-follow").stdout
 
 
 def test_f53_a_closed_stdout_ends_it_quietly(counted: Desk) -> None:

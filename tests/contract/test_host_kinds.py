@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.transport.base import BEGIN_WITHIN
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import WORK_LOG, Desk, assert_clear, is_root
+from tests.contract.desk import TRAIN, WORK_LOG, Desk, assert_clear, is_root
 from tests.helpers.sshd import SYSTEM_PATH, PrivateSshd
 
 pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("over")]
@@ -49,6 +52,7 @@ def test_f67_any_login_shell_will_do(
     whole_path(new_desk(host=box(server, root=root), ssh_config=server.client_config))
 
 
+WAITS = "until test -e ../go; do sleep 0.05; done"
 NOISE = {
     "/bin/bash": (".bashrc", "echo welcome; echo warning >&2; stty sane; printf 'oRc1 torn'\n"),
     "/usr/bin/tcsh": (".cshrc", "echo welcome; echo oRc1\n"),
@@ -100,6 +104,116 @@ def test_f67_a_login_that_may_not_run_anything_is_named(
     assert "not available" in done.stderr
 
 
+SHELLS = ["/bin/sh -e", "dash -v", "sh -i", "bash --posix -u", "bash --norc -i"]
+SAYS = "x$(touch INJECTED)`touch INJECTED`\n touch INJECTED\n;touch INJECTED;exit 86"
+
+
+def read_by_a_shell(desk: Desk, server: PrivateSshd) -> None:
+    """A submit is refused at once, and of what it would have told the agent nothing was run."""
+    spec = {**TRAIN, "config": {"right": 45, "note": SAYS}, "secrets": ["TOKEN"]}
+    desk.spec("train", spec)
+    started = time.monotonic()
+    done = desk.orch("submit", "train", code=6, TOKEN=SAYS)
+    assert time.monotonic() - started < BEGIN_WITHIN / 2
+    assert_clear(done, "box", "start-up file", "ForceCommand", "was not started")
+    assert desk.rows()[-1][1:] == ("finished", "never_started")
+    assert not list(server.home.glob("**/INJECTED"))
+
+
+@needs_root
+@pytest.mark.parametrize("shell", [*SHELLS, pytest.param("tcsh", marks=pytest.mark.shells)])
+def test_f66_a_shell_in_place_of_the_agent_is_ended_before_it_reads_a_word(
+    shell: str, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd()
+    desk = new_desk(host=box(server), ssh_config=server.client_config)
+    start_up = server.home / ".bashrc"
+    start_up.write_text(f"exec {shell}\n")
+    read_by_a_shell(desk, server)
+    start_up.unlink()
+    run_id = desk.orch("submit", "train", TOKEN="t").stdout.strip()
+    desk.orch("wait")
+    start_up.write_text(f"exec {shell}\n")
+    read_by_a_shell(desk, server)  # on a host that has the agent
+    assert_clear(desk.orch("fetch-results", run_id, code=6), "start-up file")
+    assert "start-up file" in desk.orch("doctor", "box", code=6).stdout
+
+
+@needs_root
+@pytest.mark.parametrize("command", ["/bin/bash -l", "/bin/sh"])
+def test_f67_a_forced_shell_is_ended_before_it_reads_a_word(
+    command: str, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd(config={"ForceCommand": command})
+    read_by_a_shell(new_desk(host=box(server), ssh_config=server.client_config), server)
+
+
+@needs_root
+def test_f66_a_start_up_file_that_asks_a_question_gets_an_empty_line(
+    new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd()
+    (server.home / ".bashrc").write_text("read -p 'name? ' answer; test -z \"$answer\" || exit 1\n")
+    whole_path(new_desk(host=box(server), ssh_config=server.client_config))
+
+
+# --- what the host's system does not permit -------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("folder", ["runs", "locks"])
+def test_a_root_that_may_not_be_written_is_an_answer_and_starts_nothing(
+    folder: str, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    server = make_sshd()
+    jobs = {"train": TRAIN, "waits": WAITS}
+    desk = new_desk(jobs, host=box(server), ssh_config=server.client_config)
+    open_run = desk.submit("waits")
+    place = server.root_dir / folder
+    place.chmod(0o500)
+    done = desk.orch("submit", "train", code=6)
+    assert_clear(done, f"box: {place}", "Permission denied", "was not started", "`orch doctor box`")
+    assert desk.rows()[-1][1:] == ("finished", "never_started")
+    checked = json.loads(desk.orch("doctor", "--json", code=6).stdout)["checks"]
+    (failed,) = [each for each in checked if each["level"] == "fail"]
+    assert failed["name"] == "file system" and f"{place}/doctor" in failed["text"]
+    assert "unreachable" not in desk.orch("ls").stderr
+    place.chmod(0o700)
+    desk.orch("doctor")
+    assert not list(server.root_dir.glob("**/doctor.making*"))
+    desk.orch("cancel", open_run)
+    whole_path(desk)
+
+
+NO_LINKS = """#!/bin/sh
+test "$2" = -c && exec python3 "$@"
+shift
+exec python3 -IS -c '
+import os, runpy, sys
+def link(source, *_):
+    raise PermissionError(1, "Operation not permitted", source)
+os.link, sys.argv = link, sys.argv[1:]
+sys.path.insert(0, sys.argv[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+' "$@"
+"""
+
+
+def test_runs_start_and_end_on_a_file_system_without_hard_links(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    python = tmp_path / "python-without-links"
+    python.write_text(NO_LINKS)
+    python.chmod(0o755)
+    host = {"transport": "local", "session": "plain", "python": str(python)}
+    desk = new_desk({"train": TRAIN, "waits": WAITS}, host=host)
+    whole_path(desk)
+    run_id = desk.submit("waits")
+    desk.orch("cancel", run_id)
+    assert desk.show(run_id)["verdict"] == "cancelled"
+    desk.orch("doctor")
+
+
 # --- python ---------------------------------------------------------------------------------------
 
 
@@ -131,6 +245,7 @@ def test_f35_a_python_that_is_none_is_an_unfit_host(
     desk = new_desk(host=box(server, python=str(fake)), ssh_config=server.client_config)
     done = desk.orch("submit", "train", code=6, timeout=100)
     assert_clear(done, "box")
+    assert ": ;" not in done.stderr
     assert {row[1:] for row in desk.rows()} == {("finished", "never_started")}
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from orchestrator.clock import SystemClock
+from orchestrator.commands import runs
 from orchestrator.domain import Outcome, Run, RunState, Verdict
 from orchestrator.errors import (
     CallTimeout,
     FrameGarbled,
+    Interrupted,
     LinkLost,
     NotFinished,
     NotFound,
@@ -18,6 +22,7 @@ from orchestrator.errors import (
     TransportError,
 )
 from orchestrator.ledger.store import Ledger
+from orchestrator.transport import base
 from orchestrator.transport.base import Agent
 from orchestrator.usecases import asking, attach, cancel, follow
 from orchestrator.usecases.context import Context
@@ -70,6 +75,87 @@ def test_a_silent_host_is_given_up_at_the_deadline() -> None:
         agent.call("status", {"run_ids": []}, deadline=0.1)
 
 
+class MutePipe(liar.LyingPipe):
+    """Says its answer, and nothing after it."""
+
+    def recv(self, count: int, timeout: float) -> bytes:
+        if not self._ready:
+            raise CallTimeout(f"liar: no answer within {timeout:g} s")
+        return super().recv(count, timeout)
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_f66_until_the_agent_has_begun_no_call_is_waited_for_as_long_as_it_may_take(
+    greets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "BEGIN_WITHIN", 0.5)
+    answer = liar.frames((wire.ITEM, {})) if greets else lambda _request, _nonce: b""
+    with (
+        Agent(liar.HOST, liar.LyingTransport(answer, MutePipe)) as agent,
+        pytest.raises(CallTimeout) as caught,
+    ):
+        agent.call("sync", {}, deadline=300.0)
+    assert ("300 s" in caught.value.message) is greets
+    assert ("did not begin" in caught.value.message) is not greets
+    assert ("start-up file" in str(caught.value.hint)) is not greets
+
+
+class Slept(SystemClock):
+    passed = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.passed
+
+
+def test_f51_a_wait_that_slept_past_its_time_did_not_see_the_end(
+    ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Slept()
+
+    class Asleep(liar.SilentPipe):
+        def recv(self, count: int, timeout: float) -> bytes:
+            clock.passed += 100.0
+            return super().recv(count, timeout)
+
+    transport = liar.LyingTransport(end({"ok": True}), Asleep)
+    monkeypatch.setattr(Context, "connect", lambda _ctx, host: Agent(host, transport))
+    with pytest.raises(NotFinished) as caught:
+        follow.wait(replace(ctx, clock=clock), ledger, run, 30.0, print)
+    assert "within 30 s" in caught.value.message
+    assert f"orch wait {RUN_ID}" in str(caught.value.hint)
+
+
+def interrupted(*_: object) -> bytes:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("verb", ["status", "cancel"])
+def test_f52_ctrl_c_in_a_cancel_says_whether_the_host_was_asked(
+    verb: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = liar.statuses({"run_id": RUN_ID, "phase": "running"})
+    liar.lie(monkeypatch, liar.verbs(**{"status": there, "cancel": there, verb: interrupted}))
+    with pytest.raises(Interrupted) as caught:
+        cancel.cancel(ctx, ledger, run)
+    assert f"liar was asked to end {RUN_ID}" in caught.value.message
+    assert ("before" in caught.value.message) is (verb == "status")
+    assert ("orch wait" in str(caught.value.hint)) is (verb == "cancel")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_f52_ctrl_c_in_a_fetch_says_what_is_kept(
+    named: bool, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named:
+        liar.lie(monkeypatch, interrupted)
+    else:
+        monkeypatch.setattr(Context, "run", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        runs._fetch_each(ctx, ledger, [RUN_ID], False)
+    assert (RUN_ID in caught.value.message) is named
+    assert (f"orch fetch-results {RUN_ID}" in str(caught.value.hint)) is named
+
+
 class EndlessPipe(liar.LyingPipe):
     """Says its answer over and over, a piece every `pause` seconds."""
 
@@ -107,6 +193,17 @@ def test_f81_a_host_sends_no_more_content_than_was_asked_for(
     with Hosts(ctx) as hosts:
         assert hosts.objects(run, ["0" * 64]) == {}
         assert "nobody asked for" in hosts.silent["liar"]
+
+
+@pytest.mark.parametrize("kind", ["HostError", "Unusable"])
+def test_an_error_that_a_host_answers_with_is_told_and_is_no_silence(
+    kind: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = {"kind": kind, "message": "/root/locks/x: Permission denied"}
+    liar.lie(monkeypatch, end({"ok": False, "error": error}))
+    told: list[str] = []
+    asking.refresh_quietly(ctx, ledger, [run], lambda _host, why: told.append(why))
+    assert "x: Permission denied" in told[0] and asking.UNREACHABLE not in told[0]
 
 
 # --- status ---------------------------------------------------------------------------------------

@@ -338,6 +338,18 @@ def test_a_run_that_left_no_file_has_a_folder_with_its_journal(new_desk: MakeDes
     desk.orch("fetch-results", run_id)
 
 
+def test_without_symbolic_links_results_are_fetched_all_the_same(desk: Desk) -> None:
+    """As on exFAT and some network file systems."""
+    run_id = desk.submit("train")
+    desk.orch("wait")
+    refusing = "import os\ndef symlink(*_, **__): raise PermissionError(1, 'not permitted')\n"
+    (desk.home / "sitecustomize.py").write_text(refusing + "os.symlink = symlink\n")
+    done = desk.orch("fetch-results", PYTHONPATH=str(desk.home))
+    assert "latest cannot be made here" in done.stderr
+    assert (desk.results("train", run_id) / "metrics.json").is_file()
+    assert desk.show()["fetched"] == "complete"
+
+
 def test_a_folder_called_latest_is_left_alone_in_so_many_words(desk: Desk) -> None:
     run_id = desk.submit("train")
     desk.orch("wait", run_id)

@@ -39,8 +39,12 @@ def test_a_failed_atomic_write_keeps_what_was_there(tmp_path: Path) -> None:
     assert names(tmp_path) == ["f"]
 
 
-def test_of_many_writers_at_once_exactly_one_writes_once(tmp_path: Path) -> None:
-    code = "import sys; from remote import files; sys.stdin.read(1); "
+NO_LINKS = "def link(*_): raise PermissionError(1, 'not permitted')\nimport os; os.link = link\n"
+
+
+@pytest.mark.parametrize("system", ["", NO_LINKS], ids=["links", "no links"])
+def test_of_many_writers_at_once_exactly_one_writes_once(system: str, tmp_path: Path) -> None:
+    code = system + "import sys; from remote import files; sys.stdin.read(1); "
     code += "print(files.write_once(sys.argv[1], sys.argv[2].encode()))"
     argv = [sys.executable, "-c", code, str(tmp_path / "f")]
     started = [
