@@ -32,8 +32,7 @@ class ProcessPipe:
     def send(self, data: bytes) -> bool:
         view = memoryview(data)
         while view:
-            _, ready, _ = select.select([], [self._input], [], SEND_DEADLINE)
-            if not ready:
+            if not _ready(self._input, select.POLLOUT, SEND_DEADLINE):
                 raise errors.CallTimeout(
                     f"{self._host.name}: the host took no data for {SEND_DEADLINE:g} s"
                 )
@@ -46,8 +45,7 @@ class ProcessPipe:
         return True
 
     def recv(self, count: int, timeout: float) -> bytes:
-        ready, _, _ = select.select([self._output], [], [], timeout)
-        if not ready:
+        if not _ready(self._output, select.POLLIN, timeout):
             raise errors.CallTimeout(f"{self._host.name}: no answer within {timeout:g} s")
         return os.read(self._output, count)
 
@@ -69,3 +67,10 @@ class ProcessPipe:
             self._process.kill()
             self._process.wait()
         self._errors.close()
+
+
+def _ready(descriptor: int, event: int, seconds: float) -> bool:
+    """Whether it can be read or written, or has been hung up on; its number may be above 1024."""
+    waiting = select.poll()
+    waiting.register(descriptor, event)
+    return bool(waiting.poll(seconds * 1000))
