@@ -182,6 +182,10 @@ def prepare(
                 f"a resume from step 0: no checkpoint in {job.folder}; start a new run instead"
             )
         console.say("no checkpoint was written before: training begins again at step 0")
+    around.world.wait()  # until all have looked
+    if around.world.first:
+        for place in (job.folder, results):
+            checkpoint.sweep(place)
     reporter.plan(_plan(job, mode))
     facts = about(job) | {"device": parallel.named(around.world), "processes": around.world.size}
     if around.world.first:
