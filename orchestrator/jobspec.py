@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 GRACE, GRACE_MAX = 10.0, 3600.0  # seconds
 
 
