@@ -6,7 +6,8 @@
 Rows are runs with the tag results=DATA/PROFILE. Everything goes through the command `orch`: what
 stands on the page came out of a ledger, with its config hash, and out of the fetched metrics. What
 the page needs of each run is kept in docs/results/runs.json, so that ledgers of several machines
-add up; of a row and seed the newest run counts.
+add up; of a row and seed the newest run counts. A run that was not judged on test, or whose result
+is invalid, is left out.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ PROFILES = ("cpu", "cpu-hour", "gpu")
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs.results", description=__doc__)
     parser.add_argument("--run", action="store_true", help="submit the rows that are missing")
+    parser.add_argument("--again", action="store_true", help="also those that are there already")
     parser.add_argument("--host", default="local")
     parser.add_argument("--data", choices=DATA, default="sst2")
     parser.add_argument("--profile", choices=PROFILES, default="cpu")
@@ -61,18 +63,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("more", nargs="*", help="after --: more arguments for `orch submit`")
     args = parser.parse_args(argv)
-    if args.more and not args.run:
-        parser.error(f"{' '.join(args.more)}: only --run submits anything")
+    for given in [*args.more, *(["--again"] if args.again else [])]:
+        if not args.run:
+            parser.error(f"{given}: only --run submits anything")
     folder = args.page.with_suffix("")
     kept = folder / "runs.json"
     if args.run:
         for seed in args.seed or [1]:
             for row in ROWS:
                 if not args.job or row.job in args.job:
-                    submit(row, args.data, args.profile, seed, args.host, known(kept), args.more)
+                    runs = [] if args.again else known(kept)
+                    submit(row, args.data, args.profile, seed, args.host, runs, args.more)
     runs = known(kept)
     metrics.write_json(kept, {"runs": [asdict(run) for run in runs]})
-    cost = _read(folder / "cost.json") if (folder / "cost.json").is_file() else None
+    cost = _needed(folder / "cost.json") if (folder / "cost.json").is_file() else None
     metrics.write_text(args.page, resultspage.page(runs, cost))
     print(f"{args.page}: {len(runs)} runs", file=sys.stderr)
     return 0
@@ -83,10 +87,25 @@ def known(kept: Path) -> list[resultspage.Run]:
     before: list[resultspage.Run] = []
     if kept.is_file():
         try:
-            before = [resultspage.Run(**run) for run in _read(kept)["runs"]]
+            before = [resultspage.Run(**run) for run in _needed(kept)["runs"]]
         except (TypeError, KeyError):
             raise SystemExit(f"error: {kept}: not the records that this command keeps") from None
-    return newest([*before, *measured()])
+    return newest(run for run in [*before, *measured()] if _counts(run))
+
+
+def _counts(run: resultspage.Run) -> bool:
+    """Whether it may stand on the page; what may not is told."""
+    split = run.metrics.get("split", "test")
+    if split != "test":
+        return _left_out(run.run_id, f"it was judged on {split}, and the page is about test")
+    if run.outcome == "invalid_result":
+        return _left_out(run.run_id, "its result is invalid")
+    return True
+
+
+def _left_out(run_id: str, why: str) -> bool:
+    print(f"left out: {run_id}: {why}", file=sys.stderr)
+    return False
 
 
 def newest(runs: Iterable[resultspage.Run]) -> list[resultspage.Run]:
@@ -115,7 +134,8 @@ def submit(
     wanted = json.loads(orch(*argv, "--dry-run", "--json"))["config_hash"]
     for run in runs:
         if (run.job, run.tag, run.seed, run.config_hash) == (row.job, tag, seed, wanted):
-            print(f"{row.job} {tag} seed {seed}: there already, {run.run_id}", file=sys.stderr)
+            there = f"{row.job} {tag} seed {seed}: there already, {run.run_id}"
+            print(f"{there}; --again measures it anew", file=sys.stderr)
             return
     orch("fetch-results", orch(*argv, "-f").split()[0])
 
@@ -129,9 +149,14 @@ def measured() -> Iterator[resultspage.Run]:
         folder, config = Path(run["results_path"]), dict(run["config"])
         if not (folder / "metrics.json").is_file():
             continue
-        found = _read(folder / "metrics.json")
-        if not isinstance(found.get("accuracy"), float) or "seed" not in config:
-            print(f"left out: {run['run_id']} has no accuracy, or no seed", file=sys.stderr)
+        try:
+            found, facts = _read(folder / "metrics.json"), _facts(folder)
+        except ValueError as error:
+            _left_out(run["run_id"], str(error))
+            continue
+        lacking = _lacking(found | {"device": facts.get("device", found.get("device"))}, config)
+        if lacking:
+            _left_out(run["run_id"], f"it has no {lacking[0]}")
             continue
         yield resultspage.Run(
             run_id=run["run_id"],
@@ -141,9 +166,24 @@ def measured() -> Iterator[resultspage.Run]:
             config_hash=run["config_hash"],
             outcome=run["outcome"],
             metrics=found,
-            facts={**_facts(folder), "recipe": _recipe(config), **_note(run)},
+            facts={**facts, "recipe": _recipe(config), **_note(run)},
             curve=_curve(folder / "metrics.jsonl"),
         )
+
+
+def _lacking(found: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """What the page needs and is not there, or is not what it must be."""
+    seconds = found.get("seconds")
+    wanted = {
+        "accuracy": isinstance(found.get("accuracy"), float),
+        "n": isinstance(found.get("n"), int),
+        "labels": isinstance(found.get("labels"), list),
+        "seconds.total": isinstance(seconds, dict)
+        and isinstance(seconds.get("total"), (int, float)),
+        "device": isinstance(found.get("device"), str),
+        "seed in its config": isinstance(config.get("seed"), int),
+    }
+    return [name for name, there in wanted.items() if not there]
 
 
 def _facts(folder: Path) -> Mapping[str, Any]:
@@ -181,14 +221,23 @@ def _curve(path: Path) -> list[Mapping[str, Any]]:
     return [point for point in points if isinstance(point, dict) and "val_nelbo" in point]
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object in the file; ValueError where there is none."""
     try:
-        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    except ValueError as error:
-        raise SystemExit(f"error: {path}: not JSON: {error}") from None
+        found = json.loads(path.read_text(encoding="utf8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise SystemExit(f"error: {path}: not a JSON object")
+        raise ValueError(f"{path}: not a JSON object")
     return found
+
+
+def _needed(path: Path) -> dict[str, Any]:
+    """The same of a file that the command cannot do without."""
+    try:
+        return _read(path)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ the run learnt. Pure, like `resultspage`."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ Point = Mapping[str, Any]
 MDLM = ("mdlm-pretrained-fixed", "mdlm-conditional", "simple-diffusion")
 POINTS = 12  # of a curve, at most
 FLAT = 0.02  # nats a token: less than this is within what the few texts of dev show
+HOUR = 60.0  # minutes
 OTHERWISE = "class-likelihood"  # a phase that minimises something else than the bound
 
 
@@ -36,60 +36,67 @@ GOALS = [
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A job's runs with one tag, as far as goals are concerned."""
+    """A row of a job's runs with one tag, as far as goals are concerned."""
 
     job: str
     tag: str
-    accuracy: float  # the best of its rows, each the mean of its seeds
+    accuracy: float  # the mean of its seeds
+    minutes: float  # of the whole job
     curve: Sequence[Point]  # of the last run: the lines of metrics.jsonl that have a validation
-    variant: str = ""  # which row that is; "": the job's own
-
-
-def best(runs: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
-    """The highest of the rows, a job's own ("") and its variants', from the metrics of its seeds;
-    and which it is."""
-    rows: dict[str, list[float]] = {}
-    for metrics in runs:
-        for name, row in {"": metrics, **metrics.get("variants", {})}.items():
-            rows.setdefault(name, []).append(row["accuracy"])
-    return max((statistics.fmean(accuracies), name) for name, accuracies in rows.items())
+    variant: str = ""  # which row it is; "": the job's own
 
 
 def section(results: Sequence[Result]) -> str:
     """The table of goals, and the curve of the best run behind each one that was missed."""
     lines = [
-        "On two cores a job may take an hour; until its profile `cpu-hour` has run, the row of "
-        "`cpu` stands for it. Of several rows the best one counts.\n",
+        "On two cores a job may take an hour, and what took longer meets no goal; until its "
+        "profile `cpu-hour` has run within it, the rows of `cpu` stand for it. Of several rows the "
+        "best one counts.\n",
         "| data, profile | model | goal | measured | |",
         "|---|---|---|---|---|",
     ]
-    missed: dict[int, Result] = {}
+    missed: dict[tuple[str, str], Result] = {}
     for goal in GOALS:
-        found = measured(goal, results)
+        found, late = measured(goal, results)
+        told = [] if found is None else [_told(goal, found)]
+        if late is not None and (found is None or late.accuracy > found.accuracy):
+            told.append(f"{_told(goal, late)}: over the hour")
         cells = "not measured | |"
-        if found is not None:
-            met = found.accuracy >= goal.share
-            profile = "" if found.tag == goal.tag else f", profile `{found.tag.split('/')[1]}`"
-            names = [] if len(goal.jobs) == 1 else [f"`{found.job}`"]
-            names += [found.variant.replace("_", " ")] if found.variant else []
-            name = f" ({', '.join(names)})" if names else ""
-            cells = f"{100 * found.accuracy:.2f} %{name}{profile} | {'met' if met else 'missed'} |"
-            if not met:
-                missed[id(found)] = found
+        if told:
+            met = found is not None and found.accuracy >= goal.share
+            cells = f"{'; '.join(told)} | {'met' if met else 'missed'} |"
+            best = found or late
+            if best is not None and best.curve and not met:
+                missed[best.job, best.tag] = best
         data, profile = goal.tag.split("/")
         lines.append(f"| {data}, `{profile}` | {goal.what} | >= {100 * goal.share:.1f} % | {cells}")
     return "\n".join([*lines, "", *(part for run in missed.values() for part in _curve(run))])
 
 
-def measured(goal: Goal, results: Sequence[Result]) -> Result | None:
-    """The best run that the goal is about; of profile `cpu` only jobs without one of `cpu-hour`."""
+def measured(goal: Goal, results: Sequence[Result]) -> tuple[Result | None, Result | None]:
+    """The best row that the goal is about, and the best that took more than the hour it had."""
     own = [run for run in results if run.job in goal.jobs and run.tag == goal.tag]
+    late: list[Result] = []
     if goal.tag.endswith("/cpu-hour"):
-        there = {run.job for run in own}
         shorter = goal.tag.removesuffix("-hour")
-        wanted = set(goal.jobs) - there
-        own += [run for run in results if run.tag == shorter and run.job in wanted]
-    return max(own, key=lambda run: run.accuracy, default=None)
+        late = [run for run in own if run.minutes > HOUR]
+        own = [run for run in own if run.minutes <= HOUR]
+        wanted = set(goal.jobs) - {run.job for run in own}
+        short = [run for run in results if run.tag == shorter and run.job in wanted]
+        own += [run for run in short if run.minutes <= HOUR]
+    return _best(own), _best(late)
+
+
+def _best(runs: Sequence[Result]) -> Result | None:
+    return max(runs, key=lambda run: run.accuracy, default=None)
+
+
+def _told(goal: Goal, run: Result) -> str:
+    names = [] if len(goal.jobs) == 1 else [f"`{run.job}`"]
+    names += [run.variant.replace("_", " ")] if run.variant else []
+    name = f" ({', '.join(names)})" if names else ""
+    profile = "" if run.tag == goal.tag else f", profile `{run.tag.split('/')[1]}`"
+    return f"{100 * run.accuracy:.2f} %{name}{profile}, in {run.minutes:.1f} minutes"
 
 
 def _curve(run: Result) -> Iterator[str]:

@@ -4,7 +4,7 @@ one is computed from them."""
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +51,13 @@ BOTH_WAYS = (
 TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu", "selfmade/cpu"]
 HEAD = """# Results
 
-Written by `make results` out of the ledger: every row is a run, named by its config hash, and no
-figure is typed in by hand ([results/](results/) keeps what each run told). Intervals are Wilson's,
-95 %, of the texts, around the mean where there are several seeds, whose spread stands behind ±. No
-setting was chosen on test; a goal counts the best of a job's rows.
-Minutes are wall time on a machine that other programs may have used as well.
+Written by `make results` out of the ledger: every row is a run that was judged on test, named by
+its config hash, and no figure is typed in by hand but those that are said to be carried over
+([results/](results/) keeps what each run told). Intervals are Wilson's, 95 %, of the texts, around
+the mean where there are several seeds, whose spread stands behind ±. No setting was chosen on test;
+a goal counts the best of a job's rows. Parameters are those of all models that a row's answer
+takes. Minutes are the whole job's, of the slowest seed, in wall time on a machine that other
+programs may have used as well.
 """
 
 
@@ -79,8 +81,12 @@ def page(runs: Sequence[Run], cost: Mapping[str, Any] | None) -> str:
 def _caveats(runs: Sequence[Run]) -> Iterable[str]:
     """What a reader must know of some runs, and which these are; the next measurement ends it."""
     for caveat in dict.fromkeys(c for run in runs for c in run.facts.get("caveats", ())):
-        ids = [run.run_id for run in runs if caveat in run.facts.get("caveats", ())]
-        yield f"{caveat}: {', '.join(ids)}.\n"
+        rows = [
+            f"`{run.job}` ({run.tag.replace('/', ', `')}`, {run.config_hash[:11]})"
+            for run in runs
+            if caveat in run.facts.get("caveats", ())
+        ]
+        yield f"{caveat}: {', '.join(rows)}.\n"
 
 
 # -- the ablation ---------------------------------------------------------------------------------
@@ -164,10 +170,10 @@ def _models(runs: Sequence[Run]) -> str:
     ]
     absent = []
     for job, variant, what in MODELS:
-        own = [run for run in runs if run.job == job and _row(run, variant) is not None]
-        if own:
-            what = _called(what, own[-1].facts) if variant is None else what
-            lines.append(_line(what, own, lambda run, v=variant: _row(run, v) or {}))
+        seeds = _seeds([run for run in runs if run.job == job], variant)
+        if seeds:
+            what = _called(what, seeds[-1].facts) if variant is None else what
+            lines.append(_line(what, seeds, variant))
         elif variant is None:
             absent.append(job)
     if len(lines) == 2:
@@ -198,21 +204,51 @@ def _row(run: Run, variant: str | None) -> Mapping[str, Any] | None:
     return found
 
 
-def _line(what: str, runs: Sequence[Run], of: Callable[[Run], Mapping[str, Any]]) -> str:
-    last = max(runs, key=lambda run: run.run_id)
-    newest = {run.seed: run for run in runs if run is last or _same(run, last)}
-    row = of(last)
-    accuracies = [of(run)["accuracy"] for run in newest.values()]
+def _seeds(runs: Sequence[Run], variant: str | None) -> list[Run]:
+    """The runs whose mean a row is: the newest that has it, which comes last, and of each other
+    seed the newest one that differs in nothing else."""
+    own = sorted((run for run in runs if _row(run, variant) is not None), key=lambda r: r.run_id)
+    if not own:
+        return []
+    *before, last = own
+    others = {run.seed: run for run in before if run.seed != last.seed and _same(run, last)}
+    return [*others.values(), last]
+
+
+def _accuracies(seeds: Sequence[Run], variant: str | None) -> list[float]:
+    return [(_row(run, variant) or {})["accuracy"] for run in seeds]
+
+
+def _minutes(seeds: Sequence[Run]) -> float:
+    """Of the slowest, for the whole job."""
+    return max(float(run.metrics["seconds"]["total"]) for run in seeds) / 60
+
+
+def _parameters(run: Run, variant: str | None) -> int | None:
+    """Of all models that a row's answer takes; the run tells those of one network."""
+    network: int | None = run.metrics.get("parameters")
+    if network is None:
+        return None
+    if variant == "onwards":
+        return network // 2  # of two that are alike
+    apart = run.facts.get("classes", run.metrics.get("classes")) == "separate"
+    return network * len(run.metrics["labels"]) if apart else network
+
+
+def _line(what: str, seeds: Sequence[Run], variant: str | None) -> str:
+    last = seeds[-1]
+    row = _row(last, variant) or {}
+    accuracies = _accuracies(seeds, variant)
     mean = statistics.fmean(accuracies)
     low, high = wilson(round(mean * row["n"]), row["n"])
     accuracy = _percent(mean)
     if len(accuracies) > 1:
         accuracy += f" ± {100 * statistics.stdev(accuracies):.1f}"
-    size = last.metrics.get("parameters")
+    size = _parameters(last, variant)
     return (
         f"| {what} | {accuracy} | {_percent(low)} to {_percent(high)} | {row['n']} | "
         f"{len(accuracies)} | {'' if size is None else f'{size:,}'} | "
-        f"{last.metrics['seconds']['total'] / 60:.1f} | {last.config_hash[:11]} | "
+        f"{_minutes(seeds):.1f} | {last.config_hash[:11]} | "
         f"{_hardware(last)} |"
     )
 
@@ -303,12 +339,16 @@ def _utilisation(runs: Sequence[Run]) -> str:
 
 
 def _results(runs: Sequence[Run]) -> list[Result]:
-    """By job and tag, of each seed the newest run."""
+    """Each row of each job and tag, of the same runs as in the tables."""
     found = []
     for job, tag in dict.fromkeys((run.job, run.tag) for run in runs):
-        newest = {run.seed: run for run in runs if (run.job, run.tag) == (job, tag)}
-        accuracy, variant = resultsgoals.best([run.metrics for run in newest.values()])
-        found.append(Result(job, tag, accuracy, list(newest.values())[-1].curve, variant))
+        own = [run for run in runs if (run.job, run.tag) == (job, tag)]
+        variants = dict.fromkeys(name for run in own for name in run.metrics.get("variants", {}))
+        for variant in (None, *variants):
+            seeds = _seeds(own, variant)
+            mean = statistics.fmean(_accuracies(seeds, variant))
+            minutes, curve = _minutes(seeds), seeds[-1].curve
+            found.append(Result(job, tag, mean, minutes, curve, variant or ""))
     return found
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+GRACE, GRACE_MAX = 10.0, 3600.0  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -54,6 +56,7 @@ class Resources:
     gpu_memory: int | None = None  # bytes
     disk: int | None = None  # bytes
     time: float | None = None  # seconds
+    grace: float = GRACE  # seconds between TERM and KILL
 
 
 @dataclass(frozen=True, slots=True)

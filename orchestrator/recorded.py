@@ -16,16 +16,17 @@ from orchestrator import lawful, names
 from orchestrator.checks.confusion import count_of
 from orchestrator.checks.outcome import beside
 from orchestrator.domain import Host, Run
-from orchestrator.jobspec import Baseline, Bound, Expect, JobSpec
+from orchestrator.jobspec import GRACE, GRACE_MAX, Baseline, Bound, Expect, JobSpec
 
 TEXT_MAX = 4096
 FOUND = "found"  # the mark
-DATA = ("expect", "metrics", "results", "volatile")
+DATA = ("expect", "metrics", "results", "volatile", "grace")
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a run's result is held against, and what proves its config hash."""
+    """What a run's result is held against, what proves its config hash, and how long it may take to
+    leave."""
 
     expect: Expect = field(default_factory=Expect)
     metrics_file: str = "results/metrics.json"
@@ -34,6 +35,7 @@ class Recorded:
     results_dir: str = "results"
     results_exclude: tuple[str, ...] = ()
     volatile: tuple[str, ...] | None = None  # None: not recorded
+    grace: float = GRACE  # seconds between TERM and KILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Hearsay:
 
 
 def recorded(spec: JobSpec) -> dict[str, Any]:
-    """The spec's expect, metrics, results, notify and retry as a JSON value for the ledger, and the
-    names of its secrets."""
+    """The spec's expect, metrics, results, grace, notify and retry as a JSON value for the ledger,
+    and the names of its secrets."""
     kept = Recorded(
         expect=spec.expect,
         metrics_file=spec.metrics_file,
@@ -67,6 +69,7 @@ def recorded(spec: JobSpec) -> dict[str, Any]:
         results_dir=spec.results_dir,
         results_exclude=spec.results_exclude,
         volatile=spec.volatile,
+        grace=spec.resources.grace,
     )
     notify = {"notify": dict(spec.notify)} if spec.notify else {}
     return {**_json(kept), **notify, "retry": retry_order(spec), "secrets": list(spec.secrets)}
@@ -101,6 +104,7 @@ def _json(kept: Recorded) -> dict[str, Any]:
             "declared": kept.metrics_declared,
         },
         "results": {"dir": kept.results_dir, "exclude": list(kept.results_exclude)},
+        "grace": kept.grace,
     }
     if kept.volatile is not None:
         told["volatile"] = list(kept.volatile)
@@ -151,6 +155,7 @@ def recorded_of(record: Mapping[str, Any]) -> Recorded:
         lawful.mapping(record.get(key)) for key in ("expect", "metrics", "results")
     )
     default = Recorded()
+    grace = lawful.real(record.get("grace"))
     return Recorded(
         expect=_expect(expect),
         metrics_file=_text(metrics.get("file")) or default.metrics_file,
@@ -159,6 +164,7 @@ def recorded_of(record: Mapping[str, Any]) -> Recorded:
         results_dir=_text(results.get("dir")) or default.results_dir,
         results_exclude=lawful.texts(results.get("exclude")) or default.results_exclude,
         volatile=lawful.texts(record.get("volatile")),
+        grace=grace if grace is not None and 0 < grace <= GRACE_MAX else default.grace,
     )
 
 

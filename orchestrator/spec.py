@@ -162,6 +162,7 @@ def _assembled(
     env = specparts.env(top.get("env"))
     results_dir, exclude = specparts.results(top.get("results"))
     metrics_file, primary = specparts.metrics(top.get("metrics"), results_dir)
+    resources = specparts.resources(top.get("resources"))
     return JobSpec(
         name=name,
         path=path,
@@ -174,7 +175,7 @@ def _assembled(
         volatile=specparts.config_keys(top.get("volatile"), config),
         reference=specparts.reference(top.get("reference")),
         rules=specchecks.rules(top.get("rules"), config),
-        resources=specparts.resources(top.get("resources")),
+        resources=resources,
         env=env,
         secrets=specparts.secrets(top.get("secrets"), env),
         data=specparts.data(top.get("data"), config),
@@ -185,7 +186,7 @@ def _assembled(
         metrics_primary=primary,
         metrics_declared="metrics" in top or "expect" in top,
         expect=specparts.expect(top.get("expect"), config),
-        guards=specchecks.guards(top.get("guards")),
+        guards=specchecks.guards(top.get("guards"), resources.grace),
         notify=specchecks.notify(top.get("notify")),
         checkpoint=specchecks.checkpoint(top.get("checkpoint"), config),
         canary=specchecks.canary(top.get("canary"), config),

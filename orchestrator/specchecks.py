@@ -124,12 +124,15 @@ FORMS = (
 )
 
 
-def guards(field: Field | None) -> tuple[Mapping[str, Any], ...]:
-    """Each guard as its host takes it: durations in seconds, sizes in bytes, its action named."""
-    return tuple(_guard(item) for item in field.items()) if field else ()
+def guards(field: Field | None, grace: float) -> tuple[Mapping[str, Any], ...]:
+    """Each guard as its host takes it: durations in seconds, sizes in bytes, its action named.
+
+    One that stops a job gives it its own `grace`, else the run's, and no less than a minute."""
+    usual = max(CHECKPOINT_GRACE, grace)
+    return tuple(_guard(item, usual) for item in field.items()) if field else ()
 
 
-def _guard(field: Field) -> Mapping[str, Any]:
+def _guard(field: Field, grace: float) -> Mapping[str, Any]:
     known = {"action", "grace", *HEADS, *(key for more in HEADS.values() for key in more)}
     table = field.table(sorted(known))
     heads = [key for key in HEADS if key in table]
@@ -140,7 +143,7 @@ def _guard(field: Field) -> Mapping[str, Any]:
     guard["action"] = table["action"].one_of(ACTIONS) if "action" in table else usual
     if guard["action"] == "stop":
         given = table.get("grace")
-        guard["grace"] = given.read(units.duration) if given else CHECKPOINT_GRACE
+        guard["grace"] = given.read(units.duration) if given else grace
     elif "grace" in table:
         raise table["grace"].error("only `action: stop` has a `grace`")
     return guard

@@ -12,6 +12,8 @@ from orchestrator import names, units
 from orchestrator.errors import UsageError
 from orchestrator.fields import Field
 from orchestrator.jobspec import (
+    GRACE,
+    GRACE_MAX,
     Bound,
     DataSource,
     Expect,
@@ -161,7 +163,7 @@ def secrets(field: Field | None, env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def resources(field: Field | None) -> Resources:
-    table = field.table(("gpus", "gpu_memory", "disk", "time")) if field else {}
+    table = field.table(("gpus", "gpu_memory", "disk", "time", "grace")) if field else {}
     given = {key: entry for key, entry in table.items() if entry.value is not None}
     least, most = given["gpus"].read(units.gpus) if "gpus" in given else (0, 0)
     return Resources(
@@ -170,7 +172,15 @@ def resources(field: Field | None) -> Resources:
         gpu_memory=given["gpu_memory"].read(units.size) if "gpu_memory" in given else None,
         disk=given["disk"].read(units.size) if "disk" in given else None,
         time=given["time"].read(units.duration) if "time" in given else None,
+        grace=_grace(given["grace"]) if "grace" in given else GRACE,
     )
+
+
+def _grace(field: Field) -> float:
+    seconds = field.read(units.duration)
+    if seconds > GRACE_MAX:
+        raise field.error(f"`{field.name}` is more than an hour; a cancel would wait that long")
+    return seconds
 
 
 def requirements(field: Field | None) -> str | None:

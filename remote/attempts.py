@@ -29,7 +29,8 @@ class Attempt:
         self.run = run
         self.leader = Leader() if leader is None else leader
         self.deadline = deadline  # of its job, monotonic; None: it has no limit, or no job yet
-        self.grace = float(order.get("grace") or GRACE)  # seconds between TERM and KILL
+        self.grace = GRACE  # seconds between TERM and KILL, for what outlives its job
+        self.to_leave = float(order.get("grace") or GRACE)  # the same for a job that is to end
         self.sentry: Optional[Sentry] = None
 
 

@@ -251,6 +251,7 @@ class Supervisor:
                 raise Ended(self._asked_to_end())
             if attempt.deadline is not None and time.monotonic() >= attempt.deadline:
                 reason = "its time limit of %g s was reached" % float(self.order["time"])
+                attempt.grace = attempt.to_leave
                 raise Ended(End("killed", "time_limit", reasons=(reason,)))
             if sentry is not None and time.monotonic() >= sentry.due:
                 self._guard(sentry)
@@ -264,6 +265,7 @@ class Supervisor:
             raise Ended(end)
 
     def _asked_to_end(self) -> End:
+        self.attempt.grace = self.attempt.to_leave
         if self._is_cancelled():
             return End("cancelled", reasons=("cancelled by its user",))
         return causes.of_termination()

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from jobs.textdiff import config as configs
-from jobs.textdiff import data, metrics, parallel, typed
+from jobs.textdiff import data, errors, metrics, parallel, typed
 from jobs.textdiff.data import Dataset
 from jobs.textdiff.errors import ConfigError, JobError
 
@@ -52,11 +52,15 @@ class Config:
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="jobs.textdiff.baselines")
     parser.add_argument("--canary", action="store_true", help="on a few texts")
+    args = parser.parse_args(argv)
     try:
-        run(env, canary=parser.parse_args(argv).canary)
-    except JobError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        run(env, canary=args.canary)
+    except Exception as error:
+        told = errors.in_one_line(error, Path(env.get("ORCH_RESULTS_DIR", ".")))
+        if told is None:
+            raise
+        print(f"error: {told[0]}", file=sys.stderr, flush=True)
+        return told[1]
     return 0
 
 

@@ -92,6 +92,15 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         ) from error
 
 
+def sweep(folder: Path) -> None:
+    """What a crash left half written in `folder` is gone, and the folder too if it held no more."""
+    halves = list(folder.glob(f"*{PARTIAL}"))
+    for half in halves:
+        half.unlink(missing_ok=True)
+    if halves and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def read(path: Path) -> Checkpoint:
     """The checkpoint in `path`, one of ours; no code is unpickled."""
     return from_content(path, content(path))

@@ -154,6 +154,16 @@ class Config:
 # diffusion.py `_loss` without buffers; mdlm never reads them). Used only when asked for by name.
 FALLBACKS = {("training", "sampling_eps_min"): 1e-3, ("training", "sampling_eps_max"): 1.0}
 
+# What keys hold that nothing reads: the published values, null where there are none.
+PUBLISHED = {
+    "noise.type": "loglinear",
+    "noise.eps": 1e-3,
+    "training.antithetic_sampling": True,
+    "training.sampling_eps_min": 1e-3,
+    "training.sampling_eps_max": 1.0,
+    "model.cond_dim": None,
+}
+
 GPT2_BOTH_WAYS = "gpt2-both-ways"
 CHOICES = {
     "data.name": ("selfmade", "sst2", "imdb", "files", "hub"),
@@ -179,12 +189,21 @@ AT_LEAST_ONE = (
 ).split()
 POSITIVE = (
     "optim.lr optim.eps pretrain.lr trainer.gradient_clip_val trainer.checkpoint_minutes "
-    "trainer.validate_minutes class_likelihood.lr"
+    "trainer.validate_minutes class_likelihood.lr baselines.C baselines.alpha"
 ).split()
 NOT_NEGATIVE = (
     "optim.weight_decay pretrain.steps class_likelihood.steps class_likelihood.generative "
     "eval.stop_z"
 ).split()
+AT_MOST = {  # beyond, some library gives up in its own way
+    "data.vocab_size": 1_000_000,
+    "model.length": 1_000_000,
+    "model.hidden_size": 65_536,
+    "model.cond_dim": 65_536,
+    "model.n_blocks": 1_000,
+    "eval.draws": 100_000,
+}
+SEEDS = 2**63
 IN_UNIT = ("training.ema", "optim.beta1", "optim.beta2", "model.dropout", "noise.eps")
 
 
@@ -205,6 +224,7 @@ def from_tree(tree: Any) -> Config:
     check_data(config.data)
     _check_schedules(config)
     _check_parts(config)
+    _check_unused(config)
     return config
 
 
@@ -218,6 +238,10 @@ def check_ranges(config: Any) -> None:
             continue
         if key in AT_LEAST_ONE and value < 1:
             raise ConfigError(f"config {key}: must be at least 1, is {value}")
+        if key in AT_MOST and value > AT_MOST[key]:
+            raise ConfigError(f"config {key}: must be at most {AT_MOST[key]:,}")
+        if key == "seed" and not -SEEDS <= value < SEEDS:
+            raise ConfigError("config seed: must be from -2**63 to 2**63 - 1")
         if key in POSITIVE and value <= 0:
             raise ConfigError(f"config {key}: must be above 0, is {value}")
         if key in NOT_NEGATIVE and value < 0:
@@ -281,6 +305,25 @@ def _check_parts(config: Config) -> None:
         raise ConfigError(
             "config eval.stop_z: must be 0 with eval.calibrate, which needs all draws"
         )
+
+
+def _check_unused(config: Config) -> None:
+    """A key that this config's architecture or noise does not read has its published value: one
+    that was changed and does nothing would be hashed and compared as if it did."""
+    levels = ("noise.eps", "training.sampling_eps_min", "training.sampling_eps_max")
+    by_noise = config.eval.estimator == "independent" or config.eval.table
+    unused: tuple[str, ...] = ()
+    if config.model.exact:
+        reader, unused = f"model.architecture {config.model.architecture}", tuple(PUBLISHED)
+    elif config.noise.type == "uniform" and not by_noise:
+        reader, unused = "noise.type uniform", levels
+    values = dict(typed.flat(config))
+    for key in unused:
+        if values[key] != PUBLISHED[key]:
+            raise ConfigError(
+                f"config {key}: {json.dumps(values[key])} has no effect with {reader}; leave it at "
+                f"{json.dumps(PUBLISHED[key])}"
+            )
 
 
 def _check_schedules(config: Config) -> None:

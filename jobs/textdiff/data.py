@@ -21,6 +21,7 @@ from jobs.textdiff.config import Data
 from jobs.textdiff.errors import DataError
 
 _MARKS = bytes(code for code in range(128) if not chr(code).isalnum())
+MOST_CLASSES = 1000  # of so many a confusion matrix still fits into the 4 MiB of a metrics.json
 SENTIMENT = {"0": "negative", "1": "positive"}  # how sst2 and imdb write them
 
 
@@ -72,16 +73,22 @@ def load(data: Data, seed: int, folder: Path | None) -> Dataset:
         "hub": lambda: _hub(data),
     }
     dataset = _without_leaks(read[data.name]())
+    dataset = replace(dataset, labels=tuple(map(sources.printable, dataset.labels)))
     train = _shuffled(dataset.train, rng, data.max_train)
     present = set(train.labels)
     if len(dataset.labels) < 2 or not present:
         names = ", ".join(dataset.labels[label] for label in sorted(present)) or "no class"
         raise DataError(f"{dataset.name}: training needs texts of two classes or more, has {names}")
+    if len(dataset.labels) > MOST_CLASSES:
+        raise DataError(
+            f"{dataset.name}: {len(dataset.labels)} classes ({sources.some(dataset.labels)}), at "
+            f"most {MOST_CLASSES} can be told apart: does data.label name the right column?"
+        )
     lacking = [name for place, name in enumerate(dataset.labels) if place not in present]
     if lacking:
         raise DataError(
-            f"{dataset.name}: no training text of class {', '.join(lacking)} is left beside dev, "
-            "test and data.max_train"
+            f"{dataset.name}: no training text of class {sources.some(lacking)} is left beside "
+            "dev, test and data.max_train"
         )
     return replace(dataset, train=train)
 
@@ -200,7 +207,8 @@ def _labelled(table: Table, known: dict[str, str]) -> Split:
     for number, _, label in table.rows:
         if label not in places:
             raise DataError(
-                f"{table.name}: line {number}: unknown label {label!r}; known: {', '.join(known)}"
+                f"{table.name}: line {number}: unknown label {label[:80]!r}; "
+                f"known: {sources.some(list(known))}"
             )
     return Split(
         tuple(text for _, text, _ in table.rows), tuple(places[label] for _, _, label in table.rows)

@@ -9,6 +9,8 @@ JobError (1)
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class JobError(Exception):
     """Stops the job; `str(error)` is one line for a person, `exit_code` is the process's."""
@@ -30,3 +32,29 @@ class CheckpointError(JobError):
 
 class TrainingError(JobError):
     exit_code = 5
+
+
+ALIKE = (ConfigError, DataError, CheckpointError)  # what every process of a job meets
+
+
+def in_one_line(error: Exception, results: Path) -> tuple[str, int] | None:
+    """What to tell a person, and the exit code; None: a fault of the code, whose traceback tells
+    more. `results`: where the job was writing, for an error that names no file."""
+    if isinstance(error, JobError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        place, why = error.filename or results, error.strerror or error
+        return f"{place}: {why}; what was saved before is whole, and the job can go on from it", 1
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return _memory(error), 1
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+        return _memory(error), 1
+    return None
+
+
+def _memory(error: Exception) -> str:
+    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return (
+        f"not enough memory: {first[:300]}; a smaller loader.global_batch_size, eval.batch_tokens "
+        "or model takes less"
+    )

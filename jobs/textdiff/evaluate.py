@@ -36,14 +36,24 @@ class Scored:
     def scores(self) -> tuple[float, ...]:
         return tuple(statistics.fmean(draws) for draws in self.estimates)
 
+    def bounds(self, draws: int) -> tuple[float, ...]:
+        """The same of the first `draws`. A text that needs no more draws is one whose first gap
+        happened to be large: all that it has are a biased estimate, those of the first round are
+        not."""
+        return tuple(statistics.fmean(own[:draws]) for own in self.estimates)
+
     @property
     def draws(self) -> int:
         return len(self.estimates[0])
 
     def gap(self, label: int) -> float:
         """The lowest other class's score less that of `label`: above zero, `label` wins."""
-        scores = self.scores
-        return min(s for c, s in enumerate(scores) if c != label) - scores[label]
+        return self.scores[self.rival(label)] - self.scores[label]
+
+    def rival(self, label: int) -> int:
+        """The best of the other classes."""
+        others = (c for c in range(len(self.estimates)) if c != label)
+        return min(others, key=self.scores.__getitem__)
 
     def lead_se(self, label: int, other: int) -> float | None:
         """Standard error over the draws of score(other) - score(label); None at one draw.
@@ -57,11 +67,9 @@ class Scored:
         mean = statistics.fmean(leads)  # statistics.stdev, in exact fractions, is ten times slower
         return math.sqrt(sum((lead - mean) ** 2 for lead in leads) / (len(leads) - 1) / len(leads))
 
-    @property
-    def runner_up_se(self) -> float | None:
-        """The same for the two best classes."""
-        best, second, *_ = sorted(range(len(self.scores)), key=self.scores.__getitem__)
-        return self.lead_se(best, second)
+    def gap_se(self, label: int) -> float | None:
+        """The same for `gap`."""
+        return self.lead_se(label, self.rival(label))
 
     def settled(self, z: float) -> bool:
         """Whether the best class leads each other one by more than `z` standard errors.

@@ -70,11 +70,12 @@ def for_product(x: Tensor) -> Tensor:
 def token_nll(logits_NV: Tensor, targets_N: Tensor, never: int | None = None) -> Tensor:
     """[N] -log p of the targets in nats, in fp32; `never`: a token that cannot be.
 
-    Fused, the scores are read as they are: in fp32 they would be the largest tensor by far.
+    The scores are used up: on a CPU they are written into, since a copy costs as much as the head.
+    Fused, they are read as they are: in fp32 they would be the largest tensor by far.
     """
-    scores_NV = logits_NV.float()
+    scores_NV = logits_NV.float()  # on a CPU the same tensor
     if never is not None:
-        scores_NV[:, never] = NEVER  # in place: a copy of all scores costs as much as the head
+        scores_NV[:, never] = NEVER
     return F.cross_entropy(scores_NV, targets_N, reduction="none")
 
 

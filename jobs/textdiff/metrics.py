@@ -1,7 +1,7 @@
 """What a run says about itself: lines in the log, points in metrics.jsonl, the final metrics.json.
 
 Every point carries `step` (optimizer steps and evaluation batches so far), `phase`, `progress`
-(0 to 1 of the whole job, by planned work) and `eta_s`.
+(0 to 1 of the whole job, by planned work), `eta_s` and `elapsed_s`, of all attempts together.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ class Reporter:
         if last or now - self._pointed >= POINT_EVERY_S:
             self._pointed = now
             point = {"step": self._step, "phase": name, **values, "progress": round(progress, 5)}
-            point |= {"eta_s": None if eta is None else round(eta, 1), "elapsed_s": round(spent, 2)}
+            point |= {"eta_s": None if eta is None else round(eta, 1)}
+            point |= {"elapsed_s": round(self.earlier + spent, 2)}
             self._append(json.dumps(point, allow_nan=False) + "\n")
         if last or now - self._logged >= LOG_EVERY_S:
             self._logged = now
@@ -189,7 +190,7 @@ def _told(path: Path) -> tuple[int, dict[str, float]]:
             phase, elapsed = str(point["phase"]), float(point["elapsed_s"])
         except (ValueError, TypeError, KeyError):
             continue
-        before = 0.0 if elapsed < before else before  # another attempt began
+        before = 0.0 if elapsed < before else before  # an attempt that counted its own time alone
         seconds[phase] = seconds.get(phase, 0.0) + elapsed - before
         before = elapsed
     return step, seconds

@@ -15,7 +15,8 @@ independent  A noise level uniform in [eps_min, eps_max] and a mask of its own f
 Why L / k: with k uniform on 1..L, the mean of (L / k) x cost is sum_k (1 / k) x mean cost of a
 random k-subset, which the integral of the 1 / t bound over t in [0, 1] equals term by term.
 
-Shape suffixes: K draws, L tokens; others see `model`.
+Shape suffixes: K draws, L tokens, G draws a round (K / rounds), S rounds, R rows of a forward pass
+(class x text x draw); others see `model`.
 """
 
 from __future__ import annotations
@@ -51,11 +52,17 @@ def shared_draws(length: int, count: int, generator: Generator, *, rounds: int =
 
     In `rounds` equal parts that can be stopped after any of them: each part has one draw in each of
     its own count / rounds strata, and all parts together one in each of `count`.
+
+    For 4 draws, 5 tokens and 2 rounds of 2 draws: the strata of all are [0, 1/4), [1/4, 2/4), ...
+    and a round has one draw in each half, so that round 1 may have strata 1 and 2, then round 2 has
+    0 and 3. Say u is 0.30, 0.60, 0.10, 0.80 and so k = floor(5 u) + 1 is 2, 4, 1, 5. In a random
+    order of the positions, 3 0 4 1 2, the draws mask stretches laid end to end and around: 3 0,
+    then 4 1 2 3, then 0, then 4 1 2 3 0. The weights are 5/2, 5/4, 5/1, 5/5.
     """
     each = count // rounds
-    finer_ER = torch.rand(each, rounds, generator=generator).argsort(1)
-    place_RE = torch.arange(each) * rounds + finer_ER.T
-    u_K = (place_RE.reshape(-1) + torch.rand(count, generator=generator)) / count
+    finer_GS = torch.rand(each, rounds, generator=generator).argsort(1)
+    place_SG = torch.arange(each) * rounds + finer_GS.T
+    u_K = (place_SG.reshape(-1) + torch.rand(count, generator=generator)) / count
     k_K = (u_K * length).long().clamp(max=length - 1) + 1
     order_L = torch.randperm(length, generator=generator)
     start_K = k_K.cumsum(0) - k_K

@@ -96,7 +96,9 @@ class ClassLikelihood(nn.Module):
     text costs under its own class, per token.
 
     A causal model has likelihoods to put into the rule. A diffusion model's bounds take their
-    place; all classes of a text see the same masks, so their noise cancels in the gradient.
+    place; all classes of a text see the same masks, so their noise cancels in the gradient. They
+    are counted masks whatever `noise.type` says, as those a text is judged by: exactly k of L
+    tokens, k uniform in 1..L.
     """
 
     def __init__(

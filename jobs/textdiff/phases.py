@@ -65,13 +65,16 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of the config and the training texts: checkpoints of others are not gone on from."""
+        """Of all that the weights follow from: config, training texts, vocabulary and start.
+        Checkpoints of others are not gone on from."""
         found = hashlib.sha256(repr(self.config).encode())
         train = self.dataset.train
         for part in (train.texts, map(str, train.labels), self.unlabelled):
             for text in part:
                 found.update(text.encode("utf8", "surrogatepass") + b"\0")
             found.update(b"\n")
+        start = "" if self.start is None else checkpoint.digest(self.start.weights)
+        found.update(f"{self.tokenizer.sha256} {start}".encode())
         return found.hexdigest()
 
     def fresh_model(self, *, classes: bool = False) -> nn.Module:
@@ -303,6 +306,7 @@ def _probed(job: Job, labels: Sequence[str], told: bool) -> tuple[Classifier, da
 def _same_job(path: Path, found: object, digest: str) -> None:
     if found != digest:
         raise TrainingError(
-            f"{path} was made with another config or other training texts; give the run a results "
-            "folder of its own"
+            f"{path} was made with another config, other training texts, another vocabulary or "
+            "start, or by an earlier version of this code: start a new run, in a results folder of "
+            "its own"
         )

@@ -22,6 +22,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ import torch
 from jobs.textdiff import (
     checkpoint,
     data,
+    errors,
     metrics,
     parallel,
     phases,
@@ -43,15 +45,17 @@ from jobs.textdiff import (
 from jobs.textdiff import config as configs
 from jobs.textdiff.config import Config
 from jobs.textdiff.data import Dataset
-from jobs.textdiff.errors import ConfigError, JobError, TrainingError
+from jobs.textdiff.errors import ConfigError, DataError, TrainingError
 from jobs.textdiff.metrics import Console
 from jobs.textdiff.parallel import World
 from jobs.textdiff.phases import Job
-from jobs.textdiff.signals import Signals
+from jobs.textdiff.signals import STOPPED, Signals
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import Stopped, memory_mb
 
 MAX_THREADS = 2
+MOST_MODELS = 100
+FEW_TEXTS = 20
 CANARY = {"steps": 5, "batch": 16, "examples": 16, "draws": 2}
 
 
@@ -78,7 +82,8 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     for name in ("canary", "pretrain", "lenient"):
         parser.add_argument(f"--{name}", action="store_true")
     args = parser.parse_args(argv)
-    signals = Signals()
+    first = env.get("RANK", "0") == "0"  # of the processes that torchrun started
+    signals = Signals(speaks=first)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.handle)
     torch.set_num_threads(min(MAX_THREADS, torch.get_num_threads()))  # OMP_NUM_THREADS may say 1
@@ -87,15 +92,18 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         console = metrics.Console(sys.stdout, silent=not around.world.first)
         run(around, Mode(**vars(args)), signals, clock=time.monotonic, console=console)
         parallel.leave(around.world)
-    except JobError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
     except Stopped:
-        print("stopped by a signal; what was learnt is in the checkpoints", flush=True)
-        return 128 + signals.number
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr, flush=True)
-        return JobError.exit_code
+        if first:
+            print(STOPPED, flush=True)
+        return 128 + (signals.number or signal.SIGTERM)  # 0: another process was asked
+    except Exception as error:
+        told = errors.in_one_line(error, Path(env.get("ORCH_RESULTS_DIR", ".")))
+        if told is None:
+            raise
+        if first or not isinstance(error, errors.ALIKE):
+            where = "" if first else f"process {env['RANK']}: "
+            print(f"error: {where}{told[0]}", file=sys.stderr, flush=True)
+        return told[1]
     return 0
 
 
@@ -104,13 +112,16 @@ def surroundings(env: Mapping[str, str]) -> Surroundings:
     for name in ("ORCH_CONFIG", "ORCH_RESULTS_DIR"):
         if not env.get(name):
             raise ConfigError(f"{name} is not set; whoever starts a run sets it")
+    attempt = env.get("ORCH_ATTEMPT") or "1"
+    if not (attempt.isascii() and attempt.isdigit()):
+        raise ConfigError(f"ORCH_ATTEMPT: {attempt[:40]!r} is no number of an attempt: 1, 2, ...")
     folder = env.get("ORCH_DATA")
     return Surroundings(
         Path(env["ORCH_CONFIG"]),
         Path(env["ORCH_RESULTS_DIR"]),
         Path(folder) if folder else None,
         parallel.world(env),
-        int(env.get("ORCH_ATTEMPT") or 1),
+        int(attempt),
     )
 
 
@@ -160,6 +171,7 @@ def prepare(
 ) -> Job:
     """Data read, vocabulary built, work planned, the resolved config dumped; nothing trained."""
     dataset = data.load(config.data, config.seed, around.data)
+    _check_models(config, dataset)
     start, words = _start(config, dataset, around.data, pretrains=mode.pretrain)
     more: tuple[str, ...] = ()
     if config.pretrain.texts is not None and start is None:
@@ -182,6 +194,10 @@ def prepare(
                 f"a resume from step 0: no checkpoint in {job.folder}; start a new run instead"
             )
         console.say("no checkpoint was written before: training begins again at step 0")
+    around.world.wait()  # until all have looked
+    if around.world.first:
+        for place in (job.folder, results):
+            checkpoint.sweep(place)
     reporter.plan(_plan(job, mode))
     facts = about(job) | {"device": parallel.named(around.world), "processes": around.world.size}
     if around.world.first:
@@ -199,6 +215,7 @@ def about(job: Job) -> dict[str, Any]:
         "draws": config.eval.draws,
         "estimator": "exact" if config.model.exact else config.eval.estimator,
         "weights": config.eval.weights,
+        "prior": "uniform",
         "architecture": config.model.architecture,
         "classes": config.model.classes,
         "split": config.eval.split,
@@ -240,6 +257,16 @@ def _pretrained_only(job: Job) -> dict[str, Any]:
     network.load_state_dict(dict(start.weights or {}))
     found = phases.of_one_model(job, "pretrain")(network.state_dict())
     return {**found, "pretrained": start.about()} | about(job)
+
+
+def _check_models(config: Config, dataset: Dataset) -> None:
+    classes = len(dataset.labels)
+    if config.model.classes == "separate" and classes > MOST_MODELS:
+        raise DataError(
+            f"{dataset.name}: {classes} classes ({sources.some(dataset.labels)}) would be as many "
+            f"models, at most {MOST_MODELS} are trained: does data.label name the right column? "
+            "model.classes added trains one for all"
+        )
 
 
 def _start(
@@ -300,6 +327,13 @@ def _introduce(job: Job, facts: Mapping[str, Any]) -> None:
         f"({facts['cut_texts']} longer than {job.config.model.length} tokens, cut), "
         f"{facts['vocabulary']} {facts['tokenizer']} tokens"
     )
+    train, dev = (Counter(split.labels) for split in (job.dataset.train, job.dataset.dev))
+    few = [name for label, name in enumerate(job.dataset.labels) if train[label] < FEW_TEXTS]
+    if few:
+        job.say(f"warning: fewer than {FEW_TEXTS} training texts of {sources.some(few)}")
+    lacking = [name for label, name in enumerate(job.dataset.labels) if not dev[label]]
+    if lacking and job.config.eval.calibrate:
+        job.say(f"warning: nothing is calibrated, dev has no text of {sources.some(lacking)}")
     job.say(
         f"model: {facts['parameters']:,} parameters on {facts['device']}, torch {facts['torch']}"
     )

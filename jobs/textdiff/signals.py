@@ -7,18 +7,21 @@ import os
 from collections.abc import Iterator
 from types import FrameType
 
+STOPPED = "stopped by a signal; what was learnt is in the checkpoints"
+
 
 class Signals:
     """A handler that ends the process, or, within `deferred`, only sets `asked`."""
 
-    def __init__(self) -> None:
-        self.asked, self.number, self._deferred = False, 0, False
+    def __init__(self, *, speaks: bool = True) -> None:
+        self.asked, self.number, self._deferred, self._speaks = False, 0, False, speaks
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         self.asked, self.number = True, number
         if not self._deferred:
-            # os.write: the signal may have interrupted a print, which cannot be entered twice.
-            os.write(1, b"stopped by a signal; what was learnt is in the checkpoints\n")
+            if self._speaks:
+                # os.write: the signal may have interrupted a print, which cannot be entered twice.
+                os.write(1, f"{STOPPED}\n".encode())
             raise SystemExit(128 + number)
 
     @contextlib.contextmanager

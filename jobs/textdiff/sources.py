@@ -56,6 +56,8 @@ def labelled(path: Path, text: str, label: str) -> Iterator[tuple[int, str, str]
 
 def unlabelled(place: Path, text: str) -> tuple[str, ...]:
     """The texts of a file, or of every table in a folder, in the order of their names."""
+    if not place.exists():
+        raise DataError(f"{place}: no such file or folder; pretrain.texts names it")
     if place.is_dir():
         paths = [p for p in sorted(place.iterdir()) if any(kind in p.suffixes for kind in KINDS)]
         if not paths:
@@ -63,6 +65,17 @@ def unlabelled(place: Path, text: str) -> tuple[str, ...]:
     else:
         paths = [place]
     return tuple(words for path in paths for _, (words,) in rows(path, (text,)) if words.strip())
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names, as they can be printed, and how many there are of them."""
+    first = ", ".join(map(printable, names[:most]))
+    return first if len(names) <= most else f"{first}, ... ({len(names)} in all)"
+
+
+def printable(name: str) -> str:
+    """The name on one line, what moves a terminal's cursor in escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _content(path: Path) -> str:
@@ -85,7 +98,10 @@ def _table(
     _, header = next(lines, (1, []))
     absent = [column for column in columns if column not in header]
     if absent:
-        raise DataError(f"{path}: no column {absent[0]}; the first line names {', '.join(header)}")
+        raise DataError(f"{path}: no column {absent[0]}; the first line names {some(header)}")
+    twice = [column for column in columns if header.count(column) > 1]
+    if twice:
+        raise DataError(f"{path}: the first line names two columns {twice[0]}")
     places = [header.index(column) for column in columns]
     for number, cells in lines:
         if len(cells) != len(header):
@@ -120,6 +136,8 @@ def _objects(text: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[in
             row = json.loads(line)
         except ValueError as error:
             raise DataError(f"{path}: line {number}: not JSON: {error}") from error
+        except RecursionError:
+            raise DataError(f"{path}: line {number}: nested too deeply") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}: line {number}: not an object")
         absent = [column for column in columns if column not in row]
@@ -128,7 +146,7 @@ def _objects(text: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[in
         values = [row[column] for column in columns]
         if not all(isinstance(value, (str, int)) for value in values):
             raise DataError(f"{path}: line {number}: text and label must be text or whole numbers")
-        cells = [str(value) for value in values]
+        cells = [json.dumps(value) if type(value) is bool else str(value) for value in values]
         if not all(map(_encodes, cells)):
             raise DataError(f"{path}: line {number}: half a character (a lone surrogate)")
         yield number, cells

@@ -33,24 +33,27 @@ def accuracy(
     }
 
 
-def scores(scored: Sequence[Scored], truth: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
-    """Means of the scores. `gap` is the lowest other class's score less the true class's, in nats:
-    above zero where the text is classified rightly."""
+def scores(
+    scored: Sequence[Scored], truth: Sequence[int], labels: Sequence[str], *, draws: int
+) -> dict[str, Any]:
+    """Means of the scores. `nelbo` is the bound, of each text's first `draws`, which all texts
+    have; `gap` the lowest other class's score less the true class's, in nats: above zero where the
+    text is classified rightly."""
     gaps = [text.gap(true) for text, true in zip(scored, truth, strict=True)]
     own = {
         name: [gap for gap, true in zip(gaps, truth, strict=True) if true == label]
         for label, name in enumerate(labels)
     }
-    means = [statistics.fmean(t.scores[c] for t in scored) for c in range(len(labels))]
+    bounds = [text.bounds(draws) for text in scored]
     return {
-        "nelbo": _by(labels, means),
-        "nelbo_per_token": _nelbo_table(scored, truth, labels),
+        "nelbo": _by(labels, list(map(statistics.fmean, zip(*bounds, strict=True)))),
+        "nelbo_per_token": _nelbo_table(scored, bounds, truth, labels),
         "gap": {
             "mean": statistics.fmean(gaps),
             "se": _se(gaps),
             "mean_by_label": {name: statistics.fmean(own[name]) for name in labels if own[name]},
             "se_by_label": {name: _se(own[name]) for name in labels if own[name]},
-            "noise_se": _mean_noise(scored),
+            "noise_se": _mean_noise(scored, truth),
         },
         "draws_used": statistics.fmean(text.draws for text in scored),
     }
@@ -67,9 +70,9 @@ def predictions(
             "row": row,
             "label": labels[true],
             "predicted": labels[decision.predicted],
-            "nelbo": list(text.scores),
+            "scores": list(text.scores),
             "gap": text.gap(true),
-            "gap_se": text.runner_up_se,
+            "gap_se": text.gap_se(true),
             "draws": text.draws,
             "tie": decision.tie,
             "tokens": text.tokens,
@@ -89,16 +92,19 @@ def _by(labels: Sequence[str], values: Sequence[float]) -> Mapping[str, float]:
 
 
 def _nelbo_table(
-    scored: Sequence[Scored], truth: Sequence[int], labels: Sequence[str]
+    scored: Sequence[Scored],
+    bounds: Sequence[Sequence[float]],
+    truth: Sequence[int],
+    labels: Sequence[str],
 ) -> dict[str, Mapping[str, float]]:
     """true label -> model -> nats per token."""
     table: dict[str, Mapping[str, float]] = {}
     for true, name in enumerate(labels):
-        texts = [text for text, own in zip(scored, truth, strict=True) if own == true]
-        tokens = sum(text.tokens for text in texts)
-        if texts:
-            sums = [sum(t.scores[c] for t in texts) / tokens for c in range(len(labels))]
-            table[name] = _by(labels, sums)
+        rows = [row for row, own in enumerate(truth) if own == true]
+        tokens = sum(scored[row].tokens for row in rows)
+        if rows:
+            costs = zip(*(bounds[row] for row in rows), strict=True)
+            table[name] = _by(labels, [sum(own) / tokens for own in costs])
     return table
 
 
@@ -106,6 +112,7 @@ def _se(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def _mean_noise(scored: Sequence[Scored]) -> float | None:
-    known = [error for text in scored if (error := text.runner_up_se) is not None]
+def _mean_noise(scored: Sequence[Scored], truth: Sequence[int]) -> float | None:
+    pairs = zip(scored, truth, strict=True)
+    known = [error for text, true in pairs if (error := text.gap_se(true)) is not None]
     return statistics.fmean(known) if known else None

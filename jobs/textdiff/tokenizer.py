@@ -1,6 +1,7 @@
 """Text to numbers. Three kinds of vocabulary, each written down whole so that a checkpoint has it.
 
-words   lower-case words of the training texts; what is rare is <unk>
+words   lower-case English words of the training texts (any letter beyond a-z is one of its own);
+        what is rare is <unk>
 bpe     byte-level BPE trained on the training texts, lower-cased
 gpt2    GPT-2's own byte-level BPE, from its two published files
 Both BPEs are the package `tokenizers`.

@@ -45,7 +45,7 @@ class StepReport:
     lr: float
     grad_norm: float  # before clipping
     tokens: int
-    tokens_per_s: float  # since the step before, over all processes
+    tokens_per_s: float  # of this step, over all processes
     memory_mb: float  # peak: of the GPU's allocator, else of the process
     validation: Mapping[str, float]  # empty except every few minutes and at the last step
     flops: float = 0.0  # of the model, over all processes; 0 where the GPU's peak is not known
@@ -237,24 +237,16 @@ def _beside(
     world: World,
     hooks: Hooks,
 ) -> None:
-    """Validates, reports, saves, stops: each when it is time."""
-    loss, norm, tokens = found
-    rate = schedule.rate(now.step)
-    spent = hooks.clock() - now.timers["step"]
-    now.timers["step"] += spent
-    last = now.step == schedule.steps
+    """Validates, reports, saves, stops: each when it is time. Whoever asks for the end does not
+    wait for a validation; after the last step the weights are the caller's to save."""
+    last, spent = now.step == schedule.steps, hooks.clock() - now.timers["step"]
     validation: Mapping[str, float] = {}
-    if world.first and (last or _due(now, "validate", config.trainer.validate_minutes, hooks)):
+    due = last or _due(now, "validate", config.trainer.validate_minutes, hooks)
+    if due and world.first and not hooks.stopping():
         validation = hooks.validate(now.ema.weights(now.model))
-        now.timers["validate"] = now.timers["step"] = hooks.clock()
         now.model.train()
-    speed = tokens / spent if spent > 0 else 0.0
-    flops = now.flops_per_token * tokens
-    mfu = now.flops_per_token * speed / (world.peak * world.size) if world.peak else None
-    memory = memory_mb(world.device)
-    hooks.report(
-        StepReport(now.step, loss, rate, norm, tokens, speed, memory, validation, flops, mfu)
-    )
+        now.timers["validate"] = hooks.clock()
+    hooks.report(_told(now, found, spent, validation, schedule, world))
     if last:
         return
     stop = world.any(hooks.stopping())
@@ -264,6 +256,32 @@ def _beside(
         now.timers["save"] = hooks.clock()
     if stop:
         raise Stopped
+    now.timers["step"] = hooks.clock()  # a step's speed is its own, without all this
+
+
+def _told(
+    now: Training,
+    found: tuple[float, float, int],
+    spent: float,
+    validation: Mapping[str, float],
+    schedule: Schedule,
+    world: World,
+) -> StepReport:
+    loss, norm, tokens = found
+    speed = tokens / spent if spent > 0 else 0.0
+    mfu = now.flops_per_token * speed / (world.peak * world.size) if world.peak else None
+    return StepReport(
+        now.step,
+        loss,
+        schedule.rate(now.step),
+        norm,
+        tokens,
+        speed,
+        memory_mb(world.device),
+        validation,
+        now.flops_per_token * tokens,
+        mfu,
+    )
 
 
 def _due(now: Training, timer: str, minutes: float, hooks: Hooks) -> bool:

@@ -28,6 +28,8 @@ def read(path: Path) -> Any:
         raise ConfigError(f"config {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigError(f"config {path}: not JSON: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"config {path}: nested too deeply") from None
 
 
 def build(cls: type[T], tree: Any, at: str = "") -> T:
@@ -68,7 +70,10 @@ def _value(kind: Any, value: Any, at: str) -> Any:
             raise ConfigError(f"config {at}: expected a list of text, got {_kind(value)}")
         return tuple(value)
     if kind is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ConfigError(f"config {at}: expected a finite number, got a larger one") from None
     if type(value) is not kind:  # `is`: true is not 1
         raise ConfigError(f"config {at}: expected {kind.__name__}, got {_kind(value)}")
     if kind is float and not math.isfinite(value):

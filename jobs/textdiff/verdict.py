@@ -28,7 +28,7 @@ def main_row(job: Job, judge: Classifier) -> dict[str, Any]:
         rows = summary.predictions(scored, decisions, texts.labels, labels)
         metrics.write_lines(job.results / "predictions.jsonl", rows)
     found = summary.accuracy(decisions, texts.labels, labels)
-    found |= summary.scores(scored, texts.labels, labels)
+    found |= summary.scores(scored, texts.labels, labels, draws=_unbiased(job))
     found["variants"] = _calibrated(job, judge, scored, "calibrated")
     return found | bayes(job.dataset.grammar, texts)
 
@@ -51,7 +51,8 @@ def class_likelihood_row(job: Job, done: Checkpoint, *, raw: bool) -> dict[str, 
     scored = _scored(job, judge, job.evaluated, "eval:class-likelihood")
     decisions = evaluate.decide(scored, job.config.seed)
     found = summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)
-    return {"class_likelihood": found | summary.scores(scored, job.evaluated.labels, judge.labels)}
+    found |= summary.scores(scored, job.evaluated.labels, judge.labels, draws=_unbiased(job))
+    return {"class_likelihood": found}
 
 
 def table(job: Job, done: Sequence[Checkpoint]) -> list[dict[str, Any]]:
@@ -126,9 +127,16 @@ def _calibrated(
     return {name: found | about}
 
 
+def _unbiased(job: Job) -> int:
+    """Draws that every text has, whatever its first ones said: all, or one round's."""
+    return job.config.eval.round if job.config.eval.stop_z else job.config.eval.draws
+
+
 def _calibrates(job: Job) -> bool:
-    """Not where dev itself is judged: the weights are fitted on its labels."""
-    return job.config.eval.calibrate and job.config.eval.split != "dev"
+    """Not where dev itself is judged: the weights are fitted on its labels. A class that dev lacks
+    would never be predicted."""
+    lacks = set(range(len(job.dataset.labels))) - set(job.dataset.dev.labels)
+    return job.config.eval.calibrate and job.config.eval.split != "dev" and not lacks
 
 
 def _scored(job: Job, judge: Classifier, split: data.Split, phase: str) -> list[Scored]:

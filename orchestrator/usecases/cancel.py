@@ -9,6 +9,7 @@ from orchestrator import names
 from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Verdict
 from orchestrator.errors import Interrupted, NotFinished, NotFound
 from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import recorded_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status
 from orchestrator.usecases import places, silence
@@ -16,8 +17,7 @@ from orchestrator.usecases.asking import GONE, UNSETTLED, meet, statuses
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle, settle_anew
 
-PATIENCE = 40.0  # seconds: 10 of grace, the kill, the exit record
-
+PATIENCE = 30.0  # seconds beside the run's grace: the kill, the exit record
 
 CANCEL_ASKED = "cancel_asked"  # the event of a canary: nothing is to start after it
 
@@ -89,11 +89,16 @@ def _cancel(
         if run.state in UNSETTLED and run.attempt > 1:
             run = meet(ctx, ledger, run, agent)
         seen = run.state in (RunState.QUEUED, RunState.RUNNING)
-        body = {"run_id": run.run_id, "patience": PATIENCE, "seen": seen}
+        grace = recorded_of(run.spec).grace
+        ctx.say(
+            f"{run.run_id}: asked to end on {run.host}; what has not saved its state and left "
+            f"within {grace:g} s is killed"
+        )
+        body = {"run_id": run.run_id, "patience": grace + PATIENCE, "seen": seen}
         asking(run)
         asked = "whether the cancel reached it is not known; repeating it is harmless"
         with silence.of(ctx, ledger, run, asked):
-            status = agent.call("cancel", body, deadline=PATIENCE + 30)
+            status = agent.call("cancel", body, deadline=grace + PATIENCE + 30)
     known = settle(ledger, run, status, ctx.now())
     if status.get("phase") == "absent":
         known = _vanished(ledger, known, status, ctx.now())

@@ -152,6 +152,7 @@ def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> d
             "gpu_use": plan.gpu_use,
             "disk": needs.disk,
             "time": needs.time,
+            "grace": needs.grace,
             "retry": retry_order(spec),
             "guards": list(spec.guards),
             "notify": {**spec.notify, "job": spec.name} if spec.notify else None,

@@ -102,6 +102,45 @@ def test_a_job_may_save_its_work_at_term(new_desk: MakeDesk) -> None:
     assert (desk.results("polite", run_id) / "checkpoint").read_text() == "saved"
 
 
+LATE = """
+import os, signal, sys, time
+def leave(*_):
+    time.sleep(4)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+print("up", flush=True)
+while True: time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("grace", "signal_"), [("1s", 9), ("30s", None)])
+def test_a_cancel_gives_the_grace_of_the_spec_and_says_it(
+    grace: str, signal_: int | None, new_desk: MakeDesk
+) -> None:
+    spec = {"command": ["python3", "late.py"], "resources": {"grace": grace}}
+    desk = new_desk({"late": spec}, files={"late.py": LATE})
+    run_id = started(desk, "late")
+    assert f"within {grace[:-1]} s is killed" in desk.orch("cancel", run_id).stderr
+    shown = desk.show()
+    assert (shown["verdict"], shown["signal"]) == ("cancelled", signal_)
+
+
+def test_a_run_over_its_time_has_the_grace_of_the_spec(new_desk: MakeDesk) -> None:
+    spec = {"command": ["python3", "late.py"], "resources": {"time": "2s", "grace": "1s"}}
+    desk = new_desk({"late": spec}, files={"late.py": LATE})
+    desk.orch("submit", "late", "-f", code=1)
+    shown = desk.show()
+    assert (shown["cause"], shown["signal"]) == ("time_limit", 9)
+
+
+def test_what_outlives_its_job_does_not_have_the_job_s_grace(new_desk: MakeDesk) -> None:
+    left = "(trap '' TERM; while :; do sleep 1; done) & echo up"
+    desk = new_desk({"leaves": {"command": left, "resources": {"grace": "1h"}}})
+    run_id = desk.submit("leaves")
+    desk.orch("wait", run_id, "--timeout", "60s")
+    assert of_run(run_id) == []
+
+
 def test_f27_cancel_twice_and_cancel_after_the_end_change_nothing(new_desk: MakeDesk) -> None:
     desk = new_desk({"sleep": "echo up; sleep 600", "quick": "true"})
     run_id = started(desk, "sleep")

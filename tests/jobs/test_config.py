@@ -13,7 +13,7 @@ from jobs.textdiff.errors import ConfigError
 from orchestrator import spec
 from orchestrator.checks import reference
 from orchestrator.references import reference_tree
-from tests.jobs.conftest import JOB, ROOT
+from tests.jobs.conftest import JOB, ROOT, tiny
 
 PROFILES = [None, "cpu", "cpu-hour", "gpu"]
 INCIDENT = "mdlm-pretrained"
@@ -68,6 +68,10 @@ def test_a_key_that_the_reference_has_and_the_config_lacks_is_refused_by_both(
         (lambda t: t["optim"].update(lr=None), "optim.lr: expected float, got null"),
         (lambda t: t["optim"].update(lr=0), "optim.lr: must be above 0"),
         (lambda t: t["optim"].update(lr=math.nan), "optim.lr: expected a finite number"),
+        (lambda t: t["optim"].update(lr=10**400), "optim.lr: expected a finite number"),
+        (lambda t: t.update(seed=2**63), "seed: must be from -2**63 to 2**63 - 1"),
+        (lambda t: t["data"].update(vocab_size=10**400), "vocab_size: must be at most 1,000,000"),
+        (lambda t: t["model"].update(hidden_size=4_000_000), "hidden_size: must be at most 65,536"),
         (lambda t: t["training"].update(ema=1.0), "training.ema: must be in [0, 1)"),
         (lambda t: t["model"].update(n_heads=0), "model.n_heads: must be at least 1"),
         (lambda t: t["data"].update(name="mr"), 'data.name: "mr" is not one of "selfmade"'),
@@ -122,7 +126,39 @@ def test_an_integer_is_taken_where_a_float_is_wanted(tree: dict[str, Any]) -> No
     assert type(config.from_tree(tree).training.sampling_eps_max) is float
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '"text"'])
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("noise", "type", "uniform"),
+        ("noise", "eps", 0.1),
+        ("training", "antithetic_sampling", False),
+        ("training", "sampling_eps_min", 0.5),
+        ("training", "sampling_eps_max", 0.5),
+        ("model", "cond_dim", 16),
+    ],
+)
+@pytest.mark.parametrize("name", ["gpt2", "simple-diffusion"])
+def test_a_key_that_nothing_reads_keeps_its_published_value(
+    name: str, part: str, key: str, value: object
+) -> None:
+    made = tiny(name, "cpu")
+    config.from_tree(made)
+    made[part][key] = value
+    if name == "gpt2" or key in ("eps", "sampling_eps_min", "sampling_eps_max"):
+        with pytest.raises(ConfigError, match=rf"config {part}\.{key}: .* has no effect with"):
+            config.from_tree(made)
+    else:
+        config.from_tree(made)
+
+
+def test_uniform_noise_that_is_judged_independently_reads_the_levels() -> None:
+    made = tiny("simple-diffusion", "cpu")
+    made["training"]["sampling_eps_min"] = 0.5
+    made["eval"] |= {"estimator": "independent"}
+    config.from_tree(made)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '"text"', "[" * 100_000])
 def test_a_file_that_holds_no_config_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError):

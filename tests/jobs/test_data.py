@@ -201,6 +201,51 @@ def test_what_is_wrong_with_a_file_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_more_classes_than_a_matrix_can_hold_are_an_error(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    train = table(tmp_path / "train.csv", [(f"text {i}", f"id-{i}") for i in range(1002)])
+    test = table(tmp_path / "test.csv", [("other", "id-1")])
+    dev = table(tmp_path / "dev.csv", [("new", "id-1")])
+    with pytest.raises(DataError, match=r"1002 classes \(id-0, .*\), at most 1000 .* data.label"):
+        of_files(tree, tmp_path, train=train, test=test, dev=dev)
+    unknown = table(tmp_path / "unknown.csv", [("other", "odd")])
+    with pytest.raises(DataError, match=r"label 'odd'; known: id-0, .* \(1002 in all\)") as caught:
+        of_files(tree, tmp_path, train=train, test=unknown, dev=dev)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_column_that_stands_twice_is_an_error(
+    tree: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    name = f"train.{kind}"
+    rows = ["body,stars,stars", "a,good,bad", "b,bad,good"]
+    (tmp_path / name).write_text("\n".join(rows).replace(",", "," if kind == "csv" else "\t"))
+    test = table(tmp_path / "test.csv", OTHER)
+    with pytest.raises(DataError, match="names two columns stars"):
+        of_files(tree, tmp_path, train=name, test=test)
+
+
+def test_a_class_s_name_can_be_printed_on_one_line(tree: dict[str, Any], tmp_path: Path) -> None:
+    odd = "a\nb\x1b[31m"
+    rows = [(f"{text} {i}", odd if label == "good" else label) for i in range(9)
+            for text, label in ROWS]  # fmt: skip
+    train = table(tmp_path / "train.jsonl", rows)
+    test = table(tmp_path / "test.jsonl", [("z", odd)])
+    loaded = of_files(tree, tmp_path, train=train, test=test, dev_examples=4)
+    assert "a\\nb\\x1b[31m" in loaded.labels
+    assert all(label.isprintable() for label in loaded.labels)
+
+
+@pytest.mark.parametrize("absent", ["nowhere", "nowhere.tsv"])
+def test_texts_without_labels_that_are_not_there_are_said_to_be_missing(
+    absent: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="nowhere.*: no such file or folder"):
+        sources.unlabelled(tmp_path / absent, "text")
+
+
 def test_one_class_alone_is_an_error(tree: dict[str, Any], tmp_path: Path) -> None:
     train = table(tmp_path / "train.csv", [("a", "good"), ("b", "good"), ("c", "good")])
     test = table(tmp_path / "test.csv", [("d", "good")])
@@ -271,7 +316,8 @@ def test_when_two_texts_are_the_same(
 
 
 @pytest.mark.parametrize("line", ['{"body": "x"', "[1]", '{"body": 1.5, "stars": "good"}', "{}",
-                                  '{"body": "\\ud83d", "stars": "good"}'])  # fmt: skip
+                                  '{"body": "\\ud83d", "stars": "good"}',
+                                  '{"body": ' + "[" * 100_000])  # fmt: skip
 def test_a_line_that_is_no_row_of_json_is_named(
     tree: dict[str, Any], tmp_path: Path, line: str
 ) -> None:

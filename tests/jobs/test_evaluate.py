@@ -171,7 +171,7 @@ def test_rows_of_the_confusion_matrix_are_true_labels() -> None:
     texts, truth = [scored(1.0, 2.0), scored(1.0, 2.0), scored(2.0, 1.0)], [0, 1, 1]
     final = summary.accuracy(evaluate.decide(texts, seed=1), truth, LABELS)
     assert final["confusion_matrix"] == [[1, 0], [1, 1]]
-    means = summary.scores(texts, truth, LABELS)
+    means = summary.scores(texts, truth, LABELS, draws=1)
     assert means["gap"]["mean_by_label"] == {"negative": 1.0, "positive": 0.0}
     assert means["nelbo_per_token"]["negative"] == {"negative": 0.25, "positive": 0.5}
 
@@ -192,8 +192,20 @@ def test_the_interval_is_wilsons() -> None:
 def test_the_error_of_a_lead_comes_from_its_draws() -> None:
     text = Scored(((1.0, 3.0), (1.0, 1.0)), tokens=2)
     assert text.gap(1) == 1.0
-    assert text.runner_up_se == pytest.approx(1.0)
-    assert scored(1.0, 2.0).runner_up_se is None
+    assert text.gap_se(0) == text.gap_se(1) == pytest.approx(1.0)
+    assert scored(1.0, 2.0).gap_se(0) is None
+    three = Scored(((1.0, 1.0), (2.0, 2.0), (3.0, 9.0)), tokens=2)
+    assert three.gap_se(2) == three.lead_se(0, 2) == pytest.approx(3.0)  # as `gap`, of 2 and 0
+    rows = summary.predictions([three], [Decision(0, False)], [2], ("a", "b", "c"))
+    assert [(row["gap"], row["gap_se"]) for row in rows] == [(-5.0, pytest.approx(3.0))]
+
+
+def test_the_bound_is_that_of_draws_which_every_text_has() -> None:
+    stopped, went_on = Scored(((1.0,), (9.0,)), 1), Scored(((3.0, 100.0), (3.0, 200.0)), 1)
+    means = summary.scores([stopped, went_on], [0, 1], LABELS, draws=1)
+    assert means["nelbo"] == {"negative": 2.0, "positive": 6.0}
+    assert means["nelbo_per_token"]["positive"] == {"negative": 3.0, "positive": 3.0}
+    assert means["draws_used"] == 1.5
 
 
 def test_broken_weights_are_an_error_not_a_prediction(tree: dict[str, Any]) -> None:

@@ -74,6 +74,17 @@ def test_the_seconds_of_earlier_attempts_count_and_what_is_no_point_does_not(
     assert reporter.rates("tokens") == {"b": 2.0}
 
 
+def test_a_long_start_after_a_short_attempt_does_not_hide_the_short_one(tmp_path: Path) -> None:
+    for spent in (5.0, 31.0):
+        now = iter([0.0, 0.0, spent, spent])
+        reporter = Reporter(tmp_path, clock=lambda now=now: next(now), show=lambda line: None)
+        reporter.plan([Phase("a", 1.0)])
+        reporter.phase("a")(1.0)
+        reporter.close()
+    again = Reporter(tmp_path, clock=lambda: 0.0, show=lambda line: None)
+    assert (again.earlier, again.seconds) == (36.0, {"a": 36.0})
+
+
 def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     metrics.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
     with pytest.raises(ValueError):

@@ -246,6 +246,30 @@ def test_weights_of_other_texts_are_not_gone_on_from(tmp_path: Path, tree: dict[
     assert "other training texts" in again.stderr
 
 
+def test_a_run_begun_from_another_start_is_not_gone_on_with(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    starts = {}
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        made = {**tree, "seed": seed, "pretrain": {**tree["pretrain"], "steps": 6}}
+        assert run(tmp_path / str(seed), made, "--pretrain").returncode == 0
+        starts[seed] = tmp_path / str(seed) / "results" / "checkpoints" / "pretrained.pt"
+    start = tmp_path / "start.pt"
+    shutil.copy(starts[1], start)
+    tree["pretrain"] |= {"checkpoint": str(start)}
+    assert run(tmp_path, tree).returncode == 0
+    # As a crash in the second class's training would have left it.
+    (tmp_path / "results" / "metrics.json").unlink()
+    (tmp_path / "results" / "checkpoints" / "class-1.pt").unlink()
+    assert run(tmp_path, tree, attempt=2).returncode == 0
+    (tmp_path / "results" / "checkpoints" / "class-1.pt").unlink()
+    shutil.copy(starts[2], start)
+    again = run(tmp_path, tree, attempt=3)
+    assert (again.returncode, len(again.stderr.splitlines())) == (5, 1)
+    assert "another vocabulary or start" in again.stderr
+
+
 @pytest.mark.parametrize("left", ["class-0.state.pt.partial", None])
 def test_a_first_checkpoint_that_was_never_whole_is_none(
     tmp_path: Path, tree: dict[str, Any], left: str | None
@@ -257,6 +281,17 @@ def test_a_first_checkpoint_that_was_never_whole_is_none(
     done = run(tmp_path, tree, "--pretrain", attempt=2)
     assert done.returncode == 0, done.stderr
     assert "begins again at step 0" in done.stdout
+
+
+def test_what_a_crash_left_half_written_is_gone_when_the_job_is_started_again(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    results = tmp_path / "results"
+    (results / "checkpoints").mkdir(parents=True)
+    (results / "checkpoints" / "class-7.state.pt.partial").write_bytes(b"half")
+    (results / "metrics.json.partial").write_text("{")
+    assert run(tmp_path, tree, "--pretrain", attempt=2).returncode == 0
+    assert list(results.rglob("*.partial")) == []
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, tree: dict[str, Any]) -> None:

@@ -76,11 +76,61 @@ def test_what_stands_after_the_dashes_goes_to_submit_and_only_with_a_run(
     assert "only --run submits anything" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_row_that_is_there_is_measured_anew_only_when_that_is_asked_for(
+    again: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    there = run("gpt2", 0.7, labels=["a", "b"])
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "runs.json").write_text(json.dumps({"runs": [asdict(there)]}))
+    submitted = []
+
+    def orch(*arguments: str) -> str:
+        if "--dry-run" in arguments:
+            return json.dumps({"config_hash": there.config_hash})
+        submitted.extend([arguments] if arguments[0] == "submit" else [])
+        return "[]" if arguments[0] == "ls" else "a-run"
+
+    monkeypatch.setattr(results, "orch", orch)
+    asked = ["--run", "--job", "gpt2", "--page", str(tmp_path / "page.md")]
+    assert results.main([*asked, *(["--again"] if again else [])]) == 0
+    assert len(submitted) == again
+    assert ("--again measures it anew" in capsys.readouterr().err) is not again
+
+
 def test_records_that_a_merge_has_torn_are_named(tmp_path: Path) -> None:
     kept = tmp_path / "runs.json"
     kept.write_text("<<<<<<< HEAD\n")
     with pytest.raises(SystemExit, match="runs.json: not JSON"):
         results.known(kept)
+
+
+@pytest.mark.parametrize("outcome", ["ok", "below_target", "degenerate"])
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({"outcome": "invalid_result"}, "its result is invalid"), ({"split": "dev"}, "on dev")],
+)
+def test_what_is_no_result_on_test_takes_no_row_and_replaces_none(
+    outcome: str,
+    changes: dict[str, str],
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kept = tmp_path / "runs.json"
+    good = replace(run("gpt2", 0.7, split="test"), outcome=outcome)
+    split = changes.get("split", "test")
+    later = replace(run("gpt2", 0.99, split=split), run_id="gpt2-1-later")
+    later = replace(later, outcome=changes.get("outcome", "ok"))
+    kept.write_text(json.dumps({"runs": [asdict(good)]}))
+    monkeypatch.setattr(results, "measured", lambda: iter([later]))
+    assert [each.run_id for each in results.known(kept)] == ["gpt2-1"]
+    told = capsys.readouterr().err
+    assert told.startswith("left out: gpt2-1-later: ") and why in told
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"runs": [{"job": "x"}]}', '{"runs": 7}'])
@@ -96,12 +146,15 @@ def test_a_run_with_damaged_results_is_left_out_or_loses_what_is_torn(
 ) -> None:
     told = []
     for name, content in (
-        ("good", '{"accuracy": 0.5}'),
+        ("good", json.dumps(run("gpt2", 0.5, labels=["a", "b"]).metrics)),
         ("none", "{}"),
         ("null", '{"accuracy": null}'),
+        ("torn", '{"accuracy": 0.'),
+        ("deep", "[" * 100_000),
+        ("bytes", "\udcff"),
     ):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.json").write_text(content)
+        (tmp_path / name / "metrics.json").write_bytes(content.encode("utf8", "surrogateescape"))
         told.append(
             {"run_id": name, "job": "gpt2", "tags": {"results": "sst2/cpu"}, "note": None,
              "verdict": "succeeded", "outcome": "ok", "config_hash": "c1:1", "config": {"seed": 3},
@@ -114,7 +167,7 @@ def test_a_run_with_damaged_results_is_left_out_or_loses_what_is_torn(
     assert [(each.run_id, each.seed, each.curve) for each in found] == [
         ("good", 3, [{"val_nelbo": 1.5}])
     ]
-    assert capsys.readouterr().err.count("left out: ") == 2
+    assert capsys.readouterr().err.count("left out: ") == 5
 
 
 def test_ablations_come_in_the_order_of_the_tables_and_none_is_left_out() -> None:
@@ -200,8 +253,56 @@ def test_what_a_reader_must_know_of_some_runs_names_them() -> None:
     gone = replace(run("gpt2", 0.8), facts={"caveats": ["Carried over", "Short"]})
     other = replace(run("gpt2", 0.8, seed=2), facts={"caveats": ["Short"]})
     text = resultspage.page([gone, other, run("baselines", 0.8)], None)
-    assert "Carried over: gpt2-1.\n" in text
-    assert "Short: gpt2-1, gpt2-2.\n" in text
+    first, second = (f"`gpt2` (sst2, `cpu`, c1:0000000{seed})" for seed in (1, 2))
+    assert f"Carried over: {first}.\n" in text
+    assert f"Short: {first}, {second}.\n" in text
+
+
+def test_goals_are_about_the_runs_that_the_tables_show() -> None:
+    variants = {"calibrated": {"accuracy": 0.9, "n": 1821}}
+    runs = [
+        replace(run("simple-diffusion", 0.86, tag="sst2/cpu-hour"), facts={"recipe": "a"}),
+        replace(
+            run("simple-diffusion", 0.80, seed=2, tag="sst2/cpu-hour", variants=variants),
+            facts={"recipe": "b"},
+        ),
+        replace(run("simple-diffusion", 0.82, seed=3, tag="sst2/cpu-hour"), facts={"recipe": "b"}),
+    ]
+    text = resultspage.page(runs, None)
+    line = next(line for line in text.splitlines() if line.startswith("| `simple-diffusion`:"))
+    assert "| 81.0 % ± 1.4 |" in line
+    goal = next(line for line in text.splitlines() if "best diffusion" in line)
+    assert "| 90.00 % (`simple-diffusion`, calibrated), in 1.5 minutes | met |" in goal
+    plain = [replace(each, metrics={**each.metrics, "variants": {}}) for each in runs]
+    goal = resultspage.page(plain, None).partition("| best diffusion")[2]
+    assert "| 81.00 % (`simple-diffusion`), in 1.5 minutes | missed |" in goal
+
+
+def test_a_row_takes_the_time_of_its_slowest_seed() -> None:
+    runs = [
+        replace(run("gpt2", 0.8, seed=seed, seconds={"total": 60.0 * minutes}),
+                facts={"recipe": "a"})
+        for seed, minutes in ((1, 7), (2, 3))
+    ]  # fmt: skip
+    assert " | 7.0 | c1:00000002 |" in resultspage.page(runs, None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "own", "onwards"),
+    [
+        ({"classes": "separate"}, "3,000", None),
+        ({"classes": "added"}, "1,000", None),
+        ({"classes": "added", "architecture": "gpt2-both-ways"}, "1,000", "500"),
+    ],
+)
+def test_the_parameters_are_those_of_all_models_that_a_row_takes(
+    facts: dict[str, str], own: str, onwards: str | None
+) -> None:
+    variants = {"onwards": {"accuracy": 0.7, "n": 1821}} if onwards else {}
+    told = run("gpt2", 0.8, parameters=1000, labels=["a", "b", "c"], variants=variants)
+    text = resultspage.page([replace(told, facts=facts)], None)
+    rows = [line.split(" | ") for line in text.splitlines() if line.endswith("| cpu |")]
+    assert [row[5] for row in rows] == [own, *([onwards] if onwards else [])]
 
 
 @pytest.mark.torch

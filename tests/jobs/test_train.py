@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import socket
@@ -16,7 +17,7 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 import torch
 from torch import Tensor
 
-from jobs.textdiff import batches, checkpoint, config, objectives
+from jobs.textdiff import batches, checkpoint, config, objectives, train
 from jobs.textdiff.batches import Batches
 from jobs.textdiff.errors import TrainingError
 from jobs.textdiff.model import Denoiser
@@ -137,6 +138,37 @@ def test_state_is_saved_every_few_minutes_and_validation_changes_nothing(
     assert [bool(report.validation) for report in reports][-1]
     assert sum(bool(report.validation) for report in reports) > 1
     assert checkpoint.digest(weights) == checkpoint.digest(plain)
+
+
+@pytest.mark.parametrize("asked", [3, 6])
+def test_whoever_asks_for_the_end_does_not_wait_for_a_validation(
+    tree: dict[str, Any], asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree["trainer"] |= {"validate_minutes": 1e-9}
+    steps: list[int] = []
+    validated: list[int] = []
+    saved: list[int] = []
+    plain = train._step
+
+    def step(now: Any, *others: Any) -> Any:
+        steps.append(now.step + 1)
+        return plain(now, *others)
+
+    def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+        validated.append(steps[-1])
+        return {}
+
+    monkeypatch.setattr(train, "_step", step)
+    with contextlib.suppress(Stopped):
+        trained(
+            tree,
+            6,
+            validate=validate,
+            save=lambda state: saved.append(state["step"]),
+            stopping=lambda: steps[-1] == asked,
+        )
+    assert validated == list(range(1, asked))
+    assert saved == ([asked] if asked < 6 else [])  # the end is another file's matter
 
 
 def test_a_resume_from_step_0_is_an_error(tree: dict[str, Any]) -> None:

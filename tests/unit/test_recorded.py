@@ -35,6 +35,7 @@ def test_a_recorded_spec_is_read_back_from_json(tmp_path: Path) -> None:
     assert back.metrics_declared
     assert (back.results_dir, back.results_exclude) == (job.results_dir, job.results_exclude)
     assert back.volatile == job.volatile
+    assert back.grace == job.resources.grace == 120.0
     assert recorded.told(record) == (recorded.told(recorded.told(record)[0])[0], [])
     bare = recorded.recorded_of(recorded.recorded(replace(job, metrics_declared=False)))
     assert not bare.metrics_declared
@@ -44,6 +45,11 @@ def test_a_record_without_anything_has_the_defaults() -> None:
     assert recorded.recorded_of({}) == recorded.Recorded()
     assert recorded.orders_of({}) == recorded.Orders()
     assert recorded.hearsay_of({}) is None
+
+
+@pytest.mark.parametrize("grace", [0, -1, 3601, 1e308, float("inf"), True, "120", None])
+def test_a_grace_that_no_spec_can_have_is_the_default(grace: object) -> None:
+    assert recorded.recorded_of({"grace": grace}).grace == 10.0
 
 
 def test_a_baseline_comes_back_with_its_tolerance() -> None:

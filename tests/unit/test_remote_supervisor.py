@@ -39,8 +39,11 @@ def verdicts(run: RunFiles) -> dict[str, str]:
 
 def test_the_time_and_the_grace_of_an_attempt_are_over_with_it(layout: Layout) -> None:
     run = layout.attempt(RUN_ID, 1)
-    owner = Supervisor(layout, Attempt(run, ORDER), ORDER, None)
-    owner.attempt.deadline, owner.attempt.grace = 1.0, 300.0
+    order = {**ORDER, "grace": 300}
+    owner = Supervisor(layout, Attempt(run, order), order, None)
+    owner.attempt.deadline = 1.0
+    assert owner._asked_to_end().verdict == "killed"
+    assert owner.attempt.grace == 300.0
     assert owner._over(AGAIN)
     assert owner.run.attempt == 2
     assert owner.attempt.deadline is None

@@ -55,7 +55,7 @@ def test_full_job_is_read_to_the_last_key(load: Load) -> None:
     ]
     assert job.reference.only == ("training", "lr_scheduler", "optim")
     assert job.reference.waive == {"training.ema": "short run"}
-    assert job.resources == Resources(0, 1, 16 * 2**30, 20 * 2**30, 86400.0)
+    assert job.resources == Resources(0, 1, 16 * 2**30, 20 * 2**30, 86400.0, 120.0)
     assert job.profiles == ("cpu",)
     assert job.env == {"TOKENIZERS_PARALLELISM": "false"}
     assert job.secrets == ("HF_TOKEN",)
@@ -70,10 +70,23 @@ def test_full_job_is_read_to_the_last_key(load: Load) -> None:
     assert job.expect.metrics == {"accuracy": Bound(0.85, None)}
     assert job.expect.predictions == "not-degenerate"
     assert job.guards == (
-        {"metric": "loss", "rule": "finite", "action": "stop", "grace": 60.0},
+        {"metric": "loss", "rule": "finite", "action": "stop", "grace": 120.0},
         {"log": "idle", "after": 1800.0, "action": "warn"},
     )  # fmt: skip
     assert job.canary == Canary(("sh", "-c", "python -m jobs.textdiff.pipeline --canary"), 300.0)
+
+
+@pytest.mark.parametrize(
+    ("grace", "own", "given"),
+    [("", "", 60.0), ("30s", "", 60.0), ("2m", "", 120.0), ("2m", "5s", 5.0)],
+)
+def test_a_guard_gives_what_it_says_else_what_the_run_gives_and_no_less_than_a_minute(
+    load: Load, grace: str, own: str, given: float
+) -> None:
+    lines = ["command: x", f"resources: {{grace: {grace or 'null'}}}"]
+    rule = "metric: loss, rule: finite" + (f", grace: {own}" if own else "")
+    job = load("\n".join([*lines, f"guards: [{{{rule}}}]"]))
+    assert [guard["grace"] for guard in job.guards] == [given]
 
 
 def test_smallest_job_has_every_default(load: Load) -> None:
@@ -99,6 +112,8 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nresources: {gpus: true}", 2, "not a number of GPUs"),
         ("command: x\nresources: {time: 90}", 2, "not a duration; write e.g. 90s"),
         ("command: x\nresources: {time: 0s}", 2, "more than zero"),
+        ("command: x\nresources: {grace: 2}", 2, "not a duration"),
+        ("command: x\nresources: {grace: 61m}", 2, "more than an hour"),
         ("command: x\nresources: {disk: 16G}", 2, "not a size; write e.g. 16GiB"),
         ("command: x\nstages: {a: {command: z}}", 2, "cannot both be given"),
         ("command: ''", 1, "is empty"),

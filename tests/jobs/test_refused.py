@@ -1,0 +1,144 @@
+"""What a training job says where it cannot begin or go on: one line, and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="the jobs extra is not installed")
+
+import torch
+
+from jobs.textdiff import baselines, pipeline
+from jobs.textdiff.errors import TrainingError
+from jobs.textdiff.train import Stopped
+from orchestrator import spec
+from tests.jobs.conftest import ROOT, tiny
+from tests.jobs.test_pipeline import run
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.mark.parametrize("main", [pipeline.main, baselines.main])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "not enough memory: MemoryError; a smaller "),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nto"), "CUDA out of memory. Tried; a "),
+        (RuntimeError("x DefaultCPUAllocator: can't allocate memory: 9"), "not enough memory: x "),
+        (
+            OSError(28, "No space left on device"),
+            "results: No space left on device; what was saved",
+        ),
+    ],
+)
+def test_what_is_no_fault_of_the_code_is_one_line(
+    tmp_path: Path,
+    error: Exception,
+    told: str,
+    main: Callable[[Sequence[str], Mapping[str, str]], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(sys.modules[main.__module__], "run", fails)
+    done = run(tmp_path, {}, main=main)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith("error: ") and told in done.stderr
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "run", lambda *_, **__: {}["absent"])
+    with pytest.raises(KeyError):
+        run(tmp_path, {})
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_the_first_alone_tells_what_all_of_them_meet(
+    rank: str, tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    tree["data"]["name"] = "imdb"
+    done = run(tmp_path, tree)
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1 - int(rank))
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise TrainingError("a text's score is not finite")
+
+    monkeypatch.setattr(pipeline, "run", fails)  # of its own share of the texts
+    where = "process 1: " if rank == "1" else ""
+    assert run(tmp_path, tree).stderr == f"error: {where}a text's score is not finite\n"
+
+
+def test_whoever_leaves_because_another_process_was_asked_to_ends_as_that_one_does(
+    tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(pipeline, "run", stops)
+    assert run(tmp_path, tree).returncode == 143
+
+
+def test_a_number_of_an_attempt_that_is_none_is_one_line(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    done = run(tmp_path, tree, attempt="x")  # type: ignore[arg-type]
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2, ["error: ORCH_ATTEMPT: 'x' is no number of an attempt: 1, 2, ..."],
+    )  # fmt: skip
+
+
+FILES = {"name": "files", "train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv"}
+
+
+def files(folder: Path, **classes: Sequence[str]) -> str:
+    """Splits of a text a class each, in a folder of their own."""
+    (folder / "data").mkdir()
+    for name, labels in classes.items():
+        lines = [f"{label}\t{name} of {place}" for place, label in enumerate(labels)]
+        text = "\n".join(["label\ttext", *lines]) + "\n"
+        (folder / "data" / f"{name}.tsv").write_text(text)
+    return str(folder / "data")
+
+
+def test_more_classes_than_anybody_trains_a_model_each_for_are_refused_before_training(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    tree["data"] |= FILES
+    names = [f"id-{number:03}" for number in range(101)]
+    data = files(tmp_path, train=names, dev=names[:2], test=names[:2])
+    done = run(tmp_path, tree, data=data)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "101 classes (id-000, id-001, " in done.stderr and "data.label" in done.stderr
+
+
+def test_a_dev_split_that_lacks_a_class_calibrates_nothing_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    tree = tiny("mdlm-conditional", "cpu")
+    tree["data"] |= {**FILES, "min_count": 1}
+    data = files(tmp_path, train="ab" * 9, dev="a", test="ab")
+    done = run(tmp_path, tree, "--canary", data=data)
+    assert done.returncode == 0, done.stderr
+    assert "warning: fewer than 20 training texts of a, b" in done.stdout
+    assert "warning: nothing is calibrated, dev has no text of b" in done.stdout
+    final = json.loads((tmp_path / "results" / "canary" / "metrics.json").read_text())
+    assert "calibrated" not in final["variants"]
+    assert final["prior"] == "uniform"
+
+
+@pytest.mark.parametrize("key", ["C", "alpha"])
+def test_baselines_refuse_a_strength_that_is_none(tmp_path: Path, key: str) -> None:
+    job = spec.load_job(ROOT, "baselines", overrides={f"baselines.{key}": "-1.0"})
+    done = run(tmp_path, dict(job.config), main=baselines.main)
+    assert done.returncode == 2
+    assert done.stderr == f"error: config baselines.{key}: must be above 0, is -1.0\n"
