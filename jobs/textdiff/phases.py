@@ -224,24 +224,8 @@ def trained(
         state = checkpoint.content(kept)
         _same_job(kept, state.get("config"), digest)
         job.say(f"{phase}: goes on after step {state['step']} of {schedule.steps}")
-    report = job.reporter.phase(phase)
-
-    def on_step(step: StepReport) -> None:
-        report(
-            step.step / schedule.steps,
-            loss=step.loss,
-            lr=step.lr,
-            phase_step=step.step,
-            grad_norm=step.grad_norm,
-            tokens=step.tokens,
-            tokens_per_s=round(step.tokens_per_s, 1),
-            memory_mb=round(step.memory_mb, 1),
-            **step.validation,
-            **({} if step.mfu is None else {"flops": step.flops, "mfu": round(step.mfu, 4)}),
-        )
-
     hooks = Hooks(
-        report=on_step,
+        report=_told(job, phase, schedule.steps),
         save=lambda now: checkpoint.write(kept, {**now, "config": digest}),
         validate=probe or of_one_model(job, phase),
         stopping=job.stopping,
@@ -260,6 +244,27 @@ def trained(
     if job.world.any(job.stopping()):
         raise Stopped
     return made
+
+
+def _told(job: Job, phase: str, steps: int) -> Callable[[StepReport], None]:
+    """Each step's figures, as a point of metrics.jsonl and a line on the console."""
+    report = job.reporter.phase(phase)
+
+    def on_step(step: StepReport) -> None:
+        report(
+            step.step / steps,
+            loss=step.loss,
+            lr=step.lr,
+            phase_step=step.step,
+            grad_norm=step.grad_norm,
+            tokens=step.tokens,
+            tokens_per_s=round(step.tokens_per_s, 1),
+            memory_mb=round(step.memory_mb, 1),
+            **step.validation,
+            **({} if step.mfu is None else {"flops": step.flops, "mfu": round(step.mfu, 4)}),
+        )
+
+    return on_step
 
 
 Probe = Callable[[Mapping[str, Tensor]], Mapping[str, float]]

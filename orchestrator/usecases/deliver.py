@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Mapping
@@ -11,13 +10,11 @@ from typing import Any
 
 from orchestrator.background import Background
 from orchestrator.domain import Run
-from orchestrator.jobspec import DataSource
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import Scan
-from orchestrator.recorded import retry_order
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import unlawful, words
-from orchestrator.usecases import datasets, ready, sync
+from orchestrator.usecases import datasets, ready, startorder, sync
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.plan import Plan
 from orchestrator.usecases.settle import settle
@@ -64,7 +61,7 @@ def _start(
     scan, data = content.code, content.data
     remembered = ctx.layout.host_cache(plan.host.name, plan.project)
     old = scan.manifest if content.sent else _read(remembered)
-    body = _start_body(plan, run, scan, data)
+    body = startorder.body(plan, run, scan, data)
     attached: list[bytes] = []
     if old is None:
         _push(ctx, agent, scan, "code")
@@ -104,70 +101,6 @@ def _start_call(
 ) -> dict[str, Any]:
     sent.set()
     return agent.call("start", body, attached, within=START_WITHIN)
-
-
-def _start_body(plan: Plan, run: Run, scan: Scan, data: Mapping[str, Scan]) -> dict[str, Any]:
-    spec = plan.spec
-    needs = spec.resources
-    return {
-        "run_id": run.run_id,
-        "tree": scan.tree,
-        "tree_bytes": scan.size,
-        "unique": plan.unique,
-        "config": json.dumps(spec.config, indent=1, ensure_ascii=False) + "\n",
-        "spec": {
-            "job": run.job,
-            "project": run.project,
-            "created_at": run.created_at,
-            "config_hash": run.config_hash,
-            "results_dir": spec.results_dir,
-            "results_exclude": list(spec.results_exclude),
-            "metrics_file": spec.metrics_file,
-            "recorded": dict(run.spec),
-            "supersedes": run.supersedes,
-            "tags": dict(run.tags),
-            "note": run.note,
-            # From here on: what only a ledger that is made anew needs.
-            "host": run.host,
-            "profile": run.profile,
-            "overrides": dict(run.overrides),
-            "findings": list(run.findings),
-            "forced": run.forced,
-            "git_commit": run.git_commit,
-            "git_dirty": run.git_dirty,
-            "snapshot": scan.tree,
-            "data": {name: item.tree for name, item in data.items()},
-        },
-        "order": {
-            "stages": [{"name": s.name, "argv": list(s.argv)} for s in spec.stages],
-            "env": dict(spec.env),
-            "secrets": dict(plan.secrets),
-            "results_dir": spec.results_dir,
-            "requirements": spec.requirements,
-            "requirement_files": list(plan.requirements),
-            "session": plan.host.session,
-            "gpus_min": needs.gpus_min,
-            "gpus_max": needs.gpus_max,
-            "gpu_memory": needs.gpu_memory,
-            "gpu_use": plan.gpu_use,
-            "disk": needs.disk,
-            "time": needs.time,
-            "grace": needs.grace,
-            "retry": retry_order(spec),
-            "guards": list(spec.guards),
-            "notify": {**spec.notify, "job": spec.name} if spec.notify else None,
-            "webhook": plan.webhook,
-        },
-        "data": [_data_item(source, place, data) for source, place in plan.data],
-    }
-
-
-def _data_item(source: DataSource, place: Path | None, data: Mapping[str, Scan]) -> dict[str, Any]:
-    """How the host finds it; of one file, sent as a folder that holds it, its name in there."""
-    if place is None:
-        return {"name": source.name, "at": source.at}
-    item = {"name": source.name, "tree": data[source.name].tree}
-    return item if place.is_dir() else {**item, "file": place.name}
 
 
 def _push(
