@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 PROJECT_FILE = "orch.yaml"
-JOURNAL = ".orch-fetched.jsonl"  # in each folder of fetched results
 
 
 @dataclass(frozen=True, slots=True)
