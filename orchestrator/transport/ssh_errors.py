@@ -68,6 +68,11 @@ def _connect_error(there: Destination, place: str, exc: Exception) -> errors.Orc
             f"{place}: the host refused a session ({text})",
             hint="its MaxSessions may be reached",
         )
+    if isinstance(exc, paramiko.ssh_exception.IncompatiblePeer):
+        return errors.HostUnfit(
+            f"{place}: it takes none of the algorithms that the built-in ssh has: {text}",
+            hint=f"set `transport: openssh` for {there.origin} in orch.yaml: your ssh has others",
+        )
     if isinstance(exc, socket.gaierror):
         told = f"the name {there.hostname} does not resolve"
         return errors.ConnectFailed(f"{place}: {told}", hint=hint)

@@ -81,3 +81,22 @@ def test_f86_a_jump_host_must_be_known_too(
     (tmp_path / "config").write_text("Host box\n  Port 1\n" + (tmp_path / "config").read_text())
     refused = desk.orch("doctor", "box", code=6)
     assert "its jump host gate cannot reach it" in refused.stdout
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"KexAlgorithms": "sntrup761x25519-sha512@openssh.com"},
+        {"Ciphers": "chacha20-poly1305@openssh.com"},
+    ],
+    ids=str,
+)
+def test_a_host_with_no_algorithm_in_common_is_told_what_has_others(
+    config: dict[str, str], new_desk: MakeDesk, make_sshd: Callable[..., PrivateSshd]
+) -> None:
+    server = make_sshd(config=config)
+    desk = new_desk(host=box(server), ssh_config=server.client_config)
+    done = desk.orch("submit", "train", code=6)
+    assert_clear(done, "box", "none of the algorithms", "set `transport: openssh` for box")
+    other = new_desk(host=box(server, transport="openssh"), ssh_config=server.client_config)
+    assert "ok  connection" in other.orch("doctor", "box").stdout
