@@ -23,6 +23,7 @@ from orchestrator.errors import UsageError
 
 DEPTH = 16  # of files that include one another, as in ssh
 EXEC_DEADLINE = 30.0
+QUOTING = frozenset("\"'\\")
 LINE = re.compile(r"(\w+)(?:\s*=\s*|\s+)(.*)")
 
 
@@ -38,12 +39,14 @@ class Line:
 
     def words(self) -> list[str]:
         """The arguments, without quotes and without a comment behind them; at least one."""
-        lexer = shlex.shlex(self.rest, posix=True)
-        lexer.whitespace_split, lexer.commenters = True, ""
-        try:
-            words = list(lexer)
-        except ValueError as exc:
-            raise self.error(str(exc)) from None
+        words = self.rest.split()
+        if not QUOTING.isdisjoint(self.rest):
+            lexer = shlex.shlex(self.rest, posix=True)
+            lexer.whitespace_split, lexer.commenters = True, ""
+            try:
+                words = list(lexer)
+            except ValueError as exc:
+                raise self.error(str(exc)) from None
         comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
         if not comment:
             raise self.error("a value is missing")
