@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.manifest import Found, Scan, leaves_tree, scan, unreadable
+from remote import wire
 
 SPECIAL = "not a regular file"
 NOWHERE = "a link that leads nowhere"
+FETCHED = "what orch keeps beside fetched results"
 LOOP = "a link to a folder that it lies in"
 
 
@@ -68,6 +70,9 @@ def list_data(root: Path) -> Listing:
 def _take(listing: Listing, folder: _Folder, item: os.DirEntry[bytes]) -> list[_Folder]:
     """The item is in the listing; the folder to go on with if it is, or leads to, one."""
     path = folder.path + b"/" + item.name if folder.path else item.name
+    if os.fsdecode(item.name) in (wire.JOURNAL, wire.PARTS):
+        listing.leave(path, FETCHED)
+        return []
     if item.is_dir(follow_symlinks=False):
         return [folder._replace(path=path, place=item.path)]
     if item.is_symlink() and (folder.through or leaves_tree(path, os.readlink(item.path))):

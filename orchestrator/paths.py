@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 PROJECT_FILE = "orch.yaml"
-JOURNAL = ".orch-fetched.jsonl"  # in each folder of fetched results
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class LocalLayout:
             return cls(Path(env["ORCH_HOME"]).expanduser().absolute())
         if env.get("XDG_STATE_HOME"):
             return cls(Path(env["XDG_STATE_HOME"]).absolute() / "orch")
-        return cls(Path(env.get("HOME") or Path.home()) / ".local" / "state" / "orch")
+        return cls(home_of(env) / ".local" / "state" / "orch")
 
     @property
     def ledger(self) -> Path:
@@ -50,10 +49,14 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
+def home_of(env: Mapping[str, str]) -> Path:
+    return Path(env.get("HOME") or Path.home())
+
+
 def ssh_config(env: Mapping[str, str]) -> Path:
     if env.get("ORCH_SSH_CONFIG"):
         return Path(env["ORCH_SSH_CONFIG"]).expanduser()
-    return Path(env.get("HOME") or Path.home()) / ".ssh" / "config"
+    return home_of(env) / ".ssh" / "config"
 
 
 def results_of(project: Path, job: str, run_id: str) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.paths import JOURNAL, PROJECT_FILE
+from orchestrator.paths import PROJECT_FILE
+from remote.wire import JOURNAL
 
 
 def nearest_project(start: Path) -> Path | None:

@@ -18,11 +18,8 @@ from orchestrator.disk import digest, digest_of, full_disk, local_name, sync, wr
 from orchestrator.errors import FolderBusy, ManifestMismatch, UnsafePath, UsageError
 from orchestrator.fetched import Journal, Known
 from orchestrator.largefile import LargeFile
-from orchestrator.paths import JOURNAL
 from remote import wire
 
-PARTS = ".orch-parts"
-DEPTH_MAX = 64
 FILES_MAX = 1_000_000
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -77,12 +74,12 @@ class Folder:
             raise
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._file = os.open(JOURNAL, flags, 0o600, dir_fd=self._root)
+            self._file = os.open(wire.JOURNAL, flags, 0o600, dir_fd=self._root)
             self._lock()
             with contextlib.suppress(FileExistsError):
-                os.mkdir(PARTS, 0o700, dir_fd=self._root)
-            self._parts = os.open(PARTS, DIRECTORY, dir_fd=self._root)
-            return os.path.samestat(os.stat(JOURNAL, dir_fd=self._root), os.fstat(self._file))
+                os.mkdir(wire.PARTS, 0o700, dir_fd=self._root)
+            self._parts = os.open(wire.PARTS, DIRECTORY, dir_fd=self._root)
+            return os.path.samestat(os.stat(wire.JOURNAL, dir_fd=self._root), os.fstat(self._file))
         except FileNotFoundError:
             return False
 
@@ -100,9 +97,10 @@ class Folder:
 
     def __exit__(self, *_exc: object) -> None:
         with contextlib.suppress(OSError):
-            os.rmdir(PARTS, dir_fd=self._root)  # gone when empty, kept when there is a part in it
+            # It goes when it is empty, and stays when there is a part in it.
+            os.rmdir(wire.PARTS, dir_fd=self._root)
             if not self.journal.known and not self._kept:
-                os.unlink(JOURNAL, dir_fd=self._root)  # nothing came: leave no trace
+                os.unlink(wire.JOURNAL, dir_fd=self._root)  # nothing came: leave no trace
                 os.rmdir(self.path)
         self._close()
 
@@ -284,8 +282,7 @@ def check(path: str) -> None:
         wire.check_path(raw)
     except (wire.WireError, UnicodeEncodeError):
         raise UnsafePath(f"the host sent an unsafe path: {path[:200]!r}; stopped") from None
-    first = path.partition("/")[0]
-    if first in (JOURNAL, PARTS) or path.count("/") > DEPTH_MAX:
+    if wire.is_own(path) or path.count("/") > wire.FOLDERS_MAX:
         raise UnsafePath(f"the host sent an unsafe path: {path[:200]!r}; stopped")
 
 

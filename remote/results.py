@@ -17,13 +17,14 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Pattern
 
 from remote import files, status, store, wire
 from remote.channel import Channel
-from remote.layout import Layout
+from remote.layout import Layout, RunFiles
 
 SMALL = 128 * 1024
 BATCH_FILES = 512
 BATCH_BYTES = 768 * 1024
 CHUNK = 512 * 1024
 WENT_AWAY = "went away while it was read"
+TOO_DEEP = "more than %d folders deep" % wire.FOLDERS_MAX
 BECAME_SHORTER = "became shorter while it was read"
 
 
@@ -44,7 +45,8 @@ def send(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str,
     if before["phase"] == "absent":
         return before
     spec = files.read_json(run.spec) or {}
-    root = status.results_root(run, str(spec.get("results_dir") or "results"))
+    seen = str(spec.get("results_dir") or "results")  # in the tree
+    root = status.results_root(run, seen)
     if not os.path.isdir(root):
         return {**before, "no_results": True}
     exclude = request.get("exclude")
@@ -52,10 +54,23 @@ def send(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str,
         exclude = spec.get("results_exclude") or []
     have, parts = here.get("have") or {}, here.get("parts") or {}
     sender = Sender(channel, root, have, parts, before["phase"] != "finished")
+    look_aside(sender, run, root, seen)
     sender.run([str(pattern) for pattern in exclude])
     counts = {"files": sender.count, "bytes": sender.bytes, "excluded": sender.excluded}
     about = {"folder": root, "environment": files.read_json(run.environment)}
     return {**before, **counts, **about}
+
+
+def look_aside(sender: "Sender", run: RunFiles, root: str, seen: str) -> None:
+    """The results are read from `root`, one of their two names, the run's own folder and that in
+    the tree: what else the other one stands for is named."""
+    inside = os.path.join(run.tree, seen)
+    if root == inside:
+        if any(each.fault != WENT_AWAY for each in walk(run.results, [])):
+            sender.left.append([run.results, "apart from what is at " + inside])
+    elif os.path.lexists(inside) and not os.path.isdir(inside):
+        link = "a symbolic link to %s, " % os.readlink(inside) if os.path.islink(inside) else ""
+        sender.unread.append([inside, link + "no folder"])
 
 
 class Found(NamedTuple):
@@ -129,8 +144,8 @@ class Sender:
         self._batch: List[List[Any]] = []
         self._content: List[bytes] = []
         self._same: List[str] = []
-        self._left: List[List[str]] = []
-        self._unread: List[List[str]] = []
+        self.left: List[List[str]] = []
+        self.unread: List[List[str]] = []
         self.count = 0
         self.bytes = 0
         self.excluded = 0
@@ -143,12 +158,16 @@ class Sender:
             elif found.info is None:
                 self._miss(found.path, found.fault)
             elif not stat.S_ISREG(found.info.st_mode):
-                self._left.append([found.path, _kind(found.info.st_mode)])
+                self.left.append([found.path, _kind(found.info.st_mode)])
+            elif wire.is_own(found.path):
+                self.left.append([found.path, "a name that fetched results have for orch itself"])
+            elif found.path.count("/") > wire.FOLDERS_MAX:
+                self.unread.append([found.path, TOO_DEEP])
             else:
                 self._file(found.path)
         self._flush()
-        self._tell(self._left, {})
-        self._tell(self._unread, {"unread": True})
+        self._tell(self.left, {})
+        self._tell(self.unread, {"unread": True})
 
     def _tell(self, rows: List[List[str]], more: Dict[str, Any]) -> None:
         for at in range(0, len(rows), BATCH_FILES):
@@ -157,7 +176,7 @@ class Sender:
     def _miss(self, path: str, why: str) -> None:
         """That a job rewrites its files while it runs is no fault of theirs."""
         moves = self._goes_on and why in (WENT_AWAY, BECAME_SHORTER)
-        (self._left if moves else self._unread).append([path, why])
+        (self.left if moves else self.unread).append([path, why])
 
     def _file(self, path: str) -> None:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -169,7 +188,7 @@ class Sender:
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
-                self._left.append([path, _kind(info.st_mode)])
+                self.left.append([path, _kind(info.st_mode)])
             elif info.st_size <= SMALL:
                 self._small(fd, path, info)
             else:

@@ -212,11 +212,11 @@ METRICS_MAX = 4 * 1024 * 1024
 
 
 def results_root(run: RunFiles, results_dir: str) -> str:
-    """Where the results are: the run's own folder, or one the job put in its place in the tree."""
+    """Where the results are: the run's own folder, or one the job put, or linked to, in its place
+    in the tree."""
     inside = os.path.join(run.tree, results_dir)
-    if os.path.isdir(inside) and not os.path.islink(inside):
-        return inside
-    return run.results
+    own = os.path.realpath(inside) == os.path.realpath(run.results)
+    return inside if os.path.isdir(inside) and not own else run.results
 
 
 def metrics_of(run: RunFiles) -> Optional[Dict[str, Any]]:

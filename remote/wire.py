@@ -34,6 +34,10 @@ DATA_MAX = 1024 * 1024  # payload of one DATA frame, unpacked
 JSON_MAX = 64 * 1024 * 1024
 BITS_MAX = 4096
 DEPTH_MAX = 64
+# Of fetched results: what a fetch keeps in their folder, and how deep folders in it may lie.
+JOURNAL = ".orch-fetched.jsonl"
+PARTS = ".orch-parts"
+FOLDERS_MAX = 64
 
 REQUEST, ITEM, DATA, END = 1, 2, 3, 4
 PACKED = 1  # flag: the payload is zlib-compressed
@@ -289,6 +293,11 @@ def check_path(path: bytes) -> None:
     for part in path.split(b"/"):
         if part in (b"", b".", b"..") or len(part) > 255:
             raise WireError("an unsafe path in a manifest")
+
+
+def is_own(path: str) -> bool:
+    """Whether a path in a folder of results is one of the controller's own."""
+    return path.partition("/")[0] in (JOURNAL, PARTS)
 
 
 def apply_delta(manifest: bytes, delta: bytes) -> bytes:

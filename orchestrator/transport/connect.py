@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from orchestrator.domain import Host
-from orchestrator.paths import LocalLayout, ssh_config
+from orchestrator.paths import LocalLayout, home_of, ssh_config
 from orchestrator.transport.base import Agent
 from orchestrator.transport.local import LocalTransport
 from orchestrator.transport.pipe import Transport
@@ -22,7 +21,7 @@ def check_name(host: Host, env: Mapping[str, str]) -> None:
     if host.transport == "ssh":
         from orchestrator.transport import ssh_names
 
-        ssh_names.check_name(host, ssh_config(env))
+        ssh_names.check_name(host, ssh_config(env), home_of(env))
 
 
 def open_transport(host: Host, env: Mapping[str, str]) -> Transport:
@@ -36,5 +35,5 @@ def open_transport(host: Host, env: Mapping[str, str]) -> Transport:
     from orchestrator.retry import when_let_in
     from orchestrator.transport.ssh import SshTransport
 
-    home = Path(env.get("HOME") or Path.home())
+    home = home_of(env)
     return when_let_in(lambda: SshTransport.open(host, ssh_config(env), pinned, home))

@@ -47,12 +47,25 @@ OPTIONS: Mapping[str, str] = {
     "ServerAliveCountMax": "3",
 }
 
+# Only newer clients know these, so they are given where the configuration says otherwise.
+NEWER_OPTIONS: Mapping[str, str] = {"StdinNull": "no", "ForkAfterAuthentication": "no"}
+SESSION_OPTIONS: Mapping[str, str] = {"SessionType": "default"}  # a master has no session
+
 
 class OpenSshTransport:
     """A live master connection to one host; `run` starts commands over it."""
 
-    def __init__(self, host: Host, argv: Sequence[str], socket: str, env: Mapping[str, str]):
-        self._host, self._argv, self._socket, self._env = host, list(argv), socket, dict(env)
+    def __init__(
+        self,
+        host: Host,
+        argv: Sequence[str],
+        socket: str,
+        env: Mapping[str, str],
+        told: Mapping[str, str],
+    ) -> None:
+        self._host, self._env = host, dict(env)
+        session = ["-o", "ControlMaster=no", "-S", socket, "-T"]
+        self._argv = [*argv, *_needed(SESSION_OPTIONS, told), *session]
 
     @classmethod
     def open(
@@ -62,22 +75,21 @@ class OpenSshTransport:
         environ = {**env, "LC_ALL": "C"}  # what ssh says is read
         bare = _client(host, ssh_config)
         told = effective(host, bare, environ)
-        argv = [*bare, *vouching(known_hosts(told), pinned)]
+        argv = [*bare, *_needed(NEWER_OPTIONS, told), *vouching(known_hosts(told), pinned)]
         own = told.get("controlpath", "none")
         if own != "none" and _answers(argv, own, environ, host):
-            return cls(host, argv, own, environ)
+            return cls(host, argv, own, environ, told)
         socket = str(_folder(env) / _name(host, argv))
         with _locked(socket + ".lock"):
             if not _answers(argv, socket, environ, host):
                 _remove_stale(socket)
                 _start_master(host, argv, socket, environ, told.get("proxyjump"))
-        return cls(host, argv, socket, environ)
+        return cls(host, argv, socket, environ, told)
 
     def run(self, command: str) -> ProcessPipe:
-        argv = [*self._argv, "-o", "ControlMaster=no", "-S", self._socket, "-T"]
         errors_file = tempfile.TemporaryFile()  # noqa: SIM115 - the pipe closes it
         process = subprocess.Popen(
-            [*argv, address(self._host).target, "--", command],
+            [*self._argv, address(self._host).target, "--", command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors_file,
@@ -106,13 +118,22 @@ class _Pipe(ProcessPipe):
 
 
 def _client(host: Host, ssh_config: Path) -> list[str]:
-    options = (word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}"))
-    return [*client(host, ssh_config), *options]
+    return [*client(host, ssh_config), *_given(OPTIONS)]
+
+
+def _needed(options: Mapping[str, str], told: Mapping[str, str]) -> list[str]:
+    """Those of the options for which the configuration says something else."""
+    return _given({k: v for k, v in options.items() if told.get(k.lower(), v) != v})
+
+
+def _given(options: Mapping[str, str]) -> list[str]:
+    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
 
 def effective(host: Host, argv: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
     """The configuration ssh would use, by lower-case keyword (`ssh -G`)."""
-    done = _asked([*argv, "-G", address(host).target], env, CHECK_DEADLINE * 5)
+    # Of a command, as `ForkAfterAuthentication` would refuse to tell of any other session.
+    done = _asked([*argv, "-G", address(host).target, "true"], env, CHECK_DEADLINE * 5)
     if done is None or done.returncode != 0:
         raise translated(host, done.stderr if done else "ssh -G does not end")
     pairs = (line.partition(" ") for line in done.stdout.splitlines())

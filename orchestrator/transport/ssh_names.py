@@ -8,15 +8,16 @@ from pathlib import Path
 
 from orchestrator import errors
 from orchestrator.domain import Host
-from orchestrator.transport.ssh_keys import Vouched
-from orchestrator.transport.ssh_options import parsed, reading
+from orchestrator.transport.ssh_options import destination
+from orchestrator.transport.sshconfig import SshConfig
 
 
-def check_name(host: Host, ssh_config: Path) -> None:
+def check_name(host: Host, ssh_config: Path, home: Path) -> None:
     """NotFound for a bare name that is no alias of the ssh config and does not resolve."""
     if host.ssh is not None:
         return
-    if host.name in aliases(ssh_config) or _looked_up(ssh_config, host.name) != host.name:
+    config = SshConfig(ssh_config, home)
+    if host.name in config.aliases() or config.lookup(host.name).hostname != host.name.lower():
         return
     try:
         socket.getaddrinfo(host.name, 22)
@@ -29,10 +30,9 @@ def check_name(host: Host, ssh_config: Path) -> None:
         ) from None
 
 
-def aliases(ssh_config: Path) -> list[str]:
+def aliases(ssh_config: Path, home: Path) -> list[str]:
     """Host names of the ssh config, without patterns, in the order of the alphabet."""
-    names = parsed(ssh_config).get_hostnames()
-    return sorted(name for name in names if not set(name) & set("*?!"))
+    return SshConfig(ssh_config, home).aliases()
 
 
 def are_known(
@@ -44,17 +44,13 @@ def are_known(
 ) -> dict[Host, bool]:
     """Whether a key of each host is known; nobody is connected to. A host whose entry in the ssh
     config is not lawful is left out, and told of."""
-    vouched = Vouched(ssh_config, pinned, home)
+    from orchestrator.transport.ssh_keys import Vouched
+
+    config, vouched = SshConfig(ssh_config, home), Vouched(pinned)
     known = {}
     for host in hosts:
         try:
-            known[host] = bool(vouched.by(host))
+            known[host] = vouched.any_for(destination(host, config))
         except errors.UsageError as exc:
             tell(exc)
     return known
-
-
-def _looked_up(ssh_config: Path, name: str) -> str:
-    with reading(ssh_config):
-        found = parsed(ssh_config).lookup(name)
-    return str(found.get("hostname", name))

@@ -114,7 +114,8 @@ def enter(found: View, run: Run) -> int:
 
 def _over_ssh(ctx: Context, host: Host, command: list[str], terminal: bool) -> tuple[str, ...]:
     """The user's own ssh: a terminal needs a real client, and it asks by its own rules."""
-    argv = client(host, ssh_config(ctx.env))
+    # A command of the user's configuration for this host would refuse ours.
+    argv = [*client(host, ssh_config(ctx.env)), "-o", "RemoteCommand=none"]
     pinned = ctx.layout.known_hosts
     if pinned.exists():
         argv += vouching(known_hosts(effective(host, argv, ctx.env)), pinned)

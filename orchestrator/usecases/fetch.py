@@ -91,10 +91,11 @@ def _incomplete(
         what = "a file or folder" if many == 1 else f"{many} {of}"
         where = f"{run.host}:{folder}" if folder else run.host
         rows = [sanitize.line(f"  {path} ({why})") for path, why in report.unread]
-        said += [f"{run.run_id}: {what} of its results could not be read on {run.host}:", *rows]
+        said += [f"{run.run_id}: {what} of its results could not be had from {run.host}:", *rows]
         said.append(f"all else is in {report.path}, verified; the run counts as fetched in part")
         todo.append(
-            f"make them readable below {where} (`chmod -R u+rwX`; another owner's need that one), "
+            f"mend that below {where} (`chmod -R u+rwX` makes files readable, another owner's need "
+            "that one; a path that is too deep must become shorter), "
             f"then `orch fetch-results {run.run_id}` brings them"
         )
     if changed:

@@ -13,7 +13,7 @@ from orchestrator.checks import cuda
 from orchestrator.clock import parse_iso
 from orchestrator.domain import Host
 from orchestrator.errors import OrchError, UsageError
-from orchestrator.paths import ssh_config
+from orchestrator.paths import home_of, ssh_config
 from orchestrator.transport.connect import check_name
 from orchestrator.usecases.context import Context
 
@@ -38,7 +38,7 @@ def known_hosts(ctx: Context) -> list[tuple[Host, str]]:
     if ssh_config(ctx.env).exists():
         from orchestrator.transport.ssh_names import aliases
 
-        for name in aliases(ssh_config(ctx.env)):
+        for name in aliases(ssh_config(ctx.env), home_of(ctx.env)):
             found.setdefault(name, (Host(name=name), "ssh config"))
     return list(found.values())
 
@@ -98,7 +98,7 @@ def _trusted(ctx: Context, hosts: Sequence[Host]) -> dict[Host, bool]:
     def tell(exc: UsageError) -> None:
         ctx.say(f"{exc.message}; {exc.hint}")
 
-    home = Path(ctx.env.get("HOME") or Path.home())
+    home = home_of(ctx.env)
     return are_known(hosts, ssh_config(ctx.env), ctx.layout.known_hosts, home, tell)
 
 
@@ -112,7 +112,7 @@ def trust(ctx: Context, name: str, confirm: Callable[[str, str], bool]) -> tuple
         raise UsageError(f"{name} is the embedded host; it has no host key")
     check_name(host, ctx.env)
     pinned = ctx.layout.known_hosts
-    home = Path(ctx.env.get("HOME") or Path.home())
+    home = home_of(ctx.env)
     known_as, shown, line, known_in = offered_key(host, ssh_config(ctx.env), pinned, home)
     if known_in is not None:
         return f"{shown} is known already, by {known_in}; nothing is to be done", True

@@ -12,7 +12,7 @@ from orchestrator.background import Background
 from orchestrator.domain import Fetched, Host, Run, RunState, Verdict
 from orchestrator.errors import NotFound, OrchError
 from orchestrator.ledger.store import Ledger
-from orchestrator.paths import JOURNAL, results_of
+from orchestrator.paths import results_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.connect import check_name
 from orchestrator.transport.replies import words
@@ -22,6 +22,7 @@ from orchestrator.usecases.context import Context
 from orchestrator.usecases.rebuild import found_run
 from orchestrator.usecases.resume import resume_if_due
 from orchestrator.usecases.settle import settle, settle_anew
+from remote.wire import JOURNAL
 
 DEADLINE = 60.0  # seconds of silence after which a host counts as unreachable
 DOUBTFUL = (Verdict.LOST, Verdict.NEVER_STARTED)  # concluded from absence, so asked for again

@@ -17,12 +17,12 @@ from orchestrator.domain import Fetched, Run, RunState, Verdict
 from orchestrator.errors import UsageError
 from orchestrator.fetched import Known, read_journal
 from orchestrator.ledger.store import Ledger
-from orchestrator.paths import JOURNAL
 from orchestrator.recorded import recorded_of
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts, Told
 from orchestrator.usecases.settle import exit_record, judge_record
 from orchestrator.wording import counted, value
+from remote.wire import JOURNAL
 
 OK, DIFFERS, UNPROVEN = "ok", "differs", "unproven"
 BATCH = 200  # runs asked for in one call

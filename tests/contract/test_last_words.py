@@ -17,7 +17,7 @@ import pytest
 from orchestrator import errors
 from orchestrator.domain import Host, Run, Session
 from orchestrator.ledger.store import Ledger
-from orchestrator.transport import ssh
+from orchestrator.transport import ssh, ssh_route
 from orchestrator.usecases import attach
 from orchestrator.usecases.context import Context
 from tests.contract import liar
@@ -211,12 +211,10 @@ def test_results_of_a_project_that_was_moved_come_to_where_it_is_now(desk: Desk)
 def test_a_host_that_takes_the_connection_and_is_mute_is_not_said_to_hang_up(
     banner: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ssh, "CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr(ssh_route, "CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr(ssh_route, "BANNER_TIMEOUT", banner)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         host = Host("mute", ssh=f"me@127.0.0.1:{mute.getsockname()[1]}")
-        connecting = ssh._connection(host, tmp_path / "config", tmp_path / "pinned", tmp_path)
-        connecting.connect_kwargs["banner_timeout"] = banner
-        monkeypatch.setattr(ssh, "_connection", lambda *_: connecting)
         with pytest.raises(errors.ConnectFailed) as failed:
             ssh.SshTransport.open(host, tmp_path / "config", tmp_path / "pinned", tmp_path)
     assert "did not answer" in failed.value.message

@@ -60,6 +60,26 @@ def test_f10_many_commands_share_one_login(muxed: Desk, sshd: PrivateSshd, runti
     assert len(str(path)) + 17 < 108
 
 
+UNFIT = [
+    "StdinNull yes", "ForkAfterAuthentication yes", "SessionType none", "SessionType subsystem",
+    "RemoteCommand echo hi", "RequestTTY force", "EscapeChar x", "VisualHostKey yes",
+    "StreamLocalBindUnlink yes", "PermitLocalCommand yes\n    LocalCommand echo hi",
+    "LocalForward 1 localhost:1", "Tunnel yes", "LogLevel DEBUG3", "ControlMaster auto",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", UNFIT)
+def test_what_is_for_sessions_of_people_does_not_reach_ours(
+    line: str, new_desk: MakeDesk, sshd: PrivateSshd, runtime: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"{sshd.client_config.read_text()}    {line}\n")
+    desk = new_desk(host=box(sshd, transport="openssh"), ssh_config=config)
+    desk.env["XDG_RUNTIME_DIR"] = str(runtime)
+    for _ in ("makes a master", "finds it"):
+        assert "ok  connection" in desk.orch("doctor", "box").stdout
+
+
 def test_f11_a_master_that_was_killed_or_frozen_is_replaced(
     muxed: Desk, sshd: PrivateSshd, runtime: Path
 ) -> None:

@@ -271,7 +271,8 @@ def running_agent(path: Path) -> Iterator[str]:
 def test_attach_trusts_the_keys_that_the_other_commands_trust(
     trusted: bool, new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
 ) -> None:
-    config = sshd.write_client_config(tmp_path / "client", trusted=trusted)
+    remote_command = "    RemoteCommand echo not ours\n"
+    config = sshd.write_client_config(tmp_path / "client", trusted=trusted, extra=remote_command)
     desk = new_desk({"short": "echo visible"}, host=box(sshd), ssh_config=config)
     state = tmp_path / "a state"
     desk.env["ORCH_HOME"] = str(state)

@@ -53,6 +53,39 @@ def test_results_that_cannot_be_read_are_named_and_the_fetch_is_in_part(
     }  # fmt: skip
 
 
+def test_results_that_are_a_link_to_another_disk_are_fetched(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    make = f"rm -rf results; mkdir {scratch}; ln -s {scratch} results; echo m > results/model.pt; "
+    metrics = {"file": "results/metrics.json"}
+    spec = {"command": f"{make} echo '{GOOD}' > results/metrics.json", "metrics": metrics}
+    desk = new_desk({"moved": {**spec, "expect": {"accuracy": {"min": 0.8}}}})
+    run_id = desk.submit("moved")
+    desk.orch("wait")
+    desk.orch("fetch-results")
+    here = desk.results("moved", run_id)
+    assert (desk.show()["outcome"], desk.show()["accuracy"]) == ("ok", 0.9)
+    assert (here / "model.pt").read_text() == "m\n"
+
+
+def test_names_that_cannot_be_fetched_are_named_and_the_rest_comes(new_desk: MakeDesk) -> None:
+    deep = "/".join(["d"] * (wire.FOLDERS_MAX + 1))
+    make = f"mkdir -p results/{deep}; echo x > results/{deep}/x; "
+    keep = f"echo x > results/{wire.JOURNAL}; echo '{GOOD}' > results/metrics.json"
+    desk = new_desk({"copies": {"command": make + keep}, "copied": {"command": keep}})
+    for job, code in (("copies", 10), ("copied", 0)):
+        run_id = desk.submit(job)
+        desk.orch("wait")
+        done = desk.orch("fetch-results", code=code)
+        if code:
+            assert_clear(done, run_id, f"{deep}/x (more than {wire.FOLDERS_MAX} folders deep)")
+        else:
+            assert f"left on the host: {wire.JOURNAL}" in done.stdout + done.stderr
+        assert desk.show()["fetched"] == ("partial" if code else "complete")
+        assert (desk.results(job, run_id) / "metrics.json").read_text() == GOOD + "\n"
+
+
 LEFT = [["link", "a symbolic link"], ["p", "Permission denied"]]
 
 

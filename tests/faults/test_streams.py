@@ -13,14 +13,13 @@ import pytest
 from orchestrator.domain import Host, Run
 from orchestrator.errors import OrchError, TransportError
 from orchestrator.ledger.store import Ledger
-from orchestrator.paths import JOURNAL
 from orchestrator.transport.base import Agent
 from orchestrator.transport.local import LocalTransport
 from orchestrator.transport.process import ProcessPipe
-from orchestrator.unpack import PARTS
 from orchestrator.usecases import fetch
 from orchestrator.usecases.context import Context
 from remote import wire
+from remote.wire import JOURNAL, PARTS
 from tests.contract import liar
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import Desk, until

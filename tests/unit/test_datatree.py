@@ -61,6 +61,19 @@ def test_the_files_of_a_hugging_face_cache_are_behind_links_and_travel(
     assert contents(one) == {"train.parquet": b"rows"}
 
 
+def test_fetched_results_travel_without_what_orch_keeps_beside_them(
+    data: Path, cache: Path
+) -> None:
+    for path in ("a", wire.JOURNAL, "run/b", f"run/{wire.JOURNAL}", f"run/{wire.PARTS}/0.new"):
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        (data / path).write_bytes(b"x")
+    found = scan_data(data, cache)
+    assert contents(found) == {"a": b"x", "run/b": b"x"}
+    assert [path for path, _ in found.skipped] == [
+        wire.JOURNAL, f"run/{wire.JOURNAL}", f"run/{wire.PARTS}",
+    ]  # fmt: skip
+
+
 def test_a_link_that_stays_inside_travels_as_a_link(data: Path, cache: Path) -> None:
     (data / "sub").mkdir()
     (data / "sub" / "a").write_bytes(b"x")

@@ -90,5 +90,5 @@ def test_a_port_that_is_none_is_told_of_its_host_alone(port: str, tmp_path: Path
 
 def test_an_ssh_config_that_is_a_folder_is_named_with_a_next_step(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{tmp_path} cannot be read: Is a directory") as caught:
-        ssh_names.aliases(tmp_path)
+        ssh_names.aliases(tmp_path, tmp_path)
     assert "ORCH_SSH_CONFIG" in str(caught.value.hint)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from remote import results
+from remote import results, status, wire
 from remote.channel import Channel
+from remote.layout import RunFiles
 
 FITS = {
     "checkpoints/**": ("checkpoints", "a/checkpoints checkpoints2 checkpoint"),
@@ -134,3 +135,70 @@ def test_a_file_that_becomes_shorter_is_missing_only_once_the_run_has_ended(
     _, told = sent(root, goes_on=goes_on)
     assert {"torn": "big"} in told.items
     assert ["big", "became shorter while it was read"] in told.rows(unread=not goes_on)
+
+
+def test_what_the_other_side_would_refuse_is_named_and_all_else_is_sent(root: Path) -> None:
+    deep = "/".join(["d"] * (wire.FOLDERS_MAX + 1))
+    for path in (wire.JOURNAL, f"{wire.PARTS}/0.new", f"deep/{wire.JOURNAL}", f"{deep}/x"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+    sender, told = sent(root)
+    assert sender.count == 5
+    assert told.rows(unread=True) == [[f"{deep}/x", results.TOO_DEEP]]
+    kept = [path for path, why in told.rows(unread=False) if "orch itself" in why]
+    assert kept == [wire.JOURNAL, f"{wire.PARTS}/0.new"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFiles:
+    """A run that has begun: its results are known by two names."""
+    made = RunFiles(str(tmp_path / "run"), "r1")
+    Path(made.results).mkdir(parents=True)
+    Path(made.tree, "out").mkdir(parents=True)
+    Path(made.tree, "out", "results").symlink_to("../../results")
+    return made
+
+
+def put(run: RunFiles, what: str, elsewhere: Path) -> Path:
+    """In place of the results in the tree is `what`."""
+    inside = Path(run.tree, "out", "results")
+    inside.unlink()
+    if what == "folder":
+        inside.mkdir()
+    elif what == "file":
+        inside.write_text("x")
+    elif what == "link to a folder":
+        elsewhere.mkdir()
+        inside.symlink_to(elsewhere)
+    elif what == "link to nowhere":
+        inside.symlink_to(elsewhere)
+    elif what == "link of its own":
+        inside.symlink_to(run.results)
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("what", "followed", "unread"),
+    [
+        ("nothing", False, ""),
+        ("link of its own", False, ""),
+        ("folder", True, ""),
+        ("link to a folder", True, ""),
+        ("link to nowhere", False, "a symbolic link to {}, no folder"),
+        ("file", False, "no folder"),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_what_a_job_put_in_place_of_its_results_is_followed_or_named(
+    what: str, followed: bool, unread: str, before: bool, run: RunFiles, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "scratch"
+    inside = put(run, what, elsewhere)
+    if before:
+        Path(run.results, "early").write_text("x")
+    root = status.results_root(run, "out/results")
+    assert root == (str(inside) if followed else run.results)
+    sender, _ = sent(Path(root))
+    results.look_aside(sender, run, root, "out/results")
+    assert sender.unread == ([[str(inside), unread.format(elsewhere)]] if unread else [])
+    assert [path for path, _ in sender.left] == ([run.results] if followed and before else [])

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain import Host
-from orchestrator.transport import ssh, sshargs
+from orchestrator.transport import sshargs
+from orchestrator.transport.ssh_options import destination
+from orchestrator.transport.sshconfig import SshConfig
 
 ADDRESSES = {
     "nigel": (None, "nigel", None),
@@ -29,9 +31,9 @@ def test_an_address_means_the_same_to_every_transport(text: str, tmp_path: Path)
     argv = sshargs.client(host, config)
     assert argv == ["ssh"] + ([] if port is None else ["-p", str(port)])
     assert sshargs.address(host).target == (f"{user}@{name}" if user else name)
-    connection = ssh._connection(host, config, tmp_path / "pinned", tmp_path)
-    assert (connection.host, connection.port) == (name, port or 22)
-    assert user is None or connection.user == user
+    there = destination(host, SshConfig(config, tmp_path))
+    assert (there.hostname, there.port) == (name, port or 22)
+    assert user is None or there.user == user
 
 
 def test_an_alias_is_its_own_address() -> None:

@@ -19,8 +19,8 @@ from orchestrator.errors import (
     UnsafePath,
     UsageError,
 )
-from orchestrator.paths import JOURNAL
-from orchestrator.unpack import DEPTH_MAX, PARTS, Folder
+from orchestrator.unpack import Folder
+from remote.wire import FOLDERS_MAX, JOURNAL, PARTS
 
 
 def sha(content: bytes) -> str:
@@ -65,7 +65,7 @@ def d(tmp_path: Path) -> Path:
 
 UNSAFE = [
     "../beside/precious", "a/../../beside/precious", "/etc/orch-was-here", "", ".", "..", "a/",
-    "a//b", "./a", "a/.", "a\0b", "a" * 256, "/".join("a" * 3000), "x/" * (DEPTH_MAX + 1) + "x",
+    "a//b", "./a", "a/.", "a\0b", "a" * 256, "/".join("a" * 3000), "x/" * (FOLDERS_MAX + 1) + "x",
     JOURNAL, PARTS + "/0.new", JOURNAL + "/x", "\ud800x",
 ]  # fmt: skip
 

@@ -24,16 +24,15 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.database import Database, _migrate
 from orchestrator.ledger.store import Ledger
 from orchestrator.manifest import Scan
-from orchestrator.paths import JOURNAL
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
-from orchestrator.unpack import PARTS
 from orchestrator.usecases import asking, cancel, deliver, fetch, follow
 from orchestrator.usecases import link as lasting
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.check import Preflight
 from orchestrator.usecases.plan import Plan, Request
 from orchestrator.usecases.ready import Content
+from remote.wire import JOURNAL, PARTS
 from tests.faults.simulation import link
 from tests.faults.simulation.host import Host, installed
 from tests.faults.simulation.world import World
