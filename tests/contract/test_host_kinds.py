@@ -162,7 +162,7 @@ def test_f66_a_start_up_file_that_asks_a_question_gets_an_empty_line(
 
 @needs_root
 @pytest.mark.parametrize("folder", ["runs", "locks"])
-def test_a_root_that_may_not_be_written_is_an_answer_and_starts_nothing(
+def test_f30_a_root_that_may_not_be_written_is_an_answer_and_starts_nothing(
     folder: str, new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:
     server = make_sshd()

@@ -74,7 +74,7 @@ SAME = {
 
 @pytest.mark.ssh
 @pytest.mark.parametrize("text", SAME.values(), ids=SAME)
-def test_a_config_means_what_it_means_to_ssh(text: str, tmp_path: Path) -> None:
+def test_f89_a_config_means_what_it_means_to_ssh(text: str, tmp_path: Path) -> None:
     config = write(
         tmp_path,
         text + REST,
