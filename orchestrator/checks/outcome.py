@@ -24,6 +24,7 @@ from orchestrator.checks.confusion import (
 )
 from orchestrator.domain import Judged, Outcome
 from orchestrator.jobspec import Baseline, Bound, Expect
+from orchestrator.nested import lookup
 from orchestrator.strictjson import JsonRefused, cut, loads
 from orchestrator.wording import value as words
 
@@ -295,11 +296,4 @@ def _bounds(bound: Bound) -> str:
 
 def _lookup(metrics: Mapping[str, Any], name: str) -> Any:
     """A metric by its name, or by a dotted path into nested ones."""
-    if name in metrics:
-        return metrics[name]
-    value: Any = metrics
-    for step in name.split("."):
-        if not isinstance(value, Mapping) or step not in value:
-            return None
-        value = value[step]
-    return value
+    return metrics[name] if name in metrics else lookup(metrics, name, None)

@@ -38,14 +38,19 @@ def test_code_edited_after_the_submit_is_not_what_runs(new_desk: MakeDesk) -> No
     assert "extra.txt" not in log
 
 
+def by_way_of(where: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A desk's options: its host is this machine, or an sshd's."""
+    if where == "local":
+        return {}
+    server: PrivateSshd = request.getfixturevalue("sshd")
+    return {"host": box(server), "ssh_config": server.client_config}
+
+
 @pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
 def test_each_run_sees_its_own_snapshot_however_the_tree_changes(
     where: str, new_desk: MakeDesk, request: pytest.FixtureRequest
 ) -> None:
-    options: dict[str, Any] = {}
-    if where == "ssh":
-        server: PrivateSshd = request.getfixturevalue("sshd")
-        options = {"host": box(server), "ssh_config": server.client_config}
+    options = by_way_of(where, request)
     desk = new_desk(
         {"sum": "find . -type f ! -name '*.pyc' | sort; cat a 2>/dev/null || true"}, **options
     )
@@ -92,10 +97,7 @@ def test_stages_run_in_the_order_of_their_needs_and_stop_at_the_first_failure(
 def test_data_is_found_under_its_name_sent_once_and_its_hash_recorded(
     where: str, new_desk: MakeDesk, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {}
-    if where == "ssh":
-        server: PrivateSshd = request.getfixturevalue("sshd")
-        options = {"host": box(server), "ssh_config": server.client_config}
+    options = by_way_of(where, request)
     (tmp_path / "data" / "sst2" / "deep").mkdir(parents=True)
     (tmp_path / "data" / "sst2" / "deep" / "train.tsv").write_text("good\t1\n")
     (tmp_path / "data" / "sst2" / "id_rsa").write_text("data, whatever its name\n")
@@ -116,10 +118,7 @@ def test_data_is_found_under_its_name_sent_once_and_its_hash_recorded(
 def test_data_that_is_one_file_is_that_file_under_its_name(
     where: str, new_desk: MakeDesk, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {}
-    if where == "ssh":
-        server: PrivateSshd = request.getfixturevalue("sshd")
-        options = {"host": box(server), "ssh_config": server.client_config}
+    options = by_way_of(where, request)
     (tmp_path / "one, \xe4.txt").write_text("rows\n")
     (tmp_path / "linked").symlink_to("one, \xe4.txt")
     names = {"f": "one, \xe4.txt", "g": "linked"}
