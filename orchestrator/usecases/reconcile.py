@@ -79,24 +79,9 @@ def reconcile(
     def silent(name: str, why: OrchError) -> None:
         accounts.append(HostAccount(name, why))
 
-    chosen = list(runs) if runs is not None else ledger.runs(open_only=True)
-    if hosts:
-        named = {host.name for host in hosts}
-        chosen = [run for run in chosen if run.host in named]
-    groups = by_host(ctx, chosen, silent)
-    for host in hosts:
-        if host not in groups:
-            try:
-                check_name(host, ctx.env)
-            except NotFound as exc:
-                silent(host.name, exc)
-            else:
-                groups[host] = []
-    whole = runs is None
-    for place in by_host(ctx, [] if hosts or not whole else ledger.gone(), lambda *_: None):
-        groups.setdefault(place, [])
+    groups = _to_ask(ctx, ledger, runs, hosts, silent)
     asked = [
-        (place, group, Background(_asking(ctx, ledger, place, group, whole)))
+        (place, group, Background(_asking(ctx, ledger, place, group, runs is None)))
         for place, group in groups.items()
     ]
     heard: list[tuple[HostAccount, Host, _Answer]] = []
@@ -120,6 +105,33 @@ def reconcile(
     for account, _, found in heard:
         account.foreign = _foreign(ledger, found)
     return accounts
+
+
+def _to_ask(
+    ctx: Context,
+    ledger: Ledger,
+    runs: Sequence[Run] | None,
+    hosts: Sequence[Host],
+    silent: Callable[[str, OrchError], None],
+) -> dict[Host, list[Run]]:
+    """Each host to ask, with the runs to ask it about; `silent` is told of one that cannot be."""
+    chosen = list(runs) if runs is not None else ledger.runs(open_only=True)
+    if hosts:
+        named = {host.name for host in hosts}
+        chosen = [run for run in chosen if run.host in named]
+    groups = by_host(ctx, chosen, silent)
+    for host in hosts:
+        if host not in groups:
+            try:
+                check_name(host, ctx.env)
+            except NotFound as exc:
+                silent(host.name, exc)
+            else:
+                groups[host] = []
+    gone = ledger.gone() if runs is None and not hosts else []
+    for place in by_host(ctx, gone, lambda *_: None):
+        groups.setdefault(place, [])
+    return groups
 
 
 def _asking(
