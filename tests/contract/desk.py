@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -152,6 +153,16 @@ def until(true: Callable[[], Any], seconds: float = 20, every: float = 0.05) -> 
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(every)
     return found
+
+
+def take_away(folder: Path) -> None:
+    """The folder is gone, also if what a run leaves beside its job is still being written there."""
+
+    def is_gone() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    until(is_gone)
 
 
 def of_run(run_id: str) -> list[int]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
 
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, of_run, supervisor_of, until
+from tests.contract.desk import Desk, of_run, supervisor_of, take_away, until
 from tests.helpers import processes
 from tests.helpers.sshd import PrivateSshd
 
@@ -184,7 +183,7 @@ def test_a_run_whose_directory_was_taken_away_is_ended_and_settled(
     owner = supervisor_of(folder)
     if not supervised:
         processes.end([owner])
-    shutil.rmtree(folder)
+    take_away(folder)
     desk.orch("cancel", run_id)
     assert of_run(run_id) == []
     assert not processes.is_alive(owner)
@@ -201,7 +200,7 @@ def test_a_dead_run_without_its_directory_is_lost_whoever_asks_first(new_desk: M
     run_id = started(desk, "sleep")
     folder = desk.home / ".orch" / "runs" / run_id
     owner = supervisor_of(folder)
-    shutil.rmtree(folder)
+    take_away(folder)
     processes.end([owner, *of_run(run_id)])
     assert "had ended before: " + run_id + ": lost (gone)" in desk.orch("cancel", run_id).stderr
     assert desk.show(run_id)["verdict"] == "lost"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import WORK, Desk, assert_clear, until
+from tests.contract.desk import WORK, Desk, assert_clear, take_away, until
 from tests.helpers.project import commit_all
 
 
@@ -61,7 +60,7 @@ def test_pythons_that_are_not_known_are_said_and_neither_alike_nor_different(des
 def test_with_the_host_gone_what_the_ledger_knows_is_compared(desk: Desk) -> None:
     one, two = two_runs(desk)
     compared(desk, one, two)  # the environments are in the ledger from here on
-    shutil.rmtree(desk.home / ".orch", ignore_errors=True)
+    take_away(desk.home / ".orch")
     told = compared(desk, one, two)
     assert [row["key"] for row in told["config"]] == ["right"]
     assert told["code"][0]["files"] is None
@@ -79,7 +78,7 @@ def test_code_of_a_clean_commit_is_read_from_git_when_the_host_lost_it(new_desk:
     commit_all(desk.project, "another")
     two = desk.submit("train")
     desk.orch("wait")
-    shutil.rmtree(desk.home / ".orch" / "store")
+    take_away(desk.home / ".orch" / "store")
     told = compared(desk, one, two)
     assert [each["path"] for each in told["code"][0]["files"]] == ["work.py"]
     assert told["code"][0]["files"][0]["diff"][-1] == "+# another line"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, of_run, supervisor_of, until
+from tests.contract.desk import Desk, of_run, supervisor_of, take_away, until
 from tests.contract.terminal import attached
 from tests.helpers import processes
 from tests.helpers.proxy import Direction, Ending, Proxy
@@ -241,7 +240,7 @@ def test_the_session_of_a_run_whose_directory_was_taken_away_is_closed(
     until(lambda: f"orch-{run_id}" in sshd.run(listed).stdout)
     folder = sshd.root_dir / "runs" / run_id
     owner = supervisor_of(folder)
-    shutil.rmtree(folder)
+    take_away(folder)
     processes.end([owner, *of_run(run_id)])
     until(lambda: not of_run(run_id))
     desk.orch("reconcile", run_id)

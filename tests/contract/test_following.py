@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, until
+from tests.contract.desk import TRAIN, Desk, assert_clear, of_run, take_away, until
 from tests.contract.terminal import shown
 from tests.helpers import processes
 from tests.helpers.cli import TRACEBACK, assert_no_traceback, orch_argv, orch_env
@@ -87,7 +86,7 @@ def test_a_log_that_is_gone_from_the_host_is_said(counted: Desk) -> None:
     counted.orch("wait")
     runs = counted.home / ".orch" / "runs"
     (runs / first / "log").unlink()
-    shutil.rmtree(runs / second)
+    take_away(runs / second)
     said = {first: f"{first}: its log is gone from box", second: f"{second}: its folder is gone"}
     for run_id, words in said.items():
         for more in ([], ["--no-follow"]):

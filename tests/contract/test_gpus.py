@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import Desk, assert_clear, supervisor_of, until
+from tests.contract.desk import Desk, assert_clear, supervisor_of, take_away, until
 from tests.helpers import processes
 
 IDLE = "0, GPU-a, NVIDIA H100, 4, 81559, 0, 570.86"
@@ -89,7 +88,7 @@ def test_a_run_that_waits_and_lost_its_directory_is_cancelled(desk: Desk, cards:
     run_id = desk.submit("held", "--queue")
     owner = supervisor_of(folder(desk, run_id))
     until(lambda: "waits for 1 GPU(s)" in log(desk, run_id))
-    shutil.rmtree(folder(desk, run_id))
+    take_away(folder(desk, run_id))
     desk.orch("cancel", run_id)
     assert not processes.is_alive(owner)
     assert desk.show(run_id)["verdict"] == "cancelled"

@@ -15,7 +15,7 @@ from orchestrator.usecases import takein
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.takein import take_in
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, Desk, assert_clear
+from tests.contract.desk import TRAIN, Desk, assert_clear, take_away
 from tests.contract.liar import running_run
 
 
@@ -92,7 +92,7 @@ def test_a_row_of_before_nested_accuracies_were_read_contradicts_nothing(
 def test_what_cannot_be_proved_is_not_called_wrong(desk: Desk) -> None:
     run = done(desk)
     assert "host" not in levels(verified(desk, "--offline"), run)
-    shutil.rmtree(desk.home / ".orch")
+    take_away(desk.home / ".orch")
     assert levels(verified(desk), run)["host"] == "unproven"
     change(desk, "UPDATE runs SET spec = json_remove(spec, '$.volatile'), config_hash = 'c1:0'")
     assert levels(verified(desk, "--offline"), run)["config hash"] == "unproven"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, WORK, Desk, assert_clear
+from tests.contract.desk import TRAIN, WORK, Desk, assert_clear, take_away
 
 CURVES = """
 with open(os.path.join(out, "metrics.jsonl"), "w") as file:
@@ -66,7 +66,7 @@ def test_the_other_run_is_the_one_asked_for(new_desk: MakeDesk) -> None:
 def test_with_the_host_and_the_results_gone_it_says_what_is_missing(desk: Desk) -> None:
     run = desk.submit("train")
     desk.orch("wait")
-    shutil.rmtree(desk.home / ".orch", ignore_errors=True)
+    take_away(desk.home / ".orch")
     (text,) = reported(desk, run, "-o", "out.md")
     missing = text[text.index("What could not be had") :]
     assert "log:" in missing and "environment:" in missing

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, Desk
+from tests.contract.desk import TRAIN, Desk, take_away
 
 FOLDERS = (
     "runs", "locks", "data", "envs", "agent", "store", "store/objects", "store/parts",
@@ -34,7 +33,7 @@ def used(new_desk: MakeDesk, tmp_path: Path) -> Desk:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_next_submit_makes_and_sends_anew_what_was_deleted(folder: str, used: Desk) -> None:
-    shutil.rmtree(used.home / ".orch" / folder)
+    take_away(used.home / ".orch" / folder)
     assert "some data\nwork.py\n" in used.orch("submit", "reads", "-f").stdout
     assert used.show()["verdict"] == "succeeded"
     assert (used.home / ".orch" / folder).stat().st_mode & 0o777 == 0o700
@@ -42,7 +41,7 @@ def test_the_next_submit_makes_and_sends_anew_what_was_deleted(folder: str, used
 
 def test_of_a_fetched_run_whose_directory_was_deleted_row_and_results_stay(used: Desk) -> None:
     before = used.show("train")
-    shutil.rmtree(used.home / ".orch" / "runs" / before["run_id"])
+    take_away(used.home / ".orch" / "runs" / before["run_id"])
     used.orch("reconcile")
     assert used.show("train") == before
     used.orch("ledger", "verify", before["run_id"])

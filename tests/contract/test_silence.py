@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
 from tests.contract.conftest import MakeDesk
-from tests.contract.desk import TRAIN, Desk, assert_clear, job_of
+from tests.contract.desk import TRAIN, Desk, assert_clear, job_of, take_away
 
 SILENT = {"ssh": "nobody@127.0.0.1:1"}
 
@@ -99,7 +98,7 @@ def test_results_that_the_job_deleted_are_told_of_with_run_and_host(
 
 def test_a_run_whose_folder_is_gone_is_named_in_what_can_be_done(ended: tuple[Desk, str]) -> None:
     desk, run_id = ended
-    shutil.rmtree(desk.home / ".orch" / "runs" / run_id)
+    take_away(desk.home / ".orch" / "runs" / run_id)
     done = desk.orch("resume", run_id, code=5)
     assert_clear(done, f"{run_id} was not resumed", "no such run", f"orch retry {run_id}")
     assert_clear(desk.orch("attach", run_id, code=3), run_id, "no such run", f"orch show {run_id}")
