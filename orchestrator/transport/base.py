@@ -219,7 +219,8 @@ class Agent:
         except errors.CallTimeout:
             if self._heard:
                 raise
-            raise silence(self.host, patience) from None
+            assert self._pipe is not None
+            raise silence(self.host, self._pipe, patience) from None
         except wire.LinkClosed:
             if not self._fresh:
                 raise

@@ -150,7 +150,7 @@ def _installer_answer(host: Host, pipe: Pipe) -> str:
         try:
             chunk = pipe.recv(65536, INSTALL_DEADLINE)
         except errors.CallTimeout:
-            raise silence(host, INSTALL_DEADLINE) from None
+            raise silence(host, pipe, INSTALL_DEADLINE) from None
         if not chunk:
             break
         seen += chunk

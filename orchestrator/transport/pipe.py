@@ -21,7 +21,8 @@ class Pipe(Protocol):
         """1 to `count` bytes; b"" at the end; CallTimeout after `timeout` seconds of nothing."""
 
     def closing_words(self) -> tuple[int | None, str]:
-        """After the end: the command's exit status and the start of its stderr."""
+        """No more is sent, and soon: the command's exit status (None: it has not ended, or nobody
+        knows) and the start of its stderr."""
 
     def close(self) -> None: ...
 

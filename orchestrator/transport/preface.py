@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from orchestrator.domain import Host
 from orchestrator.errors import CallTimeout, HostUnfit
+from orchestrator.transport.pipe import Pipe
 
 SHELL = 86  # no agent and no installer ends so
 # The first line ends one that something else has begun. An interactive shell with stopped jobs
@@ -28,8 +29,12 @@ def refuse_shell(host: Host, code: int | None) -> None:
         )
 
 
-def silence(host: Host, seconds: float) -> CallTimeout:
-    """Of a connection on which nothing has been heard of the agent."""
+def silence(host: Host, pipe: Pipe, seconds: float) -> CallTimeout:
+    """Of a connection on which nothing has been heard of the agent, which has no use any more.
+
+    HostUnfit when a shell was there that reads all before it does anything (fish).
+    """
+    refuse_shell(host, pipe.closing_words()[0])
     return CallTimeout(
         f"{host.name}: no answer within {seconds:g} s; its agent did not begin",
         hint=f"the host may be frozen, or {_FILES} waits for input or starts another program; "

@@ -50,6 +50,8 @@ class ProcessPipe:
         return os.read(self._output, count)
 
     def closing_words(self) -> tuple[int | None, str]:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
             code: int | None = self._process.wait(5.0)
         except subprocess.TimeoutExpired:

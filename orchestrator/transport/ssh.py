@@ -96,6 +96,8 @@ class SshPipe:
         self._channel.settimeout(5.0)
         words = b""
         with contextlib.suppress(Exception):
+            self._channel.shutdown_write()
+        with contextlib.suppress(Exception):
             words = self._channel.recv_stderr(4096)
         code: int | None = None
         if self._channel.status_event.wait(5.0) and self._channel.exit_status >= 0:

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.transport.base import BEGIN_WITHIN
+from orchestrator.domain import Host
+from orchestrator.errors import HostUnfit
+from orchestrator.transport import base
+from orchestrator.transport.connect import connect
 from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import TRAIN, WORK_LOG, Desk, assert_clear, is_root
 from tests.helpers.sshd import SYSTEM_PATH, PrivateSshd
@@ -114,7 +117,7 @@ def read_by_a_shell(desk: Desk, server: PrivateSshd) -> None:
     desk.spec("train", spec)
     started = time.monotonic()
     done = desk.orch("submit", "train", code=6, TOKEN=SAYS)
-    assert time.monotonic() - started < BEGIN_WITHIN / 2
+    assert time.monotonic() - started < base.BEGIN_WITHIN / 2
     assert_clear(done, "box", "start-up file", "ForceCommand", "was not started")
     assert desk.rows()[-1][1:] == ("finished", "never_started")
     assert not list(server.home.glob("**/INJECTED"))
@@ -137,6 +140,22 @@ def test_f66_a_shell_in_place_of_the_agent_is_ended_before_it_reads_a_word(
     read_by_a_shell(desk, server)  # on a host that has the agent
     assert_clear(desk.orch("fetch-results", run_id, code=6), "start-up file")
     assert "start-up file" in desk.orch("doctor", "box", code=6).stdout
+
+
+@needs_root
+@pytest.mark.shells
+def test_f66_a_shell_that_reads_to_the_end_first_is_named_after_a_while_and_ran_nothing(
+    over: str, make_sshd: MakeSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "BEGIN_WITHIN", 2.0)
+    server = make_sshd()
+    (server.home / ".bashrc").write_text("exec fish\n")
+    env = {"HOME": str(tmp_path), "ORCH_SSH_CONFIG": str(server.client_config), "PATH": SYSTEM_PATH}
+    host = Host(name=server.alias, root=str(server.root_dir), transport=over)
+    with connect(host, env) as agent, pytest.raises(HostUnfit) as caught:
+        agent.call("status", {"run_ids": [SAYS]})
+    assert "a shell read what was meant for the agent" in caught.value.message
+    assert not list(server.home.glob("**/INJECTED"))
 
 
 @needs_root
