@@ -120,7 +120,7 @@ class Found:
 
     @property
     def user(self) -> str:
-        return self.given_user or self.word("user") or getpass.getuser()
+        return self.given_user or self.word("user") or local_user()
 
     @property
     def port(self) -> str:
@@ -185,7 +185,7 @@ class Found:
             "host": lambda: self.hostname,
             "originalhost": lambda: self.name,
             "user": lambda: self.user,
-            "localuser": getpass.getuser,
+            "localuser": local_user,
         }
         if name not in about:
             raise line.error(f"`{name}` is not understood here")
@@ -230,11 +230,22 @@ class Found:
         return host
 
 
+def local_user() -> str:
+    """Who uses this machine, by name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        raise UsageError(
+            f"user id {os.getuid()} has no name on this machine, as ssh needs one",
+            hint="give it one (`USER=name orch ...`), as is usual in a container",
+        ) from None
+
+
 def local_tokens() -> dict[str, str]:
     """What stands for this machine and who uses it."""
     here = socket.gethostname()
     return {
-        "l": here, "L": here.partition(".")[0], "u": getpass.getuser(), "i": str(os.getuid()),
+        "l": here, "L": here.partition(".")[0], "u": local_user(), "i": str(os.getuid()),
     }  # fmt: skip
 
 

@@ -186,3 +186,16 @@ def test_a_hop_is_named_with_the_host_that_it_leads_to(tmp_path: Path) -> None:
     hop = destination(Host("gate", "ada@gate"), config, box)
     assert (hop.label, hop.name, hop.origin) == ("box, by way of gate", "gate", "box")
     assert hop.where == "ada@gate:9"
+
+
+def test_a_user_without_a_name_is_told_to_give_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    config = write(tmp_path, "")
+    with pytest.raises(UsageError) as caught:
+        meant(config)
+    assert "USER=name orch" in str(caught.value.hint)
