@@ -301,15 +301,15 @@ def _start(
 
 def _plan(job: Job, mode: Mode) -> list[metrics.Phase]:
     """Work in tokens passed forward; a training step counts three times (there and back)."""
-    config, labels = job.config, job.dataset.labels
-    some = job.dataset.train.texts[:1000]
-    length = sum(map(len, job.tokenizer.encode_all(some))) / max(1, len(some))
-    step = 3 * length * config.loader.global_batch_size
+    config, labels, texts = job.config, job.dataset.labels, job.dataset.train.texts
+    each = 3 * config.loader.global_batch_size
     found = []
     if config.pretrain.steps and job.start is None:
+        step = each * _mean_length(job.tokenizer.pieces, texts + job.unlabelled)
         found.append(metrics.Phase("pretrain", config.pretrain.steps * step))
     if mode.pretrain:
         return found
+    step = each * _mean_length(job.tokenizer.encode_all, texts)
     names = ["train"] if job.conditional else [f"train:{name}" for name in labels]
     found += [metrics.Phase(name, config.training.max_steps * step) for name in names]
     evals = verdict.work(job)
@@ -318,6 +318,12 @@ def _plan(job: Job, mode: Mode) -> list[metrics.Phase]:
         place = next(i for i, p in enumerate(evals) if p.name == "eval:class-likelihood")
         evals.insert(place, metrics.Phase("class-likelihood", after))
     return found + evals
+
+
+def _mean_length(encode: Callable[[Sequence[str]], list[list[int]]], texts: Sequence[str]) -> float:
+    """In tokens, of what `encode` makes of some texts from everywhere among them."""
+    found = encode(texts[:: 1 + len(texts) // 1000])
+    return sum(map(len, found)) / max(1, len(found))
 
 
 def _introduce(job: Job, facts: Mapping[str, Any]) -> None:

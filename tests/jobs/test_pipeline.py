@@ -26,7 +26,7 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 
 import torch
 
-from jobs.textdiff import baselines, phases, pipeline, tokenizer
+from jobs.textdiff import baselines, metrics, phases, pipeline, tokenizer
 from orchestrator import spec
 from orchestrator.checks import binomial, outcome
 from orchestrator.domain import Outcome
@@ -228,6 +228,33 @@ def test_a_job_started_again_does_only_what_is_left_and_ends_with_the_same_weigh
     lines = (cut / "results" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps))
+
+
+def test_progress_follows_the_texts_of_each_phase(
+    tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "POINT_EVERY_S", 0.0)  # a point for every step
+    (tmp_path / "data").mkdir()
+    long = "a long text " * 12
+    rows = [f"{label}\t{long} {n}" for n in range(300) for label in ("good", "bad")]
+    rows += [f"{label}\tshort {n}" for n in range(1200) for label in ("good", "bad")]
+    for name, part in (("train", rows), ("dev", rows[:40]), ("test", rows[:40])):
+        lines = [f"{line} {name}" for line in part]
+        (tmp_path / "data" / f"{name}.tsv").write_text("\n".join(["label\ttext", *lines]) + "\n")
+        tree["data"][name] = f"{name}.tsv"
+    more = "\n".join(["text", *(f"{long * 2} {n}" for n in range(9000))])
+    (tmp_path / "data" / "more.tsv").write_text(more + "\n")
+    tree["data"] |= {"name": "files", "min_count": 1}
+    tree["pretrain"] |= {"texts": "more.tsv"}
+    assert run(tmp_path, tree, data=str(tmp_path / "data")).returncode == 0
+    tokens: dict[str, int] = {}
+    ends: dict[str, float] = {}
+    for line in (tmp_path / "results" / "metrics.jsonl").read_text().splitlines():
+        point = json.loads(line)
+        tokens[point["phase"]] = tokens.get(point["phase"], 0) + point.get("tokens", 0)
+        ends[point["phase"]] = point["progress"]
+    share = tokens["pretrain"] / sum(tokens.values())
+    assert ends["pretrain"] / ends["train:good"] == pytest.approx(share, rel=0.1)
 
 
 def test_weights_of_other_texts_are_not_gone_on_from(tmp_path: Path, tree: dict[str, Any]) -> None:
