@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.usecases.context import Context
 from tests.contract import liar
 from tests.contract.desk import Desk, end_all, make_desk
+from tests.helpers.project import commit_all, run_git, write_yaml
 from tests.helpers.sshd import PrivateSshd
 
 MakeDesk = Callable[..., Desk]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -46,6 +50,20 @@ def desk(new_desk: MakeDesk) -> Desk:
 def far_desk(new_desk: MakeDesk, sshd: PrivateSshd) -> Desk:
     """A desk whose host is reached over SSH: the module's server."""
     return new_desk(host=box(sshd), ssh_config=sshd.client_config)
+
+
+@pytest.fixture
+def jobs_desk(tmp_path: Path, make_sshd: Callable[..., PrivateSshd]) -> Desk:
+    """A desk in a copy of this repository's training jobs; its host's python has torch."""
+    # The same user on both sides: this interpreter must be readable there.
+    server = make_sshd(as_root=os.getuid() == 0)
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "jobs", project / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    host = {"ssh": server.alias, "root": str(server.root_dir), "python": sys.executable}
+    write_yaml(project / "orch.yaml", {"hosts": {"box": host}, "default_host": "box"})
+    run_git(project, "init", "-q")
+    commit_all(project, "as it is")
+    return Desk(tmp_path / "home", project, {"ORCH_SSH_CONFIG": str(server.client_config)})
 
 
 TRANSPORT = "ORCH_TEST_TRANSPORT"

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.cli import run_orch
-from tests.helpers.project import commit_all, run_git, write_yaml
-from tests.helpers.sshd import PrivateSshd
+from tests.contract.desk import Desk
 
-ROOT = Path(__file__).resolve().parents[2]
 JOBS = {
     "baselines": {"data.selfmade_train": "400"},
     "gpt2": {"eval.max_examples": "100"},
@@ -34,22 +27,10 @@ TINY = {
 pytestmark = [pytest.mark.ssh, pytest.mark.torch, pytest.mark.slow]
 
 
-def test_every_job_runs_over_ssh_and_its_result_reaches_the_ledger(
-    tmp_path: Path, make_sshd: Callable[..., PrivateSshd]
-) -> None:
-    # The same user on both sides: this interpreter, which has torch, must be readable there.
-    server = make_sshd(as_root=os.getuid() == 0)
-    project = tmp_path / "project"
-    shutil.copytree(ROOT / "jobs", project / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
-    host = {"ssh": server.alias, "root": str(server.root_dir), "python": sys.executable}
-    write_yaml(project / "orch.yaml", {"name": "every", "hosts": {"box": host}})
-    run_git(project, "init", "-q")
-    commit_all(project, "as it is")
-    env = {"ORCH_SSH_CONFIG": str(server.client_config)}
-
+def test_every_job_runs_over_ssh_and_its_result_reaches_the_ledger(jobs_desk: Desk) -> None:
     def orch(*args: str, good: tuple[int, ...] = (0, 7)) -> str:
         # 7: a model of twelve steps is not expected to be worth anything
-        done = run_orch(args, home=tmp_path / "home", project=project, env=env, timeout=300)
+        done = jobs_desk.orch(*args, code=None, timeout=300)
         assert done.returncode in good, done.stderr
         return done.stdout
 
@@ -63,9 +44,9 @@ def test_every_job_runs_over_ssh_and_its_result_reaches_the_ledger(
             refused = orch("check", job, "--profile", "cpu", *settings, "--json", good=(5,))
             assert not json.loads(refused)["ok"]
             settings.append("--force")
-        orch("submit", job, "--host", "box", "--profile", "cpu", "--no-canary", "-f", *settings)
+        orch("submit", job, "--profile", "cpu", "--no-canary", "-f", *settings)
         orch("fetch-results", job)
-        run = json.loads(orch("show", job, "--json"))
+        run = jobs_desk.show(job)
         assert run["verdict"] == "succeeded"
         if job == "mdlm-pretrain":
             assert run["metrics"]["val_nelbo"] > 0
