@@ -31,6 +31,13 @@ def test_a_seed_gives_the_same_history_each_time() -> None:
     assert "JOB" in first[1]
 
 
+def test_histories_leave_no_descriptor_open() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    broken, told, _ = played(range(20))
+    assert broken is None, told
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_controller_that_gives_up_too_early_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def give_up(ctx: Any, ledger: Any, run: Any, exc: BaseException, sent: bool) -> None:
         ledger.never_started(run.run_id, ctx.now(), "something went wrong")

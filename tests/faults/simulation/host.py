@@ -30,6 +30,7 @@ from remote import (
     status,
     stream,
     supervisor,
+    voice,
 )
 from remote.layout import Layout, RunFiles
 from tests.faults.simulation.world import EPOCH, Exited, World
@@ -61,7 +62,7 @@ class Host:
         self.starts: Counter[str] = Counter()
         self.reports: dict[int, bytearray] = {}
         self.reporters: dict[int, Any] = {}
-        self.logs: list[int] = []
+        self.logs: list[int] = []  # descriptors of every supervisor there was
         self.adopted: set[str] = set()  # runs whose job got a new watcher
         self.written: defaultdict[str, set[str]] = defaultdict(set)  # result file -> its contents
 
@@ -204,6 +205,8 @@ def installed(host: Host) -> Iterator[None]:
     finally:
         for place, name, value in before:
             setattr(place, name, value)
+        for log in host.logs:  # a supervisor's end would have closed its own
+            os.close(log)
 
 
 def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
@@ -214,6 +217,10 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
     def close(fd: int) -> None:
         if fd not in host.reports and not world.unlock(fd):
             _REAL["close"](fd)
+
+    def open_log(self: voice.Voice, *args: Any) -> None:
+        _REAL["voice"](self, *args)
+        host.logs.append(self.log)
 
     def write_all(fd: int, data: bytes) -> None:
         if fd in host.reports:
@@ -256,6 +263,7 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (start, "_fork_supervisor", host.fork_supervisor),
         (start, "_first_report", host.first_report),
         (owner, "_wait", lambda self, pid, seconds: host.wait_for_job(self, pid)),
+        (voice.Voice, "__init__", open_log),
         (owner, "_clear_tree", lambda self: host.clear_tree(self)),
         (aside.Aside, "do", lambda self, work: 0),
         (adopt, "take_over", host.take_over),
@@ -268,6 +276,7 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
 _REAL: dict[str, Callable[..., Any]] = {
     "close": os.close, "getpid": os.getpid, "write_all": files.write_all,
     "write_atomic": files.write_atomic, "write_once": files.write_once, "remove": files.remove,
+    "voice": voice.Voice.__init__,
 }  # fmt: skip
 
 
