@@ -15,7 +15,8 @@ import pytest
 from orchestrator.domain import Host
 from orchestrator.errors import HostUnfit
 from orchestrator.transport import base
-from orchestrator.transport.connect import connect
+from orchestrator.transport.connect import open_transport
+from remote import wire
 from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import TRAIN, WORK_LOG, Desk, assert_clear, is_root
 from tests.helpers.sshd import SYSTEM_PATH, PrivateSshd
@@ -152,7 +153,10 @@ def test_f66_a_shell_that_reads_to_the_end_first_is_named_after_a_while_and_ran_
     (server.home / ".bashrc").write_text("exec fish\n")
     env = {"HOME": str(tmp_path), "ORCH_SSH_CONFIG": str(server.client_config), "PATH": SYSTEM_PATH}
     host = Host(name=server.alias, root=str(server.root_dir), transport=over)
-    with connect(host, env) as agent, pytest.raises(HostUnfit) as caught:
+    # fish reads the frames too before it does anything: in others it may find an error, and then
+    # ends otherwise, having run nothing either.
+    even = base.Agent(host, open_transport(host, env), nonce=lambda: b"n" * wire.NONCE_SIZE)
+    with even as agent, pytest.raises(HostUnfit) as caught:
         agent.call("status", {"run_ids": [SAYS]})
     assert "a shell read what was meant for the agent" in caught.value.message
     assert not list(server.home.glob("**/INJECTED"))
