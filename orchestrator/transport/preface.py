@@ -8,7 +8,7 @@ their own before it comes to anything a config or a secret says; an agent skips 
 from __future__ import annotations
 
 from orchestrator.domain import Host
-from orchestrator.errors import CallTimeout, HostUnfit
+from orchestrator.errors import CallTimeout, HostUnfit, OrchError
 from orchestrator.transport.pipe import Pipe
 
 SHELL = 86  # no agent and no installer ends so
@@ -34,7 +34,11 @@ def silence(host: Host, pipe: Pipe, seconds: float) -> CallTimeout:
 
     HostUnfit when a shell was there that reads all before it does anything (fish).
     """
-    refuse_shell(host, pipe.closing_words()[0])
+    try:
+        code = pipe.closing_words()[0]
+    except OrchError:  # what a client says of its link tells nothing of what was begun there
+        code = None
+    refuse_shell(host, code)
     return CallTimeout(
         f"{host.name}: no answer within {seconds:g} s; its agent did not begin",
         hint=f"the host may be frozen, or {_FILES} waits for input or starts another program; "

@@ -12,6 +12,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.commands import runs
 from orchestrator.domain import Outcome, Run, RunState, Verdict
 from orchestrator.errors import (
+    AuthFailed,
     CallTimeout,
     FrameGarbled,
     Interrupted,
@@ -73,6 +74,18 @@ def test_a_silent_host_is_given_up_at_the_deadline() -> None:
     transport = liar.LyingTransport(end({"ok": True}), liar.SilentPipe)
     with Agent(liar.HOST, transport) as agent, pytest.raises(TransportError):
         agent.call("status", {"run_ids": []}, deadline=0.1)
+
+
+def test_f66_what_the_client_says_after_a_silence_is_no_refusal_by_the_host() -> None:
+    """It may be noise of the login; a refusal would count as proof that nothing was started."""
+
+    class Denied(liar.SilentPipe):
+        def closing_words(self) -> tuple[int | None, str]:
+            raise AuthFailed("login refused: Permission denied")
+
+    transport = liar.LyingTransport(end({"ok": True}), Denied)
+    with Agent(liar.HOST, transport) as agent, pytest.raises(CallTimeout):
+        agent.call("start", {}, deadline=0.1)
 
 
 class MutePipe(liar.LyingPipe):
