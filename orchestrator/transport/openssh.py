@@ -51,6 +51,13 @@ OPTIONS: Mapping[str, str] = {
 NEWER_OPTIONS: Mapping[str, str] = {"StdinNull": "no", "ForkAfterAuthentication": "no"}
 SESSION_OPTIONS: Mapping[str, str] = {"SessionType": "default"}  # a master has no session
 
+# The last thing that ssh says when it was not let in, or did not go in.
+REFUSED = re.compile(
+    r"(^\S+@\S+: Permission denied \([^()\n]*\)\.|^Host key verification failed\."
+    r"|: Too many authentication failures(\r?\nDisconnected from [^\n]*)?)\s*\Z",
+    re.MULTILINE,
+)
+
 
 class OpenSshTransport:
     """A live master connection to one host; `run` starts commands over it."""
@@ -105,12 +112,19 @@ class OpenSshTransport:
 
 class _Pipe(ProcessPipe):
     def closing_words(self) -> tuple[int | None, str]:
-        """ssh's own exit status is 255; what it says then is about the connection."""
+        """ssh's own exit status is 255; what it says then is about the connection.
+
+        The words may as well be those of the login, whose connection ended in the middle: only
+        ssh's own last line says that there was no login at all, and nothing was begun.
+        """
         code, words = super().closing_words()
         if code != 255:
             return code, words
-        if words.strip():
-            raise translated(self._host, words)
+        if not words.strip():
+            return None, words
+        found = translated(self._host, words)
+        if isinstance(found, errors.TransportError) or REFUSED.search(words):
+            raise found
         return None, words
 
 

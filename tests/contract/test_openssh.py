@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -189,6 +190,41 @@ def test_f90_whatever_ssh_says_is_one_of_our_errors_with_a_next_step(
     assert type(found) is kind
     assert word in found.message
     assert found.hint
+
+
+LAST_WORDS = [
+    ("me@h: Permission denied (publickey,password).", errors.AuthFailed),
+    ("debug\nHost key verification failed.\r\n", errors.HostKeyUnknown),
+    ("Received disconnect from ::1 port 22:2: Too many authentication failures\r\n"
+     "Disconnected from ::1 port 22", errors.AuthFailed),
+    ("kex_exchange_identification: read: Connection reset by peer", errors.ConnectFailed),
+    ("bash: /etc/profile.d/x.sh: Permission denied", None),
+    ("me@h: Permission denied (publickey).\nclient_loop: send disconnect", None),
+    ("me@backup: Permission denied (publickey).\nwelcome, no quota is near", None),
+    ("Bad owner or permissions on /home/me/x", None),
+    ("", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "kind"), LAST_WORDS)
+def test_f09_what_a_login_said_before_its_link_ended_is_no_refusal_of_it(
+    said: str, kind: type[errors.OrchError] | None
+) -> None:
+    with tempfile.TemporaryFile() as stderr:
+        argv = ["/bin/sh", "-c", 'printf %s "$0" >&2; exit 255', said]
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+        )
+        pipe = openssh._Pipe(Host("h", transport="openssh"), process, stderr)
+        try:
+            if kind is None:
+                assert pipe.closing_words() == (None, said)
+            else:
+                with pytest.raises(errors.OrchError) as caught:
+                    pipe.closing_words()
+                assert type(caught.value) is kind
+        finally:
+            pipe.close()
 
 
 def test_f05_a_frozen_host_is_a_timeout(
