@@ -46,6 +46,7 @@ class Model:
     n_blocks: int | None
     n_heads: int | None
     dropout: float
+    head_init: str = "zero"  # zero, as published; uniform: as torch starts a linear layer
 
     @property
     def exact(self) -> bool:
@@ -162,6 +163,7 @@ PUBLISHED = {
     "training.sampling_eps_min": 1e-3,
     "training.sampling_eps_max": 1.0,
     "model.cond_dim": None,
+    "model.head_init": "zero",
 }
 
 GPT2_BOTH_WAYS = "gpt2-both-ways"
@@ -171,6 +173,7 @@ CHOICES = {
     "model.architecture": ("mdlm", "gpt2", GPT2_BOTH_WAYS),
     "model.classes": ("separate", "added", "adaln"),
     "model.size": ("tiny", "small", "medium"),
+    "model.head_init": ("zero", "uniform"),
     "noise.type": ("loglinear", "uniform"),
     "lr_scheduler.name": ("constant_warmup",),
     "trainer.precision": ("bf16", "fp32"),

@@ -2,8 +2,8 @@
 
 The shape and the parameter names are those of the published MDLM checkpoints
 (github.com/kuleshov-group/mdlm, a DiT): fused qkv without bias, rotary positions, LayerNorm with a
-weight only, adaLN-zero modulation, a 4x MLP with tanh-GELU, separate embedding and head, the head
-zero at the start. MDLM does not tell the model how much is masked (time_conditioning false): sigma
+weight only, adaLN-zero modulation, a 4x MLP with tanh-GELU, separate embedding and head. MDLM does
+not tell the model how much is masked (time_conditioning false): sigma
 is 0 always, so the modulation is a learned constant, kept because the checkpoints have it, and a
 place where a class can enter.
 
@@ -70,13 +70,24 @@ class Denoiser(nn.Module):
     All parameters of the published network lie under `backbone.`. With `classes` there is one more,
     `class_embed.weight`: a vector a class, zero at the start, that reaches every position, either
     added to the embeddings (`place` added) or to what adaLN is conditioned on (adaln).
+
+    The published head is zero at the start, and so are the gates of every block. What such a head
+    learns first is how often words occur, along the one feature that all masked places share, and
+    that direction is then all the gradient that the blocks get: a small model takes a thousand
+    steps and more to leave that. `head_init` uniform spares it them (figures in jobs/README.md).
     """
 
     def __init__(
-        self, shape: Shape, vocab: int, dropout: float, classes: int = 0, place: str = "added"
+        self,
+        shape: Shape,
+        vocab: int,
+        dropout: float,
+        classes: int = 0,
+        place: str = "added",
+        head_init: str = "zero",
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(shape, vocab, dropout)
+        self.backbone = Backbone(shape, vocab, dropout, head_init)
         self.place = place
         if classes:
             self.class_embed = class_vectors(
@@ -101,13 +112,13 @@ class Denoiser(nn.Module):
 
 
 class Backbone(nn.Module):
-    def __init__(self, shape: Shape, vocab: int, dropout: float) -> None:
+    def __init__(self, shape: Shape, vocab: int, dropout: float, head_init: str) -> None:
         super().__init__()
         self.vocab_embed = Embedding(vocab, shape.hidden)
         self.sigma_map = SigmaMap(shape.cond)
         self.rotary_emb = Rotary(shape.hidden // shape.heads)
         self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.blocks))
-        self.output_layer = Output(shape, vocab)
+        self.output_layer = Output(shape, vocab, head_init)
 
     def condition(self, vector_BC: Tensor | float = 0.0) -> Tensor:
         """[B or 1, C]: what texts are conditioned on; sigma is always 0."""
@@ -223,10 +234,13 @@ class Block(nn.Module):
 
 
 class Output(nn.Module):
-    def __init__(self, shape: Shape, vocab: int) -> None:
+    def __init__(self, shape: Shape, vocab: int, head_init: str) -> None:
         super().__init__()
         self.norm_final = Norm(shape.hidden)
-        self.linear = _zeroed(nn.Linear(shape.hidden, vocab))
+        self.linear = nn.Linear(shape.hidden, vocab)
+        nn.init.zeros_(self.linear.bias)
+        if head_init == "zero":
+            nn.init.zeros_(self.linear.weight)
         self.adaLN_modulation = _zeroed(nn.Linear(shape.cond, 2 * shape.hidden))
 
     def forward(self, x_ND: Tensor, condition_1C: Tensor) -> Tensor:

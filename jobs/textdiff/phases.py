@@ -88,7 +88,9 @@ class Job:
             made = gpt2.made(config, rows, count)
         else:
             shape = model.shape_of(config)
-            made = model.Denoiser(shape, rows, config.dropout, count, config.classes)
+            made = model.Denoiser(
+                shape, rows, config.dropout, count, config.classes, config.head_init
+            )
         return made.to(self.world.device)
 
     def objective(self, network: nn.Module, labels: Sequence[int] | None = None) -> Objective:

@@ -1,7 +1,8 @@
 """Decoded JSON as frozen dataclasses: every key known, present and of its type, or ConfigError.
 
-A default that fills a gap silently is how an incomplete config gets trained for nine hours, so
-there are no defaults here: a class's fields are exactly the keys its mapping must have.
+A default that fills a gap silently is how an incomplete config gets trained for nine hours, so a
+class's fields are exactly the keys its mapping must have. Only a field that says how far a config
+departs from the published recipe may have a default, which is the recipe's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import types
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -43,10 +44,10 @@ def build(cls: type[T], tree: Any, at: str = "") -> T:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {_join(at, near[0])}?" if near else ""
             raise ConfigError(f"config {_join(at, key)}: unknown key{hint}")
-    missing = [name for name in hints if name not in tree]
-    if missing:
-        raise ConfigError(f"config {_join(at, missing[0])}: missing")
-    return cls(**{name: _value(hints[name], tree[name], _join(at, name)) for name in hints})
+    for field in fields(cls):
+        if field.name not in tree and field.default is MISSING:
+            raise ConfigError(f"config {_join(at, field.name)}: missing")
+    return cls(**{name: _value(hints[name], tree[name], _join(at, name)) for name in tree})
 
 
 def flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:

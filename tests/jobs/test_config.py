@@ -98,6 +98,7 @@ def test_a_key_that_the_reference_has_and_the_config_lacks_is_refused_by_both(
         (lambda t: t["model"].update(architecture="gpt2", classes="adaln"), "gpt2 has no adaLN"),
         (lambda t: t["pretrain"].update(waive_keys="x"), "expected a list of text, got text"),
         (lambda t: t["pretrain"].update(waive_keys=[1]), "expected a list of text, got a list"),
+        (lambda t: t["model"].update(head_init="ones"), '"ones" is not one of "zero" | "uniform"'),
         (lambda t: t.update(time_conditioning=True), "time_conditioning: true is not one of"),
         (lambda t: t["training"].update(sampling_eps_max=1e-4), "need 0 < min < max <= 1"),
         (
@@ -121,6 +122,13 @@ def test_what_does_not_fit_is_one_line_that_names_the_key(
     assert caught.value.exit_code == 2
 
 
+def test_a_departure_from_the_recipe_that_is_not_named_is_none(tree: dict[str, Any]) -> None:
+    tree["model"]["head_init"] = "zero"
+    named = config.from_tree(tree)
+    del tree["model"]["head_init"]
+    assert config.from_tree(tree) == named
+
+
 def test_an_integer_is_taken_where_a_float_is_wanted(tree: dict[str, Any]) -> None:
     tree["training"]["sampling_eps_max"] = 1
     assert type(config.from_tree(tree).training.sampling_eps_max) is float
@@ -135,6 +143,7 @@ def test_an_integer_is_taken_where_a_float_is_wanted(tree: dict[str, Any]) -> No
         ("training", "sampling_eps_min", 0.5),
         ("training", "sampling_eps_max", 0.5),
         ("model", "cond_dim", 16),
+        ("model", "head_init", "uniform"),
     ],
 )
 @pytest.mark.parametrize("name", ["gpt2", "simple-diffusion"])

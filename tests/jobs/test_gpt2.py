@@ -112,7 +112,12 @@ def test_what_cannot_be_built_is_a_config_error(tree: dict[str, Any]) -> None:
 
 def test_the_class_likelihood_is_bayes_rule_over_the_likelihoods(tree: dict[str, Any]) -> None:
     told = model(classes=3)
-    tree["model"] |= {"architecture": "gpt2", "classes": "added", "cond_dim": None}
+    tree["model"] |= {
+        "architecture": "gpt2",
+        "classes": "added",
+        "cond_dim": None,
+        "head_init": "zero",
+    }
     tree["class_likelihood"] |= {"generative": 0.5}
     built, words = config.from_tree(tree), Tokenizer("words", "\n".join("abcdefghij"), 10, 8)
     whole = objectives.ClassLikelihood(told, built, words, [2, 0], 3)

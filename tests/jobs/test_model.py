@@ -97,6 +97,21 @@ def test_every_parameter_learns() -> None:
     assert idle == []
 
 
+def test_only_a_head_that_is_not_zero_passes_a_gradient_on_at_the_first_step() -> None:
+    reached = {}
+    for init in ("zero", "uniform"):
+        torch.manual_seed(0)
+        some = Denoiser(SHAPE, 11, 0.0, head_init=init)
+        scores = some.logits(some.features(torch.tensor([[1, 2, 3]]))[0])
+        scores.log_softmax(-1)[:, 4].sum().backward()
+        gates = [block.adaLN_modulation.bias.grad for block in some.backbone.blocks]
+        reached[init] = any(bool(gate.any()) for gate in gates if gate is not None)
+        head = some.backbone.output_layer.linear
+        assert not head.bias.any()
+        assert head.weight.abs().max() <= (0 if init == "zero" else SHAPE.hidden**-0.5)
+    assert reached == {"zero": False, "uniform": True}
+
+
 def test_a_class_reaches_every_position_either_way() -> None:
     tokens = torch.tensor([[1, 2, 3], [1, 2, 3]])
     for place in ("added", "adaln"):
