@@ -95,10 +95,12 @@ def _caveats(runs: Sequence[Run]) -> Iterable[str]:
 def _ablations(runs: Sequence[Run]) -> Iterable[str]:
     tables = [run for run in runs if run.metrics.get("table")]
     for tag in dict.fromkeys([*TABLES, *(run.tag for run in tables)]):
-        newest = {run.job: run for run in tables if run.tag == tag}
-        if not newest:
+        seeds = [run.seed for run in tables if run.tag == tag]
+        if not seeds:
             continue
-        yield _ablation(tag, {name: newest[job] for job, name in CONFIGS if job in newest})
+        seed = max(sorted(set(seeds)), key=seeds.count)  # the first that both configs have
+        pair = {run.job: run for run in tables if (run.tag, run.seed) == (tag, seed)}
+        yield _ablation(tag, {name: pair[job] for job, name in CONFIGS if job in pair})
     if not tables:
         yield "Not measured yet: needs a run of both jobs with `eval.table`.\n"
 

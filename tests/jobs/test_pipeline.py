@@ -26,7 +26,7 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 
 import torch
 
-from jobs.textdiff import baselines, metrics, phases, pipeline, tokenizer
+from jobs.textdiff import baselines, config, metrics, phases, pipeline, tokenizer
 from orchestrator import spec
 from orchestrator.checks import binomial, outcome
 from orchestrator.domain import Outcome
@@ -420,6 +420,19 @@ def test_pretraining_alone_leaves_a_checkpoint_another_job_starts_from(
     assert refused.returncode == 4
     assert "nothing was loaded" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("init", ["zero", "uniform"])
+def test_a_random_start_is_the_one_that_the_config_names(tree: dict[str, Any], init: str) -> None:
+    tree["model"]["head_init"] = init
+    job = SimpleNamespace(
+        config=config.from_tree(tree),
+        conditional=False,
+        tokenizer=tokenizer.words(["a b c d"], vocab_size=9, min_count=1, length=3),
+        world=SimpleNamespace(device="cpu"),
+    )
+    head = phases.Job.fresh_model(job).backbone.output_layer.linear  # type: ignore[arg-type, union-attr]
+    assert bool(head.weight.any()) == (init == "uniform")
 
 
 def test_pretraining_reads_all_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:

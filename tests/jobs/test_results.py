@@ -177,6 +177,18 @@ def test_ablations_come_in_the_order_of_the_tables_and_none_is_left_out() -> Non
     assert found == ["sst2", "selfmade", "imdb"]
 
 
+def test_an_ablation_compares_runs_of_one_seed() -> None:
+    means = table(0.0, 0.01, 0.1, 0.05)
+    runs = [
+        run("mdlm-pretrained", 0.5, seed=2, table=means),
+        run("mdlm-pretrained-fixed", 0.7, seed=2, table=means),
+        run("mdlm-pretrained-fixed", 0.7, seed=1, table=means),
+        run("mdlm-pretrained-fixed", 0.7, seed=3, table=means),
+    ]
+    text = resultspage.page(runs, None)
+    assert "Configs: as it was c1:00000002, fixed c1:00000002; seed 2." in text
+
+
 def test_what_was_noted_of_a_run_stands_below_its_table() -> None:
     noted = replace(run("gpt2", 0.8), facts={"note": "on a busy host"})
     text = resultspage.page([noted, run("simple-diffusion", 0.7)], None)
