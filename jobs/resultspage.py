@@ -54,8 +54,9 @@ HEAD = """# Results
 Written by `make results` out of the ledger: every row is a run that was judged on test, named by
 its config hash, and no figure is typed in by hand but those that are said to be carried over
 ([results/](results/) keeps what each run told). Intervals are Wilson's, 95 %, of the texts, around
-the mean where there are several seeds, whose spread stands behind ±. No setting was chosen on test;
-a goal counts the best of a job's rows. Parameters are those of all models that a row's answer
+the mean where there are several seeds, whose spread stands behind ±. Settings were chosen on dev or
+on texts held out of train; where test had a say, that is told. A goal counts the best of a job's
+rows. Parameters are those of all models that a row's answer
 takes. Minutes are the whole job's, of the slowest seed, in wall time on a machine that other
 programs may have used as well.
 """
