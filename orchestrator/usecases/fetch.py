@@ -103,7 +103,7 @@ def _leave_the_result(ctx: Context, run: Run, attempt: int, folder: Folder) -> N
 
 def _named(paths: Sequence[str]) -> str:
     more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    return f"{counted(len(paths), 'file')} ({', '.join(paths[:5])}{more})"
+    return sanitize.line(f"{counted(len(paths), 'file')} ({', '.join(paths[:5])}{more})")
 
 
 def _is(paths: Sequence[str]) -> str:
