@@ -31,14 +31,18 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One key and its value in each run, in the runs' order; ABSENT where it is not."""
+    """One key and its value in each run, in the runs' order; ABSENT where it is not.
+
+    `typed`: 1 and 1.0 differ, as they do in the hash of a config.
+    """
 
     key: str
     values: tuple[Any, ...]
+    typed: bool = False
 
     @property
     def differs(self) -> bool:
-        return any(not same(self.values[0], value) for value in self.values[1:])
+        return any(not same(self.values[0], value, self.typed) for value in self.values[1:])
 
 
 class CodeFile(NamedTuple):
@@ -108,28 +112,32 @@ def compare(
         "data": [run.data for run in runs],
         "metrics": [_metrics(run) for run in runs],
     }
-    sections = {name: tuple(rows_of(parts[name])) for name in SECTIONS}
+    sections = {name: tuple(rows_of(parts[name], name == "config")) for name in SECTIONS}
     change = accuracy_change(runs[0], runs[1]) if len(runs) == 2 else None
     return Comparison(tuple(runs), sections, tuple(code), change, tuple(missing))
 
 
-def rows_of(mappings: Sequence[Mapping[str, Any]]) -> list[Row]:
+def rows_of(mappings: Sequence[Mapping[str, Any]], typed: bool = False) -> list[Row]:
     """Every dotted key of any of them, in the order in which they first come."""
     flat = [dict(leaves(mapping)) for mapping in mappings]
     keys = dict.fromkeys(key for each in flat for key in each)
-    return [Row(key, tuple(each.get(key, ABSENT) for each in flat)) for key in keys]
+    return [Row(key, tuple(each.get(key, ABSENT) for each in flat), typed) for key in keys]
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal as JSON values: 1 is not true, and 1 is 1.0; NaN is NaN."""
+def same(one: Any, other: Any, typed: bool = False) -> bool:
+    """Equal as JSON values: 1 is not true, and 1 is 1.0 (not if `typed`); NaN is NaN."""
     if isinstance(one, bool) != isinstance(other, bool):
+        return False
+    if typed and isinstance(one, float) != isinstance(other, float):
         return False
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
         return math.isnan(other)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(
+            same(each, another, typed) for each, another in zip(one, other, strict=True)
+        )
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same(one[key], other[key], typed) for key in one)
     return bool(one == other)
 
 

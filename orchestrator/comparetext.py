@@ -78,24 +78,27 @@ def _section(section: str, rows: list[Row], names: list[str], style: Style) -> s
     lines: list[list[str | Cell]] = []
     for row in rows:
         values = [
-            Cell(brief(value), () if value is not ABSENT else ("dim",))
-            for value in values_of(section, row)
+            Cell(words, () if value is not ABSENT else ("dim",))
+            for value, words in values_of(section, row)
         ]
         lines.append([row.key, *values])
     return layout(columns, lines, style)
 
 
-def brief(value: Any) -> str:
-    return "(absent)" if value is ABSENT else runtext.brief(value)
+def brief_value(value: Any) -> str:
+    return "(absent)" if value is ABSENT else runtext.brief_value(value)
 
 
-def values_of(section: str, row: Row) -> list[Any]:
-    """What each run has; ABSENT also for a field of `orch`'s own that is not set.
+def values_of(section: str, row: Row) -> list[tuple[Any, str]]:
+    """What each run has, and its words; ABSENT also for a field of `orch`'s own that is not set.
 
     A null in a config, an override, the data or a metric was written there, and stays one.
     """
     own = section in ("run", "result", "environment") and not row.key.startswith("overrides.")
-    return [ABSENT if own and value is None else value for value in row.values]
+    if not own:
+        return [(value, brief_value(value)) for value in row.values]
+    values = [ABSENT if value is None else value for value in row.values]
+    return [(each, "(absent)" if each is ABSENT else runtext.brief(each)) for each in values]
 
 
 def _code(change: CodeChange, names: list[str], found: Comparison, style: Style) -> str:

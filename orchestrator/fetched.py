@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.disk import write_all
+from remote import wire
 
 SYNCED = "synced"  # a line of its own: all that the lines above it name is on the disk
 
@@ -34,8 +35,10 @@ class Journal:
         for item in _items(text):
             if item is None:
                 self.loose.clear()
+            elif item[1] is None:
+                self._drop(item[0])
             else:
-                self._take(*item)
+                self._take(item[0], item[1])
         if not text.endswith(b"\n") and text:
             write_all(fd, b"\n")  # a line that was torn may not swallow the next one
 
@@ -44,12 +47,24 @@ class Journal:
         self.loose.add(path)
         self._every.setdefault(path, []).append(known)
 
+    def _drop(self, path: str) -> None:
+        self.known.pop(path, None)
+        self.loose.discard(path)
+
     def note(self, items: Iterable[tuple[str, Known]]) -> None:
         """Before the files have their names: a kill in between must not make ours look foreign."""
         lines = []
         for path, known in items:
             self._take(path, known)
             lines.append(json.dumps([path, known.size, known.sha256, known.mtime_ns]) + "\n")
+        write_all(self._fd, "".join(lines).encode("ascii"))
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """They are no part of the result any more, and are not in the folder."""
+        lines = []
+        for path in paths:
+            self._drop(path)
+            lines.append(json.dumps([path]) + "\n")
         write_all(self._fd, "".join(lines).encode("ascii"))
 
     def note_synced(self) -> None:
@@ -71,20 +86,32 @@ class Journal:
 
 def read_journal(text: bytes) -> dict[str, Known]:
     """path -> the last word on it; lines torn by a kill are passed over."""
-    return dict(item for item in _items(text) if item is not None)
+    last = dict(item for item in _items(text) if item is not None)
+    return {path: known for path, known in last.items() if known is not None}
 
 
-def _items(text: bytes) -> Iterator[tuple[str, Known] | None]:
-    """What each line names; None for one that says that all above are on the disk."""
+def _items(text: bytes) -> Iterator[tuple[str, Known | None] | None]:
+    """What each line names; None for one that says that all above are on the disk.
+
+    A path alone is no part of the result any more.
+    """
     for line in text.split(b"\n"):
         try:
             value = json.loads(line)
             if value == SYNCED:
                 yield None
                 continue
-            path, size, sha, mtime = value
-        except (ValueError, TypeError, RecursionError):
+            path, *about = value
+            wire.check_path(path.encode("utf-8", "surrogateescape"))
+        except (ValueError, TypeError, AttributeError, RecursionError, wire.WireError):
             continue
-        lawful = isinstance(path, str) and isinstance(sha, str)
-        if lawful and isinstance(size, int) and isinstance(mtime, int):
-            yield path, Known(size, sha, mtime)
+        if not about:
+            yield path, None
+        elif _is_known(about):
+            yield path, Known(*about)
+
+
+def _is_known(about: list[object]) -> bool:
+    return len(about) == 3 and all(
+        isinstance(value, kind) for value, kind in zip(about, (int, str, int), strict=True)
+    )

@@ -39,6 +39,9 @@ class ManyLogs:
     def notice(self, text: str) -> None:
         render.say(f"orch: {text}")
 
+    def look(self) -> None:
+        outlet.look()
+
     def close(self) -> None:
         for run_id, lines in self._logs.items():
             self._show(run_id, lines.rest())

@@ -79,6 +79,14 @@ def to_stdout() -> Iterator[None]:
         ) from None
 
 
+def look() -> None:
+    """BrokenPipeError when stdout's reader has left, as a write to it would find out."""
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)  # a hang-up and an error are told unasked
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in stdout.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def write(path: Path, content: str | bytes) -> None:
     """`path`, which its user named, holds the content whole; UsageError when it cannot be
     written, and what was there is as it was."""

@@ -358,6 +358,9 @@ class LogSink:
         self.below()
         render.say(f"orch: {text}")
 
+    def look(self) -> None:
+        outlet.look()
+
     def below(self) -> None:
         """What is said next begins a line of its own; also when the sink is closed."""
         self._progress.interrupt()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from orchestrator import sanitize
+from orchestrator import sanitize, scalars
 from orchestrator.checks.binomial import wilson
 from orchestrator.clock import age_words, iso, parse_iso, seconds_between, span_words
 from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
@@ -208,6 +208,18 @@ def brief(value: Any) -> str:
     return told if len(told) <= _WIDEST else told[: _WIDEST - 1] + "…"
 
 
+def brief_value(of: Any) -> str:
+    """As `brief`, of a value that has a type: a text that looks like one of another is quoted."""
+    return brief(as_typed(of))
+
+
+def as_typed(of: Any) -> str:
+    """As JSON, but for a text that is taken for nothing else without its quotes."""
+    if not isinstance(of, str):
+        return json.dumps(of, default=str)
+    return of if scalars.is_plain_text(of) else json.dumps(of, ensure_ascii=False)
+
+
 # --- the parts of `show` --------------------------------------------------------------------------
 
 
@@ -309,8 +321,7 @@ def _mapping(title: str, value: Mapping[str, Any], style: Style) -> str:
         return ""
     lines = []
     for key, item in leaves(value):
-        shown = item if isinstance(item, str) else json.dumps(item, default=str)
-        lines.append(f"  {sanitize.line(key)}: {sanitize.line(shown)}\n")
+        lines.append(f"  {sanitize.line(key)}: {sanitize.line(as_typed(item))}\n")
     return _title(title, style) + "".join(lines)
 
 

@@ -49,6 +49,16 @@ def plain(text: str) -> Any:
     return text
 
 
+def is_plain_text(text: str) -> bool:
+    """Whether it can be written without quotes and is taken for nothing but this text."""
+    if text != text.strip() or not text.isprintable() or text[:1] in tuple("[{\"'("):
+        return False
+    try:
+        return bool(plain(text) == text)
+    except Surprise:
+        return False
+
+
 def _word(text: str) -> str:
     low = text.lower()
     if low in _OLD_TRUE or low in _OLD_FALSE:

@@ -2,7 +2,8 @@
 
 Every name is checked before it is used; folders are opened one component at a time without
 following links; content goes to a new file and is renamed into place only after its sha256 was
-verified. A journal names what this writer put there, so that a file changed by hand is kept.
+verified. A journal names what this writer put there, so that a file changed by hand is kept, and
+one that is no part of the result any more can go aside.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from orchestrator.disk import digest, digest_of, full_disk, local_name, sync, write_all
+from orchestrator.earlier import DIRECTORY, Earlier, drop_empty
 from orchestrator.errors import FolderBusy, ManifestMismatch, UnsafePath, UsageError
 from orchestrator.fetched import Journal, Known
 from orchestrator.largefile import LargeFile
 from remote import wire
 
 FILES_MAX = 1_000_000
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Folder:
@@ -35,6 +38,8 @@ class Folder:
         self._dirs: dict[str, int] = {}
         self._count = 0
         self._kept = False
+        self._told: set[str] = set()  # what the result has
+        self.earlier = Earlier(path)
         self.journal: Journal
         self.changed: list[str] = []  # local files that are not what was fetched; left alone
 
@@ -108,6 +113,7 @@ class Folder:
         for fd in [*self._dirs.values(), self._parts, self._root, self._file]:
             if fd >= 0:
                 os.close(fd)  # the journal last: it holds the lock
+        self.earlier.close()
         self._dirs, self._parts, self._root, self._file = {}, -1, -1, -1
 
     # --- what is here -----------------------------------------------------------------------------
@@ -211,6 +217,7 @@ class Folder:
     def _may_place(self, path: str, size: int, sha256: str) -> bool:
         """False when the file here is not what was fetched before: it is never overwritten."""
         check(path)
+        self._told.add(path)
         self._count += 1
         if self._count > FILES_MAX:
             raise UnsafePath(f"{self.path}: the host sends more than {FILES_MAX} files; stopped")
@@ -219,6 +226,8 @@ class Folder:
             at = self._open_dir(folder)
             info = os.stat(local_name(name), dir_fd=at, follow_symlinks=False)
         except FileNotFoundError:
+            return True
+        if stat.S_ISDIR(info.st_mode) and self._give_way(path):
             return True
         if self.journal.is_ours(path, info):
             return True
@@ -233,6 +242,8 @@ class Folder:
             return self._root
         if folder not in self._dirs:
             parent, _, last = folder.rpartition("/")
+            if folder in self.journal.known and folder not in self._told:
+                self.set_aside([folder])  # it was a file
             above, name = self._open_dir(parent), local_name(last)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=above)
@@ -258,6 +269,32 @@ class Folder:
         with full_disk(self.path):
             at = self._open_dir(folder)
             os.rename(name, local_name(last), src_dir_fd=self._parts, dst_dir_fd=at)
+
+    # --- what is no part of the result any more ---------------------------------------------------
+
+    def same(self, paths: Iterable[str]) -> None:
+        """The result has them, and they are here."""
+        self._told.update(paths)
+
+    def gone(self) -> list[str]:
+        """Files fetched before that the result, as far as it was told, has not."""
+        return [path for path in self.journal.known if path not in self._told]
+
+    def set_aside(self, paths: Sequence[str]) -> None:
+        """These files of an earlier fetch are not in the folder any more."""
+        with full_disk(self.path):
+            for path in paths:
+                self.earlier.take(self._root, path, self.journal.known[path])
+            sync(self._root, self.path, sorted(map(local_name, paths)))
+            for folder in sorted({path.rpartition("/")[0] for path in paths}, reverse=True):
+                drop_empty(self._root, folder)
+            self.journal.forget(paths)
+        self._close_dirs(keep="")
+
+    def _give_way(self, path: str) -> bool:
+        """Whether the folder at `path`, where a file is to be, is gone: all in it was fetched."""
+        self.set_aside([each for each in self.gone() if each.startswith(path + "/")])
+        return not os.path.lexists(self.path / local_name(path))
 
     def _note(self, items: list[tuple[str, Known]]) -> None:
         with full_disk(self.path):

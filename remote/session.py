@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Dict, List, Optional, Tuple
 
 from remote import files, procs
 from remote.layout import RunFiles
 
 DEADLINE = 5.0
+# `tail` where there is none: a log from its start, and with "on" whatever comes, by name.
+SHOW = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+place, more = sys.argv[1:]
+at = 0
+while True:
+    try:
+        with open(place, "rb") as log:
+            if log.seek(0, 2) < at:
+                at = 0
+            log.seek(at)
+            for piece in iter(lambda: log.read(65536), b""):
+                sys.stdout.buffer.write(piece)
+            at = log.tell()
+        sys.stdout.buffer.flush()
+    except OSError as exc:
+        if more != "on":
+            sys.exit("%s: %s" % (place, exc.strerror))
+    if more != "on":
+        break
+    time.sleep(0.5)
+"""
 
 
 def choose(wanted: str) -> str:
@@ -27,7 +51,7 @@ def name_of(run_id: str) -> str:
 
 def open_view(kind: str, run: RunFiles, env: Dict[str, str]) -> bool:
     """Start a detached session that shows the run's log; True if it stands."""
-    viewer = ["tail", "-n", "+1", "-F", run.log]
+    viewer = log_argv(run, "on")
     name = name_of(run.run_id)
     if kind == "tmux":
         argv = ["tmux", "new-session", "-d", "-x", "200", "-y", "50", "-s", name, "--", *viewer]
@@ -75,12 +99,15 @@ def attach_argv(kind: str, run: RunFiles) -> Tuple[str, ...]:
         return ("tmux", "attach-session", "-t", "=" + name)
     if kind == "screen":
         return ("screen", "-x", name)
-    return ("tail", "-n", "+1", "-F", run.log)
+    return log_argv(run, "on")
 
 
-def ended_argv(run: RunFiles) -> Tuple[str, ...]:
-    """The log of a run that has ended: nothing more can come."""
-    return ("tail", "-n", "+1", "--", run.log)
+def log_argv(run: RunFiles, more: str) -> Tuple[str, ...]:
+    """What shows the log; `more`: "on" if more of it may come, or "none"."""
+    if procs.which("tail"):
+        return ("tail", "-n", "+1", "-F" if more == "on" else "--", run.log)
+    in_a_line = "exec(%r)" % SHOW  # a login shell such as tcsh takes no word of several lines
+    return (sys.executable, "-IS", "-c", in_a_line, run.log, more)
 
 
 def plain_env(environ: Optional[Dict[str, str]] = None) -> Dict[str, str]:

@@ -61,7 +61,7 @@ def view(layout: Layout, channel: Channel, request: Body) -> Body:
     if known["phase"] == "absent":
         return known
     if known["phase"] == "finished":
-        return {**known, "view": None, "argv": list(session.ended_argv(run))}
+        return {**known, "view": None, "argv": list(session.log_argv(run, "none"))}
     state = status.view_state(run)
     kind = str(state["kind"])
     if not state["open"] and "machine" not in known:

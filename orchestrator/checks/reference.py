@@ -21,7 +21,8 @@ def check(
     if reference is None:
         return []
     only, ignore, waive = reference.only, reference.ignore, reference.waive
-    return compare(config, tree, only=only, ignore=ignore, waive=waive)
+    found = compare(config, tree, only=only, ignore=ignore, waive=waive)
+    return found + _compares_nothing(reference, tree)
 
 
 # --- comparing ------------------------------------------------------------------------------------
@@ -43,7 +44,7 @@ def compare(
     found = [
         finding
         for finding in _differences(config, reference, ())
-        if (not only or covering(finding.key, only)) and not covering(finding.key, ignore)
+        if _is_compared(finding.key, only, ignore)
     ]
     reasons = waive or {}
     used: set[str] = set()
@@ -150,6 +151,10 @@ def covering(key: str | None, named: Collection[str]) -> str | None:
     return None
 
 
+def _is_compared(key: str | None, only: Collection[str], ignore: Collection[str]) -> bool:
+    return bool(not only or covering(key, only)) and not covering(key, ignore)
+
+
 def _in_vain(
     config: Mapping[str, Any],
     reference: Mapping[str, Any],
@@ -173,6 +178,24 @@ def _in_vain(
             key=name,
         )
         for name in waivers
+    ]
+
+
+def _compares_nothing(reference: Reference, tree: Mapping[str, Any]) -> list[Finding]:
+    """A file that is placed where nothing is compared, or files that have nothing to compare."""
+    only, ignore = reference.only, reference.ignore
+    told: list[tuple[str | None, str]] = []
+    for file in reference.files:
+        at = file.at or ""
+        inside = any(name.startswith(at + ".") for name in only)
+        if at and not inside and not _is_compared(at, only, ignore):
+            told.append((at, f"{file.shown} is placed at {at} and nothing is compared there"))
+    keys = [".".join(trail) for trail, _ in _leaves(tree, ()) if trail]
+    if not told and not any(_is_compared(key, only, ignore) for key in keys):
+        told.append((None, "the reference has no key that is compared"))
+    why = "`at:` is the config key that a file goes to, `only:` and `ignore:` say what is compared"
+    return [
+        Finding(Severity.WARNING, "unused-reference", f"{what}: {why}", key=at) for at, what in told
     ]
 
 

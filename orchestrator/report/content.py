@@ -12,8 +12,8 @@ from typing import Any
 from orchestrator import runtext
 from orchestrator.clock import iso
 from orchestrator.compare import ABSENT, Comparison, Row
-from orchestrator.comparetext import accuracy_line, brief, file_words, values_of
-from orchestrator.domain import Event, Fetched, Outcome, Run, RunState, Verdict
+from orchestrator.comparetext import accuracy_line, brief_value, file_words, values_of
+from orchestrator.domain import Event, Outcome, Run, Verdict
 from orchestrator.nested import leaves
 from orchestrator.report import blocks as b
 from orchestrator.report import figures
@@ -32,7 +32,6 @@ class Account:
     events: Sequence[Event]
     now: datetime
     curves: Curves | None = None
-    gone: bool = False  # the run's results were fetched, and are not there any more
     log: str | None = None  # its end, safe for a terminal
     environment: Mapping[str, Any] | None = None
     other: Run | None = None
@@ -130,7 +129,10 @@ def _facts(account: Account) -> b.Section:
         ("snapshot", run.snapshot or "not sent"),
         ("git", git or "no repository"),
         *((f"data {name}", digest) for name, digest in run.data.items()),
-        ("overrides", " ".join(f"{key}={brief(value)}" for key, value in run.overrides.items())),
+        (
+            "overrides",
+            " ".join(f"{key}={brief_value(value)}" for key, value in run.overrides.items()),
+        ),
         ("tags", " ".join(f"{key}={value}" for key, value in sorted(run.tags.items()))),
         ("supersedes", run.supersedes or ""),
         ("note", run.note or ""),
@@ -199,8 +201,8 @@ def _findings_table(found: Sequence[Mapping[str, Any]]) -> b.Table:
     for each in found:
         waived = each.get("waived")
         rule = str(each.get("rule"))
-        ours = brief(ABSENT if rule == "missing" else each.get("ours"))
-        theirs = brief(ABSENT if rule == "extra" else each.get("reference"))
+        ours = brief_value(ABSENT if rule == "missing" else each.get("ours"))
+        theirs = brief_value(ABSENT if rule == "extra" else each.get("reference"))
         word = f"waived: {waived}" if waived else rule
         rows.append([str(each.get("key") or ""), ours, theirs, word])
     return b.Table(("key", "this run", "reference", "finding"), rows, code=(0, 1, 2))
@@ -233,7 +235,7 @@ def _compared(account: Account) -> b.Section | None:
 def _rows_table(section: str, rows: Sequence[Row]) -> b.Table:
     lines = []
     for row in rows:
-        other, ours = map(brief, values_of(section, row))
+        (_, other), (_, ours) = values_of(section, row)
         lines.append([row.key, ours, other])
     return b.Table((section.capitalize(), "this run", "the other"), lines, code=(0, 1, 2))
 
@@ -346,13 +348,5 @@ def _again(account: Account) -> b.Section:
 
 
 def _missing(account: Account) -> b.Section | None:
-    told = list(account.missing)
-    run = account.run
-    ended = run.fetched is Fetched.NONE and run.state is RunState.FINISHED
-    if account.curves is None and (ended or account.gone):
-        more = " any more" if account.gone else ""
-        again = f"`orch fetch-results {run.run_id}` brings them"
-        told.append(f"learning curves: the results are not here{more}; {again}")
-    elif account.curves is None and run.fetched is not Fetched.NONE:
-        told.append("learning curves: the results hold no metrics.jsonl")
-    return b.Section("What could not be had", [b.Items(told)]) if told else None
+    told = account.missing
+    return b.Section("What could not be had", [b.Items(list(told))]) if told else None

@@ -24,6 +24,7 @@ Body = Mapping[str, Any]
 CALL_DEADLINE = 60.0  # seconds of silence after which a call is given up
 BEGIN_WITHIN = 60.0  # seconds until the agent's first sign of life, whatever the call may take
 GREETING = wire.Frame(wire.ITEM, b"{}")
+LOOK_EVERY = 1.0  # seconds of waiting after which a caller that wants to may look around
 STREAM_DEADLINE = 45.0  # a stream sends something at least every 10 s
 RATE_MIN = 1024  # bytes/s: what trickles in more slowly counts as silence
 RATE_WHOLE = 16 * 1024  # bytes/s: a whole answer may take that much longer for what it holds
@@ -51,6 +52,7 @@ class Agent:
         self._last: list[tuple[int, bytes]] = []
         self._deadline = CALL_DEADLINE
         self._give_up = 0.0  # when the frame that is due counts as not coming
+        self._look: Callable[[], None] | None = None
         self._left = math.inf  # seconds that may still be spent waiting for this call's frames
         self._fresh = True  # no answer has come yet: the agent may not be there
         self._heard = False  # of an agent, over this pipe
@@ -109,12 +111,14 @@ class Agent:
         *,
         deadline: float = CALL_DEADLINE,
         within: float = math.inf,
+        look: Callable[[], None] | None = None,
     ) -> Iterator[wire.Frame | End]:
         """ITEM and DATA frames as they come, at last one End. An error reply is raised.
 
-        `deadline`: seconds of silence; `within`: of waiting in all, and more for many bytes.
+        `deadline`: seconds of silence; `within`: of waiting in all, and more for many bytes. `look`
+        is called in each second in which nothing comes, and may end it by an exception.
         """
-        self._deadline, self._left = deadline, within
+        self._deadline, self._left, self._look = deadline, within, look
         try:
             yield from self._exchange(verb, body, data)
         except wire.LinkClosed:
@@ -203,12 +207,25 @@ class Agent:
         """Bytes of the frame that is due: they buy it time, but no more than they are worth."""
         began = time.monotonic()
         left = min(self._give_up - began, self._left)
-        data = pipe.recv(count, max(0.0, round(left, 1)))
+        data = self._wait(pipe, count, max(0.0, round(left, 1)))
         now = time.monotonic()
         self._left += len(data) / RATE_WHOLE - (now - began)
         later = now + self._deadline
         self._give_up = min(later, self._give_up + len(data) / RATE_MIN)
         return data
+
+    def _wait(self, pipe: Pipe, count: int, seconds: float) -> bytes:
+        left = seconds
+        while self._look is not None and left > LOOK_EVERY:
+            try:
+                return pipe.recv(count, LOOK_EVERY)
+            except errors.CallTimeout:
+                left -= LOOK_EVERY
+                self._look()
+        try:
+            return pipe.recv(count, left)
+        except errors.CallTimeout:
+            raise errors.CallTimeout(f"{self.host.name}: no answer within {seconds:g} s") from None
 
     def _next(self) -> wire.Frame:
         assert self._reader is not None

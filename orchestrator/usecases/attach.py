@@ -19,7 +19,8 @@ from orchestrator.usecases import silence
 from orchestrator.usecases.context import Context
 
 SSH_FAILED = 255  # ssh's own word; any other code is that of the program on the host
-FAILED = 1  # of tmux, screen and tail alike; as our own code it would be a run's bad end
+FAILED = 1  # of tmux, screen, tail and python alike; as our own code it would be a run's bad end
+SESSIONS = ("tmux", "screen")  # else the log is shown, by tail or, where there is none, by python
 # What the caller's shell says of sessions: the run's was opened without, see transport.local.
 PLACES = ("TMUX", "TMUX_PANE", "TMUX_TMPDIR", "STY", "SCREENDIR")
 
@@ -54,7 +55,7 @@ def view(ctx: Context, ledger: Ledger, run: Run, *, terminal: bool = True) -> Vi
             else f"`orch show {run.run_id}` tells what is known of it",
         )
     argv = words(reply.get("argv"))
-    if not argv or argv[0] not in ("tmux", "screen", "tail"):
+    if not argv or not (argv[0] in (*SESSIONS, "tail") or argv[1:3] == ["-IS", "-c"]):
         raise unlawful("a way to attach that is none")
     notice = None
     found = reply.get("view")
@@ -64,7 +65,7 @@ def view(ctx: Context, ledger: Ledger, run: Run, *, terminal: bool = True) -> Vi
             notice = "the run had no session; one was opened to watch it"
     elif reply.get("phase") == "finished":
         notice = f"the run has ended; this is its log. `orch show {run.run_id}` tells how it ended"
-    elif argv[0] == "tail":
+    elif argv[0] not in SESSIONS:
         notice = "no tmux or screen session stands; showing the log. Ctrl-C leaves, the run goes on"
     if not host.is_local:
         return View(_over_ssh(ctx, host, argv, terminal), ctx.env, notice)

@@ -49,7 +49,8 @@ class Report:
 def fetch(
     ctx: Context, ledger: Ledger, run: Run, progress: Callable[[Report], None]
 ) -> tuple[Run, Report]:
-    """Every result file of the run is here and equals the host's, by sha256.
+    """Every result file of the run is here and equals the host's, by sha256; of a run that has
+    ended, no other file that a fetch brought is with them.
 
     Of a run that goes on it is what there was at that moment: `fetched` is then `partial`. So it is
     when one of the files could not be read there or is another one here, and once all others have
@@ -66,6 +67,8 @@ def fetch(
         with kept, _claim(ctx, run, destination) as folder:
             here = wire.encode_json({"have": folder.have(), "parts": folder.parts()})
             end = run_status(_Receiver(agent, folder, report, progress).run(run, here), run.run_id)
+            if end.get("phase") == "finished" and not report.unread:
+                _leave_the_result(ctx, run, attempt_of(end), folder)
             folder.keep()
             folder.make_durable()
             changed = list(folder.changed)
@@ -78,6 +81,33 @@ def fetch(
     if changed or report.unread:
         raise _incomplete(known, report, lawful.text(end.get("folder")), changed)
     return ledger.get(known.run_id), report
+
+
+def _leave_the_result(ctx: Context, run: Run, attempt: int, folder: Folder) -> None:
+    """What the host's result has not is none of it, though an earlier fetch brought it here: of an
+    earlier attempt, or of a moment while the run went on.
+
+    Unless all of this attempt's result was here before: then it is the host that lost some since.
+    """
+    gone = folder.gone()
+    if not gone:
+        return
+    if run.fetched is Fetched.COMPLETE and run.attempt == attempt:
+        ctx.say(
+            f"{run.run_id}: {_named(gone)} of its results {_is(gone)} not on {run.host} any more, "
+            f"or no file there; what was fetched of them stays in {folder.path}"
+        )
+    else:
+        folder.set_aside(gone)
+
+
+def _named(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    return sanitize.line(f"{counted(len(paths), 'file')} ({', '.join(paths[:5])}{more})")
+
+
+def _is(paths: Sequence[str]) -> str:
+    return "is" if len(paths) == 1 else "are"
 
 
 def _incomplete(
@@ -127,10 +157,18 @@ def _home(ctx: Context, run: Run) -> Path:
 def _claim(ctx: Context, run: Run, destination: Path) -> Iterator[Folder]:
     """The folder for us alone; a second fetch of the same run waits for the first."""
     with contextlib.ExitStack() as stack:
-        yield retry.when_free(
+        folder = retry.when_free(
             lambda: stack.enter_context(Folder(destination)),
             lambda: ctx.say(f"another orch is fetching {run.run_id}; waiting until it is through"),
         )
+        try:
+            yield folder
+        finally:
+            if taken := folder.earlier.taken:
+                ctx.say(
+                    f"{run.run_id}: {_named(taken)} of an earlier fetch {_is(taken)} no part of "
+                    f"its results any more; moved to {folder.earlier.path}"
+                )
 
 
 def _refuse_absent(ledger: Ledger, agent: Agent, run: Run) -> None:
@@ -209,6 +247,7 @@ class _Receiver:
             large.abandon()
         elif "same" in item:
             self._report.same += len(item["same"])
+            self._folder.same(map(str, item["same"]))
         elif "left" in item:
             unread = item.get("unread") is True
             told = self._report.unread if unread else self._report.left

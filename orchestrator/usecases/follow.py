@@ -38,6 +38,9 @@ class Sink(Protocol):
 
     def notice(self, text: str) -> None: ...
 
+    def look(self) -> None:
+        """BrokenPipeError when nobody reads it any more; asked while there is nothing to show."""
+
 
 @dataclass(slots=True)
 class Cursor:
@@ -117,7 +120,7 @@ def _once(
     moved: Moved,
 ) -> Run:
     body = cursor.request(run.run_id, live)
-    for frame in agent.exchange("stream", body, deadline=STREAM_DEADLINE):
+    for frame in agent.exchange("stream", body, deadline=STREAM_DEADLINE, look=sink.look):
         if isinstance(frame, End):
             if frame.body.get("phase") == "absent":
                 known = _absent(ctx, ledger, run, frame.body)

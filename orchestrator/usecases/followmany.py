@@ -36,6 +36,9 @@ class ManySink(Protocol):
 
     def notice(self, text: str) -> None: ...
 
+    def look(self) -> None:
+        """BrokenPipeError when nobody reads it any more; asked while there is nothing to show."""
+
 
 @dataclass(slots=True)
 class _Follower:
@@ -140,7 +143,7 @@ def follow_many(
     failures: list[OrchError] = []
     left = len(groups)
     while left:
-        what, whose, value = _next(waiting)
+        what, whose, value = _next(waiting, sink)
         if what in ("through", "failed"):
             left -= 1
             failures += [value] if what == "failed" else []
@@ -153,12 +156,12 @@ def follow_many(
     return [met[run.run_id] for run in runs]
 
 
-def _next(waiting: queue.Queue[tuple[str, str, Any]]) -> tuple[str, str, Any]:
+def _next(waiting: queue.Queue[tuple[str, str, Any]], sink: ManySink) -> tuple[str, str, Any]:
     while True:
         try:
             return waiting.get(timeout=1.0)  # in steps: Ctrl-C must come through
         except queue.Empty:
-            continue
+            sink.look()
 
 
 def _take(

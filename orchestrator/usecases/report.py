@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from orchestrator import outlet, sanitize
-from orchestrator.domain import Run
+from orchestrator.domain import Fetched, Run, RunState
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import results_of
@@ -60,13 +60,15 @@ def account_of(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> A
     if environment is None:
         why = "none was recorded" if told is not None else why
         missing.append(f"environment: {why}")
+    curves = curves_of(run)
+    if curves is None:
+        missing += _no_curves(run)
     comparison = compared(ctx, ledger, [other, run]) if other is not None else None
     return Account(
         run=run,
         events=ledger.events(run.run_id),
         now=ctx.clock.now(),
-        curves=curves_of(run),
-        gone=results_are_gone(run),
+        curves=curves,
         log=log,
         environment=environment,
         other=other,
@@ -75,6 +77,18 @@ def account_of(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> A
         other_curves=curves_of(other) if other is not None else None,
         missing=[*missing, *(comparison.missing if comparison else ())],
     )
+
+
+def _no_curves(run: Run) -> list[str]:
+    """Why there are none; of a run that goes on only where results of it were fetched."""
+    gone = results_are_gone(run)
+    if gone or (run.fetched is Fetched.NONE and run.state is RunState.FINISHED):
+        more = " any more" if gone else ""
+        again = f"`orch fetch-results {run.run_id}` brings them"
+        return [f"learning curves: the results are not here{more}; {again}"]
+    if run.fetched is Fetched.NONE:
+        return []
+    return ["learning curves: the results hold no metrics.jsonl"]
 
 
 def _other(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> tuple[Run | None, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.compare import rows_of
-from orchestrator.comparetext import brief
+from orchestrator.comparetext import brief_value
 from orchestrator.domain import Run
 from orchestrator.errors import UsageError
 from orchestrator.paths import PROJECT_FILE
@@ -74,7 +74,7 @@ def request_for(
 def changes(old: Run, config: Mapping[str, Any]) -> list[str]:
     """What of the config is not as the old run had it, a line a key."""
     return [
-        f"{row.key}: {brief(row.values[0])} -> {brief(row.values[1])}"
-        for row in rows_of([old.config, config])
+        f"{row.key}: {brief_value(row.values[0])} -> {brief_value(row.values[1])}"
+        for row in rows_of([old.config, config], typed=True)
         if row.differs
     ]

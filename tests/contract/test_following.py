@@ -128,6 +128,22 @@ def test_f53_a_closed_stdout_ends_it_quietly(counted: Desk) -> None:
     assert said == ""
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_f53_a_reader_that_leaves_a_quiet_log_is_noticed(many: bool, new_desk: MakeDesk) -> None:
+    desk = new_desk({"quiet": "echo hello; sleep 600"})
+    runs = [desk.submit("quiet") for _ in range(1 + many)]
+    tail = desk.start("tail", *runs)
+    assert tail.stdout
+    for _ in runs:
+        assert tail.stdout.readline().endswith("hello\n")
+    tail.stdout.close()
+    assert tail.wait(timeout=20) == 141
+    assert tail.stderr and tail.stderr.read() == ""
+    assert {desk.show(run)["state"] for run in runs} == {"running"}
+    for run in runs:
+        desk.orch("cancel", run)
+
+
 def test_f53_a_reader_that_leaves_a_live_log_leaves_the_run_alone(new_desk: MakeDesk) -> None:
     desk = new_desk({"chatty": "while :; do echo hello; sleep 0.02; done"})
     run_id = desk.submit("chatty")

@@ -37,6 +37,9 @@ class Sink:
     def notice(self, text: str) -> None:
         pass
 
+    def look(self) -> None:
+        pass
+
 
 ITEMS: list[Any] = [
     7, None, [], "text", {"file": 7}, {"file": [1, 2], "offset": "x"}, {"marker": {"a": 1}},

@@ -354,6 +354,30 @@ def test_attach_on_this_machine_shows_the_log(session: str, new_desk: MakeDesk) 
     desk.orch("cancel", run_id)
 
 
+@pytest.mark.parametrize(
+    "session",
+    ["plain", *(pytest.param(kind, marks=pytest.mark.sessions) for kind in ("tmux", "screen"))],
+)
+def test_attach_needs_no_tail_on_the_host(session: str, new_desk: MakeDesk, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "sleep", "touch", "test", session):
+        if found := shutil.which(name):
+            (tools / name).symlink_to(found)
+    desk = new_desk(
+        {"sleep": "echo visible; until test -e ../go; do sleep 0.05; done; echo after"},
+        host={"transport": "local", "session": session},
+    )
+    desk.env["PATH"] = str(tools)
+    run_id = desk.submit("sleep")
+    assert "visible" in attached(desk, "visible")
+    (desk.home / ".orch" / "runs" / run_id / "go").touch()
+    desk.orch("wait")
+    assert desk.orch("attach").stdout == "visible\nafter\n"
+    (desk.home / ".orch" / "runs" / run_id / "log").unlink()
+    assert "could not show it" in desk.orch("attach", code=2).stderr
+
+
 @pytest.mark.sessions
 @pytest.mark.parametrize("session", ["tmux", "screen"])
 def test_attach_finds_a_local_session_wherever_the_callers_own_are(

@@ -58,6 +58,8 @@ class Sink:
     def notice(self, text: str) -> None:
         self.notices.append(text)
 
+    def look(self) -> None: ...
+
 
 @pytest.fixture
 def clock(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> Patched:

@@ -54,6 +54,19 @@ def test_a_report_tells_outcome_curves_log_and_what_changed(new_desk: MakeDesk) 
     assert "orch submit train --set right=25 --host box" in text
 
 
+def test_what_the_page_could_not_have_stands_in_the_document_too(new_desk: MakeDesk) -> None:
+    desk = curving(new_desk)
+    run = desk.submit("train")
+    desk.orch("wait")
+    told = json.loads(desk.orch("report", "--json").stdout)
+    again = f"learning curves: the results are not here; `orch fetch-results {run}` brings them"
+    assert told["missing"] == [again]
+    text = next(Path(path).read_text() for path in told["paths"] if path.endswith(".md"))
+    assert text.split("What could not be had")[1].count("\n- ") == 1
+    desk.orch("fetch-results")
+    assert json.loads(desk.orch("report", "--json").stdout)["missing"] == []
+
+
 def test_the_other_run_is_the_one_asked_for(new_desk: MakeDesk) -> None:
     desk = curving(new_desk)
     runs = [run_of(desk, "--set", f"right={right}") for right in (45, 44, 43)]

@@ -105,6 +105,33 @@ def test_waiver_and_only_that_name_nothing_are_warnings() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("ats", "only", "ignore", "tree", "warned"),
+    [
+        (["nowhere.at"], ["training"], [], {"nowhere": {"at": {"ema": 1}}}, ["nowhere.at"]),
+        (["optim"], [], ["optim"], {"optim": {"lr": 1}}, ["optim"]),
+        (["a", "training"], ["training"], [], {"a": 1, "training": {"ema": 1}}, ["a"]),
+        (["training"], ["training.ema"], [], {"training": {"ema": 1}}, []),
+        (["training"], ["training"], ["training.lr"], {"training": {"ema": 1}}, []),
+        ([None], ["training"], [], {"lr": 1}, [None]),
+        ([None], [], [], {}, [None]),
+        ([None], ["training"], [], {"training": {"ema": 1}, "lr": 1}, []),
+    ],
+)
+def test_a_reference_that_compares_nothing_is_a_warning(
+    ats: list[str | None],
+    only: list[str],
+    ignore: list[str],
+    tree: dict[str, Any],
+    warned: list[str | None],
+) -> None:
+    files = tuple(ReferenceFile("r.json", at=at) for at in ats)
+    spec = Reference(files, tuple(only), tuple(ignore))
+    config = {"training": {"ema": 1, "lr": 1}, "optim": {"lr": 1}}
+    found = [f for f in reference.check(config, spec, tree) if f.rule == "unused-reference"]
+    assert short(found) == [("warning", "unused-reference", at) for at in warned]
+
+
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text("ab", max_size=2),
     lambda x: st.dictionaries(st.sampled_from("abcd"), x, max_size=3) | st.lists(x, max_size=2),

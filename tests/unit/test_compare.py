@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, timezone
 
 from orchestrator.compare import (
     CodeFile,
@@ -13,6 +14,7 @@ from orchestrator.compare import (
     with_diff,
 )
 from orchestrator.comparetext import compare_text, short_ids
+from orchestrator.runtext import show_text
 from tests.helpers.runs import a_run, an_id
 
 ENV = {"python": {"version": "3.11.2", "packages": {"torch": "2.13.0"}}, "driver": None}
@@ -25,7 +27,7 @@ def code_file(sha: str, mode: int = 0o644, size: int = 10) -> CodeFile:
 
 def test_only_keys_that_differ_are_told_and_an_absent_key_is_not_a_null() -> None:
     one = a_run(an_id(1), config={"a": {"x": 1, "y": None}, "b": [1, 2]})
-    two = a_run(an_id(2), config={"a": {"x": 1.0}, "b": [1, 2], "c": {}})
+    two = a_run(an_id(2), config={"a": {"x": 1}, "b": [1, 2], "c": {}})
     told = document(compare([one, two], [ENV, OTHER], []), everything=False)
     assert [row["key"] for row in told["config"]] == ["a.y", "c"]
     assert told["config"][0]["values"] == {one.run_id: None}
@@ -52,6 +54,44 @@ def test_values_are_equal_as_numbers_but_a_flag_is_no_number() -> None:
     assert same([1, {"a": 2}], [1.0, {"a": 2.0}])
     assert not same(1, True) and not same(0, None) and not same("1", 1)
     assert not same([1, 2], [1]) and not same({"a": 1}, {"b": 1})
+
+
+def test_a_config_differs_where_its_hash_does() -> None:
+    one = a_run(
+        an_id(1), config={"f": 1.0, "z": -0.0, "l": [1, {"a": 1}], "s": 1}, metrics={"m": 1}
+    )
+    two = a_run(
+        an_id(2), config={"f": 1, "z": 0.0, "l": [1, {"a": 1.0}], "s": 1}, metrics={"m": 1.0}
+    )
+    found = compare([one, two], [ENV, ENV], [])
+    assert [row.key for row in found.differing("config")] == ["f", "l"]
+    assert found.differing("metrics") == []
+
+
+def test_a_text_is_not_shown_as_the_other_value_it_looks_like() -> None:
+    pairs: list[tuple[object, str, str]] = [
+        (1, "1", '1 "1"'), (True, "true", 'true "true"'), (None, "null", 'null "null"'),
+        ([1], "[1]", '[1] "[1]"'), ({}, "{}", '{} "{}"'), (1e-4, "1e-4", '0.0001 "1e-4"'),
+        ("a", "a ", 'a "a "'), ("", "~", '"" "~"'), ("plain-1", "b/c:2", "plain-1 b/c:2"),
+        ("a\tb", "a b", '"a\\tb" a b'), ('"1"', "1", '"\\"1\\"" "1"'),
+    ]  # fmt: skip
+    one = a_run(an_id(1), config={f"k{at}": pair[0] for at, pair in enumerate(pairs)})
+    two = a_run(an_id(2), config={f"k{at}": pair[1] for at, pair in enumerate(pairs)})
+    table = compare_text(compare([one, two], [ENV, ENV], []))
+    rows = [" ".join(line.split()) for line in table.splitlines() if line.startswith("k")]
+    assert rows == [f"k{at} {pair[2]}" for at, pair in enumerate(pairs)]
+    assert 'k0: "1"' in show_text(two, [], datetime(2026, 1, 1, tzinfo=timezone.utc))
+
+
+def test_a_version_or_a_tag_is_always_a_text_and_stands_without_quotes() -> None:
+    told = compare_text(
+        compare(
+            [a_run(an_id(1), tags={"seed": "1"}), a_run(an_id(2), tags={"seed": "2"})],
+            [{"python": {"version": "3.10"}}, {"python": {"version": "3.11"}}],
+            [],
+        )
+    )
+    assert '"' not in told
 
 
 def test_an_environment_that_is_not_known_is_not_compared() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -15,7 +16,6 @@ from orchestrator.errors import (
     FolderBusy,
     ManifestMismatch,
     OrchError,
-    TransferError,
     UnsafePath,
     UsageError,
 )
@@ -169,19 +169,82 @@ def test_f80_our_own_folder_of_parts_swapped_for_a_link_is_not_followed(d: Path)
     assert outside(d.parent) == before
 
 
-def test_a_file_used_as_a_folder_and_a_folder_as_a_file_are_errors(d: Path) -> None:
-    write(d, small("a"), small("b/c"))
+def test_a_file_that_a_result_also_uses_as_a_folder_is_an_error(d: Path) -> None:
+    for before, after in (("a", "a/b"), ("b/c", "b")):
+        with Folder(d) as folder:
+            folder.write_batch([small(before)])
+            try:
+                folder.write_batch([small(after, b"new")])
+            except UnsafePath:
+                pass
+            else:
+                assert folder.changed == [after]
+        assert (d / before).read_bytes() == b"x"
+
+
+def test_a_file_or_folder_of_ones_own_does_not_give_way(d: Path) -> None:
+    write(d, small("b/c"))
+    (d / "a").write_bytes(b"mine")
+    (d / "b" / "notes").write_bytes(b"mine")
     with pytest.raises(UnsafePath):
         write(d, small("a/b"))
+    assert write(d, small("b")).changed == ["b"]
+    assert (d / "a").read_bytes() == (d / "b" / "notes").read_bytes() == b"mine"
+
+
+def test_a_fetched_folder_gives_way_to_a_file_and_a_file_to_a_folder(d: Path) -> None:
+    write(d, small("a/b/c", b"1"), small("a/d", b"2"), small("e", b"3"), small("f", b"4"))
+    (d / "e").write_bytes(b"edited by hand")
+    folder = write(d, small("a", b"new"), small("e/f/g", b"new"), small("f", b"4"))
+    assert folder.changed == []
+    assert final_files(d) == ["a", "e/f/g", "f"]
+    assert folder.earlier.path == d.parent / "earlier" / "d"
+    assert final_files(folder.earlier.path) == ["a/b/c", "a/d", "e"]
+    assert (folder.earlier.path / "e").read_bytes() == b"edited by hand"
     with Folder(d) as folder:
-        try:
-            folder.write_batch([small("b", b"new")])
-        except TransferError:
-            pass
-        else:
-            assert folder.changed == ["b"]
-    assert (d / "a").read_bytes() == b"x"
-    assert (d / "b" / "c").read_bytes() == b"x"
+        assert sorted(folder.have()) == ["a", "e/f/g", "f"]
+        folder.same(["f"])
+        assert sorted(folder.gone()) == ["a", "e/f/g"]
+
+
+def test_what_goes_aside_is_never_put_over_what_did_before(d: Path) -> None:
+    for content in (b"first", b"second"):
+        with Folder(d) as folder:
+            folder.write_batch([small("sub/x", content), small("y")])
+        with Folder(d) as folder:
+            folder.same(["y"])
+            folder.set_aside(folder.gone())
+            assert folder.gone() == []
+    assert final_files(d) == ["y"]
+    assert not (d / "sub").exists()
+    earlier = d.parent / "earlier"
+    assert (earlier / "d" / "sub" / "x").read_bytes() == b"first"
+    assert (earlier / "d.2" / "sub" / "x").read_bytes() == b"second"
+
+
+def test_f80_nothing_goes_aside_through_a_link_or_by_an_unsafe_name(d: Path) -> None:
+    write(d, small("beside/precious"), small("a"))
+    (d / "beside" / "precious").unlink()
+    (d / "beside").rmdir()
+    (d / "beside").symlink_to(d.parent / "beside")
+    line = [f"../{d.name}/../beside/precious", 8, sha(b"precious"), 1]
+    with (d / JOURNAL).open("a") as journal:
+        journal.write(json.dumps(line) + "\n")
+    before = outside(d.parent)
+    with Folder(d) as folder:
+        folder.same(["a"])
+        assert folder.gone() == ["beside/precious"]
+        folder.set_aside(folder.gone())
+    assert outside(d.parent) == before
+    assert (d / "beside").is_symlink()
+
+
+def test_what_is_in_the_way_of_what_goes_aside_is_named(d: Path) -> None:
+    write(d, small("a"))
+    (d.parent / "earlier").write_bytes(b"mine")
+    with Folder(d) as folder, pytest.raises(UsageError, match="earlier is in the way"):
+        folder.set_aside(["a"])
+    assert final_files(d) == ["a"]
 
 
 def test_what_was_fetched_is_renewed_and_what_was_edited_here_is_kept(d: Path) -> None:
@@ -214,7 +277,10 @@ def test_have_names_exactly_what_is_still_as_it_was_fetched(d: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{", b"[]", b'["a"]', b'[1,2,3,4]', b'[["a"],1,"x",1]', b"\xff", b"[" * 5000, b'"abcd"'],
+    [
+        b"", b"{", b"[]", b'["a",1]', b'[1,2,3,4]', b'[["a"],1,"x",1]', b"\xff", b"[" * 5000,
+        b'"abcd"',
+    ],
     ids=repr,
 )  # fmt: skip
 def test_a_torn_journal_line_costs_only_that_file(d: Path, line: bytes) -> None:
