@@ -24,9 +24,15 @@ import torch
 from jobs.textdiff import config as configs
 from jobs.textdiff import data, errors, metrics, parallel, typed
 from jobs.textdiff.data import Dataset
-from jobs.textdiff.errors import ConfigError, JobError
+from jobs.textdiff.errors import ConfigError, DataError, JobError
 
 CANARY_TEXTS = 500
+UNREAD: configs.Unread = {  # these classifiers count words, and all of them
+    **configs.UNREAD_DATA,
+    "data.tokenizer": ("words", lambda config: "baselines"),
+    "data.vocab_size": (30_000, lambda config: "baselines"),
+    "data.min_count": (1, lambda config: "baselines"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ def run(env: Mapping[str, str], *, canary: bool) -> dict[str, Any]:
     config = typed.build(Config, typed.read(Path(env["ORCH_CONFIG"])))
     configs.check_ranges(config)
     configs.check_data(config.data)
+    configs.check_unread(config, UNREAD)
     if canary:
         results = results / "canary"
     folder = env.get("ORCH_DATA")
@@ -118,6 +125,8 @@ def _predictions(config: Config, dataset: Dataset, texts: data.Split) -> Any:
         raise JobError("baselines need scikit-learn: pip install 'orch[jobs]'") from None
     from jobs.textdiff.tokenizer import split
 
+    if not any(map(split, dataset.train.texts)):
+        raise DataError(f"{dataset.name}: no training text has a word in it")
     for words, longest in (("unigram", 1), ("bigram", 2)):
         counted = CountVectorizer(
             tokenizer=split, token_pattern=None, lowercase=False, ngram_range=(1, longest)

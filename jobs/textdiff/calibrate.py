@@ -1,5 +1,6 @@
 """A score that weighs the noise levels: what a text costs at many masks and at few tells classes
-apart unequally well. The weights are fitted on dev, by logistic regression.
+apart unequally well. The weights are fitted on dev, by logistic regression, and with them a bias
+for each class: the prior of this score is the classes' shares in dev, not uniform.
 
 cost of class c = sum over bins b of w_b x (mean estimate of c at level b) - bias_c
 """

@@ -9,6 +9,8 @@ import contextlib
 import hashlib
 import os
 import shutil
+import warnings
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,11 +133,16 @@ def tensors(path: Path, named: object) -> dict[str, Tensor]:
 def content(path: Path) -> Mapping[str, Any]:
     """What torch.save wrote to `path`: tensors and plain values only, no code is unpickled."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a foreign file's kind of pickle
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path}: no such file") from None
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
-        raise CheckpointError(f"checkpoint {path}: cannot be read: {first_line(error)}") from error
+        why = first_line(error)
+        if not isinstance(error, OSError) and not zipfile.is_zipfile(path):
+            why = f"it is torn, or no file that torch.save writes ({why})"
+        raise CheckpointError(f"checkpoint {path}: cannot be read: {why}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"checkpoint {path}: holds no mapping")
     return found

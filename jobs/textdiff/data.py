@@ -1,17 +1,23 @@
 """Labelled texts, read and split; what was left out is counted.
 
-A text is known by its letters and their marks, digits and emoji, lower-cased. One that also stands
-in dev or test is dropped from train, one of dev that stands in test from dev: SST-2 shares
-sentences between its splits, IMDb reviews. test is left as published. A dev or test split most of
-which lies in train is an error: the files are not what their names say.
+A text that also stands in dev or test is dropped from train, one of dev that stands in test from
+dev: SST-2 shares sentences between its splits, IMDb reviews. test is left as published. A dev or
+test split most of which lies in train is an error: the files are not what their names say.
+
+When two texts are one: in data of the user's own (files, hub) when all that differs is case, how
+much space there is, or how Unicode spells a letter; signs count, since they may be all that tells
+two classes apart, as in "good :)" or "7 + 2". In the data that is known here signs and spaces do
+not count, only letters and their marks, digits and emoji: SST-2's phrases and sentences are
+tokenised differently.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import random
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +27,11 @@ from jobs.textdiff.config import Data
 from jobs.textdiff.errors import DataError
 
 _MARKS = bytes(code for code in range(128) if not chr(code).isalnum())
-MOST_CLASSES = 1000  # of so many a confusion matrix still fits into the 4 MiB of a metrics.json
+# So that a result fits into the 4 MiB that orch reads of a metrics.json: it has up to four rows,
+# each with a confusion matrix and every label some times.
+MOST_CLASSES = 400
+LONGEST_LABEL = 200  # characters
+LONGEST_LABELS = 50_000  # bytes, all of them as JSON writes them
 SENTIMENT = {"0": "negative", "1": "positive"}  # how sst2 and imdb write them
 
 
@@ -52,6 +62,7 @@ class Dataset:
     test: Split
     dropped: int = 0  # training texts left out because dev or test has them too
     dropped_dev: int = 0  # dev texts left out because test has them too
+    cut: bool = False  # dev was taken out of train here, it is no split of the data's own
     grammar: selfmade.Grammar | None = None  # known only for the self-made data
 
     def split(self, name: str) -> Split:
@@ -62,7 +73,8 @@ def load(data: Data, seed: int, folder: Path | None) -> Dataset:
     """The data set that the config names, split, without leaks; `folder` is what ORCH_DATA says.
 
     DataError: the folder or a file is missing (with what to set), a line is malformed, a label is
-    unknown, only one class is there, or dev or test lies inside train.
+    unknown, too long or looks like another, only one class is there or too many are, or dev or test
+    lies inside train.
     """
     rng = random.Random(f"{seed}:data")
     read: dict[str, Callable[[], Dataset]] = {
@@ -72,18 +84,14 @@ def load(data: Data, seed: int, folder: Path | None) -> Dataset:
         "files": lambda: _files(data, folder),
         "hub": lambda: _hub(data),
     }
-    dataset = _without_leaks(read[data.name]())
-    dataset = replace(dataset, labels=tuple(map(sources.printable, dataset.labels)))
+    dataset = read[data.name]()
+    dataset = replace(dataset, labels=_checked(dataset.name, dataset.labels))
+    dataset = _without_leaks(dataset, _known_by(data.name))
     train = _shuffled(dataset.train, rng, data.max_train)
     present = set(train.labels)
     if len(dataset.labels) < 2 or not present:
         names = ", ".join(dataset.labels[label] for label in sorted(present)) or "no class"
         raise DataError(f"{dataset.name}: training needs texts of two classes or more, has {names}")
-    if len(dataset.labels) > MOST_CLASSES:
-        raise DataError(
-            f"{dataset.name}: {len(dataset.labels)} classes ({sources.some(dataset.labels)}), at "
-            f"most {MOST_CLASSES} can be told apart: does data.label name the right column?"
-        )
     lacking = [name for place, name in enumerate(dataset.labels) if place not in present]
     if lacking:
         raise DataError(
@@ -96,8 +104,9 @@ def load(data: Data, seed: int, folder: Path | None) -> Dataset:
 def more_texts(data: Data, name: str, folder: Path | None, dataset: Dataset) -> tuple[str, ...]:
     """Unlabelled texts from the file or folder `name`, without those that dev or test has."""
     texts = sources.unlabelled(sources.locate(name, folder), data.text)
-    held_out = {_essence(text) for text in dataset.dev.texts + dataset.test.texts}
-    return tuple(text for text in texts if _essence(text) not in held_out)
+    known_by = _known_by(data.name)
+    held_out = {known_by(text) for text in dataset.dev.texts + dataset.test.texts}
+    return tuple(text for text in texts if known_by(text) not in held_out)
 
 
 def sample(split: Split, count: int | None, seed: int) -> Split:
@@ -126,8 +135,8 @@ def _sst2(data: Data, folder: Path | None) -> Dataset:
 def _imdb(data: Data, folder: Path | None) -> Dataset:
     paths = [sources.locate(f"imdb/{name}.tsv.xz", folder) for name in ("train", "test")]
     train, test = (_labelled(_table(path), SENTIMENT) for path in paths)
-    train, dev = _cut(train, data.dev_examples, "imdb")
-    return Dataset("imdb", tuple(SENTIMENT.values()), train, dev, test)
+    train, dev = _cut(train, data.dev_examples, "imdb", range(len(train)))
+    return Dataset("imdb", tuple(SENTIMENT.values()), train, dev, test, cut=True)
 
 
 def _files(data: Data, folder: Path | None) -> Dataset:
@@ -135,15 +144,10 @@ def _files(data: Data, folder: Path | None) -> Dataset:
         return _table(sources.locate(name, folder), data.text, data.label)
 
     assert data.train is not None and data.test is not None  # the config was checked
-    train = table(data.train)
-    labels = tuple(sorted({label for _, _, label in train.rows}))
-    known = {label: label for label in labels}
-    split, test = _labelled(train, known), _labelled(table(data.test), known)
-    if data.dev is None:
-        split, dev = _cut(split, data.dev_examples, "files")
-    else:
-        dev = _labelled(table(data.dev), known)
-    return Dataset("files", labels, split, dev, test)
+    train, test = table(data.train), table(data.test)
+    dev = None if data.dev is None else table(data.dev)
+    labels = sorted({label for _, _, label in train.rows})
+    return _own("files", labels, train, dev, test, data.dev_examples)
 
 
 def _hub(data: Data) -> Dataset:
@@ -157,57 +161,74 @@ def _hub(data: Data) -> Dataset:
     try:
         loaded: Any = package.load_dataset(data.hub)
     except Exception as error:  # the package raises its own kinds, and those of the network
-        raise DataError(f"hub {data.hub}: cannot be loaded: {str(error).splitlines()[0]}") from None
+        words = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise DataError(f"hub {data.hub}: cannot be loaded: {sources.printable(words)}") from None
     absent = [name for name in ("train", "test") if name not in loaded]
     if absent:
         raise DataError(f"hub {data.hub}: no split {absent[0]}; it has {', '.join(loaded)}")
-    feature = loaded["train"].features[data.label] if data.label in _columns(loaded) else None
-    names = tuple(getattr(feature, "names", None) or ())
-
-    def table(name: str) -> Table:
-        part = loaded[name]
-        for column in (data.text, data.label):
-            if column not in part.column_names:
-                raise DataError(f"hub {data.hub}: no column {column} in {name}")
-        pairs = zip(part[data.text], part[data.label], strict=True)
-        return Table(
-            f"{data.hub}/{name}", [(i, text, str(label)) for i, (text, label) in enumerate(pairs)]
-        )
-
-    train = table("train")
-    keys = [str(i) for i in range(len(names))] or sorted({label for _, _, label in train.rows})
-    known = dict(zip(keys, names or keys, strict=True))
-    split, test = _labelled(train, known), _labelled(table("test"), known)
-    if "validation" in loaded:
-        dev = _labelled(table("validation"), known)
-    else:
-        split, dev = _cut(split, data.dev_examples, str(data.hub))
-    return Dataset(str(data.hub), tuple(known.values()), split, dev, test)
+    train, test = (_of_hub(data, loaded[name], name) for name in ("train", "test"))
+    dev = _of_hub(data, loaded["validation"], "validation") if "validation" in loaded else None
+    labels = _classes(loaded["train"], data.label) or sorted({label for _, _, label in train.rows})
+    return _own(str(data.hub), labels, train, dev, test, data.dev_examples)
 
 
-def _columns(loaded: Any) -> Sequence[str]:
-    return list(loaded["train"].column_names)
+def _of_hub(data: Data, part: Any, split: str) -> Table:
+    """A split, its labels by their names: another split may count the classes in another order."""
+    for column in (data.text, data.label):
+        if column not in part.column_names:
+            raise DataError(f"hub {data.hub}: no column {column} in {split}")
+    name, classes = f"hub {data.hub}, {split}", _classes(part, data.label)
+    table = Table(name, [], "row")
+    for number, (text, label) in enumerate(zip(part[data.text], part[data.label], strict=True)):
+        if classes and type(label) is int and 0 <= label < len(classes):
+            label = classes[label]
+        place = f"{name}: row {number}"
+        table.rows.append((number, *sources.pair(place, *sources.as_text(place, (text, label)))))
+    return _filled(table)
+
+
+def _classes(part: Any, column: str) -> list[str]:
+    """The names that a split of the hub has for its classes, if any."""
+    return [name.strip() for name in getattr(part.features[column], "names", None) or ()]
+
+
+def _own(
+    name: str, labels: Sequence[str], train: Table, dev: Table | None, test: Table, cut: int
+) -> Dataset:
+    """Data of the user's own; without a dev split `cut` different texts of train are one."""
+    split, judged = _labelled(train, labels), _labelled(test, labels)
+    if dev is not None:
+        return Dataset(name, tuple(labels), split, _labelled(dev, labels), judged)
+    first: dict[str, int] = {}
+    for row, text in enumerate(split.texts):
+        first.setdefault(_as_written(text), row)
+    split, taken = _cut(split, cut, name, list(first.values()))
+    return Dataset(name, tuple(labels), split, taken, judged, cut=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     name: str
-    rows: list[tuple[int, str, str]]  # line, text, label
+    rows: list[tuple[int, str, str]]  # its number, text, label
+    unit: str = "line"
 
 
 def _table(path: Path, text: str = "text", label: str = "label") -> Table:
-    table = Table(str(path), list(sources.labelled(path, text, label)))
+    return _filled(Table(str(path), list(sources.labelled(path, text, label))))
+
+
+def _filled(table: Table) -> Table:
     if not table.rows:
-        raise DataError(f"{path}: no rows")
+        raise DataError(f"{table.name}: no rows")
     return table
 
 
-def _labelled(table: Table, known: dict[str, str]) -> Split:
+def _labelled(table: Table, known: Iterable[str]) -> Split:
     places = {label: place for place, label in enumerate(known)}
     for number, _, label in table.rows:
         if label not in places:
             raise DataError(
-                f"{table.name}: line {number}: unknown label {label[:80]!r}; "
+                f"{table.name}: {table.unit} {number}: unknown label {label[:80]!r}; "
                 f"known: {sources.some(list(known))}"
             )
     return Split(
@@ -215,22 +236,52 @@ def _labelled(table: Table, known: dict[str, str]) -> Split:
     )
 
 
-def _cut(train: Split, count: int, name: str) -> tuple[Split, Split]:
-    """train without `count` texts, and these; the same texts in every run, whatever its seed."""
-    rows = list(range(len(train)))
-    random.Random(f"{name}:dev").shuffle(rows)
-    if count >= len(rows):
-        raise DataError(f"data.dev_examples {count} leaves nothing of {len(rows)} training texts")
-    return train.at(rows[count:]), train.at(rows[:count])
+def _checked(name: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels as they are written; they are few, short and different, or it is an error here,
+    not when a result is written that nobody can read."""
+    shown = tuple(map(sources.printable, labels))
+    hint = "does data.label name the right column?"
+    longest = max(shown, key=len)
+    if len(longest) > LONGEST_LABEL:
+        raise DataError(
+            f"{name}: the label {longest[:40]}... has {len(longest):,} characters, at most "
+            f"{LONGEST_LABEL} can be written: {hint}"
+        )
+    if len(shown) > MOST_CLASSES:
+        raise DataError(
+            f"{name}: {len(shown)} classes ({sources.some(shown)}), at most {MOST_CLASSES} can be "
+            f"told apart: {hint}"
+        )
+    size = sum(len(json.dumps(label)) for label in shown)
+    if size > LONGEST_LABELS:
+        raise DataError(
+            f"{name}: the labels of {len(shown)} classes are {size:,} bytes in a result, at most "
+            f"{LONGEST_LABELS:,} can be written: give them shorter names"
+        )
+    alike = [label for label in shown if shown.count(label) > 1]
+    if alike:
+        raise DataError(f"{name}: two labels are both written as {alike[0]}: rename one of them")
+    return shown
 
 
-def _without_leaks(dataset: Dataset) -> Dataset:
+def _cut(train: Split, count: int, name: str, rows: Iterable[int]) -> tuple[Split, Split]:
+    """train without `count` of its `rows`, and these; the same in every run, whatever its seed."""
+    drawn = list(rows)
+    random.Random(f"{name}:dev").shuffle(drawn)
+    if count >= len(drawn):
+        raise DataError(f"data.dev_examples {count} leaves nothing of {len(drawn)} training texts")
+    others = sorted(set(range(len(train))).difference(drawn))
+    return train.at(drawn[count:] + others), train.at(drawn[:count])
+
+
+def _without_leaks(dataset: Dataset, known_by: Callable[[str], str]) -> Dataset:
     splits = (dataset.train, dataset.dev, dataset.test)
-    train, dev, test = ([_essence(text) for text in split.texts] for split in splits)
+    train, dev, test = ([known_by(text) for text in split.texts] for split in splits)
     seen, tested, held_out = set(train), set(test), {*dev, *test}
     for name, split in (("dev", dev), ("test", test)):
         inside = sum(essence in seen for essence in split)
-        if dataset.grammar is None and inside > len(split) / 2:
+        drawn = dataset.grammar is not None or (name == "dev" and dataset.cut)
+        if inside > len(split) / 2 and not drawn:
             raise DataError(
                 f"{dataset.name}: {name} lies inside train: {inside} of its {len(split)} texts"
             )
@@ -247,7 +298,16 @@ def _without_leaks(dataset: Dataset) -> Dataset:
     )
 
 
-def _essence(text: str) -> str:
+def _known_by(name: str) -> Callable[[str], str]:
+    """What two texts of a data set have in common when they are one."""
+    return _as_written if name in ("files", "hub") else _as_spoken
+
+
+def _as_written(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text.lower()).split())
+
+
+def _as_spoken(text: str) -> str:
     lower = text.lower()
     if lower.isascii():  # most texts, and five times faster
         return lower.encode().translate(None, _MARKS).decode() or text

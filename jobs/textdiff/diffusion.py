@@ -35,10 +35,6 @@ class Denoises(Protocol):
 class LogLinear:
     eps: float
 
-    def total(self, t: Tensor) -> Tensor:
-        """sigma(t), the noise gathered up to t."""
-        return -torch.log1p(-(1 - self.eps) * t)
-
     def mask_probability(self, t: Tensor) -> Tensor:
         return (1 - self.eps) * t
 

@@ -146,7 +146,7 @@ class Reporter:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """`path` holds `value`, all of it: a crash or a reader never meets half a file."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, _laid_out(value) + "\n")
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -168,6 +168,20 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _laid_out(value: object, margin: str = "") -> str:
+    """JSON with a line for each entry, and one for a list of plain values, as a matrix has."""
+    inner = margin + "  "
+    if isinstance(value, Mapping) and value:
+        entries = (f"{json.dumps(key)}: {_laid_out(own, inner)}" for key, own in value.items())
+        left, right = "{", "}"
+    elif isinstance(value, (list, tuple)) and any(isinstance(v, (Mapping, list)) for v in value):
+        entries = (_laid_out(own, inner) for own in value)
+        left, right = "[", "]"
+    else:
+        return json.dumps(value, allow_nan=False)
+    return left + ",".join(f"\n{inner}{entry}" for entry in entries) + f"\n{margin}{right}"
 
 
 def _told(path: Path) -> tuple[int, dict[str, float]]:

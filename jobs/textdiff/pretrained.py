@@ -47,9 +47,18 @@ class Found:
 
 
 def read(path: Path) -> Found:
-    """The weights in `path`: a file, or a folder with `model.safetensors` as a hub keeps it."""
+    """The weights in `path`: a file, or a folder with `model.safetensors` as a hub keeps it. They
+    are floating-point numbers, all of them finite."""
     if path.is_dir():
         path = path / "model.safetensors"
+    found = _found(path)
+    for name, weight in found.weights.items():
+        if not bool(torch.isfinite(weight.float()).all()):
+            raise CheckpointError(f"checkpoint {path}: {name} has numbers that are not finite")
+    return found
+
+
+def _found(path: Path) -> Found:
     if path.suffix == ".safetensors":
         return _safetensors(path)
     content = _content(path)
@@ -138,7 +147,8 @@ def _safetensors(path: Path) -> Found:
     state = {name.replace(COMPILED, ""): value for name, value in state.items()}
     if any(name.removeprefix("transformer.") == "wte.weight" for name in state):
         return Found(_gpt2(path, state), "gpt2")
-    return Found({n: w for n, w in state.items() if n not in BUFFERS}, "mdlm-hf")
+    weights = {n: w for n, w in state.items() if n not in BUFFERS}
+    return Found(checkpoint.tensors(path, weights), "mdlm-hf")
 
 
 def _gpt2(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -147,6 +157,7 @@ def _gpt2(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = name.removeprefix("transformer.")
         if not CAUSAL_MASK.search(name):
             weights[name] = value.T.contiguous() if TRANSPOSED.search(name) else value
+    checkpoint.tensors(path, weights)
     head = weights.pop("lm_head.weight", None)
     if head is not None and not torch.equal(head, weights["wte.weight"]):
         raise CheckpointError(f"checkpoint {path}: lm_head is not tied to wte, as GPT-2's is")

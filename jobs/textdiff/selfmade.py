@@ -80,60 +80,33 @@ def bayes_accuracy(grammar: Grammar) -> float:
 
 def log_odds(grammar: Grammar, text: str) -> float:
     """log p(positive | text) - log p(negative | text), exactly. Source: the derivation above."""
-    votes = [clause.vote for clause in parse(grammar, text) if clause.vote is not None]
+    votes = votes_of(grammar, text)
     ratio = math.log(grammar.agreement / (1 - grammar.agreement))
     return ratio * (2 * sum(votes) - len(votes))
 
 
-def log_likelihood(grammar: Grammar, text: str, label: int) -> float:
-    """log p(text | label), every choice of the generator counted; -inf when it cannot be made."""
-    clauses = parse(grammar, text)
-    votes = [clause.vote for clause in clauses if clause.vote is not None]
-    silent = [clause.vote is None for clause in clauses]
-    if len(votes) not in grammar.vote_counts or silent[-1]:
-        return -math.inf
-    if any(both for both in map(min, silent, silent[1:])):
-        return -math.inf  # two fillers in a row: at most one stands before each vote
-    total = -math.log(len(grammar.vote_counts)) - (len(clauses) - 1) * math.log(
-        len(grammar.joiners)
-    )
-    for at, clause in enumerate(clauses):
-        if clause.vote is None:
-            total += math.log(grammar.filler_share / len(grammar.fillers))
-            continue
-        if at == 0 or clauses[at - 1].vote is not None:
-            total += math.log(1 - grammar.filler_share)
-        agreed = grammar.agreement if clause.vote == label else 1 - grammar.agreement
-        total += math.log(agreed) - math.log(len(grammar.nouns)) + _form(grammar, clause)
-    return total
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    vote: int | None  # None: a filler
-    by_order: bool = False
-
-
-def parse(grammar: Grammar, text: str) -> list[Clause]:
-    """The clauses of a generated text, read from its words alone; ValueError for any other text."""
+def votes_of(grammar: Grammar, text: str) -> list[int]:
+    """The votes of a generated text, read from its words alone; ValueError for any other text."""
     clauses: list[list[str]] = [[]]
     for word in text.removesuffix(" .").split():
         if word in grammar.joiners:
             clauses.append([])
         else:
             clauses[-1].append(word)
-    return [_clause(grammar, words) for words in clauses]
+    votes = [_vote(grammar, words) for words in clauses]
+    return [vote for vote in votes if vote is not None]
 
 
-def _clause(grammar: Grammar, words: list[str]) -> Clause:
+def _vote(grammar: Grammar, words: list[str]) -> int | None:
+    """Of a clause; None: it is a filler."""
     match words:
         case ["the", noun, "is", adjective] if noun in grammar.nouns:
-            return Clause(_pole(grammar, adjective))
+            return _pole(grammar, adjective)
         case ["the", noun, "feels", first, "but", last] if noun in grammar.nouns:
             if _pole(grammar, first) != _pole(grammar, last):
-                return Clause(_pole(grammar, last), by_order=True)
+                return _pole(grammar, last)
     if " ".join(words) in grammar.fillers:
-        return Clause(None)
+        return None
     raise ValueError(f"not a clause of this grammar: {' '.join(words)!r}")
 
 
@@ -141,13 +114,6 @@ def _pole(grammar: Grammar, adjective: str) -> int:
     if adjective not in grammar.good and adjective not in grammar.bad:
         raise ValueError(f"not an adjective of this grammar: {adjective!r}")
     return int(adjective in grammar.good)
-
-
-def _form(grammar: Grammar, clause: Clause) -> float:
-    if clause.by_order:
-        return math.log(grammar.order_share / (len(grammar.good) * len(grammar.bad)))
-    options = grammar.good if clause.vote else grammar.bad
-    return math.log((1 - grammar.order_share) / len(options))
 
 
 def _text(grammar: Grammar, label: int, rng: random.Random) -> str:

@@ -1,4 +1,5 @@
-"""Rows of a table on disk: TSV, CSV or JSON lines, plain or compressed with gzip or xz.
+"""Rows of a table on disk: TSV, CSV or JSON lines, plain or compressed with gzip or xz; and what
+any row must hold.
 
 TSV: UTF-8, one header line, LF line ends, no quoting. CSV: as RFC 4180, one header line. JSONL: one
 object a line. Every error names the file and the line, and is a DataError.
@@ -47,11 +48,26 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 def labelled(path: Path, text: str, label: str) -> Iterator[tuple[int, str, str]]:
     """(line number, text, label), neither of them empty."""
     for number, (words, name) in rows(path, (text, label)):
-        if not words.strip():
-            raise DataError(f"{path}: line {number}: the text is empty")
-        if not name.strip():
-            raise DataError(f"{path}: line {number}: the label is empty")
-        yield number, words, name.strip()
+        yield number, *pair(f"{path}: line {number}", words, name)
+
+
+def pair(place: str, words: str, label: str) -> tuple[str, str]:
+    """A text and its label without the spaces around it, neither of them empty."""
+    if not words.strip():
+        raise DataError(f"{place}: the text is empty")
+    if not label.strip():
+        raise DataError(f"{place}: the label is empty")
+    return words, label.strip()
+
+
+def as_text(place: str, values: Sequence[object]) -> list[str]:
+    """What the cells of a row hold, where they are not text by their making."""
+    if not all(isinstance(value, (str, int)) for value in values):
+        raise DataError(f"{place}: text and label must be text or whole numbers")
+    cells = [json.dumps(value) if type(value) is bool else str(value) for value in values]
+    if not all(map(_encodes, cells)):
+        raise DataError(f"{place}: half a character (a lone surrogate)")
+    return cells
 
 
 def unlabelled(place: Path, text: str) -> tuple[str, ...]:
@@ -143,13 +159,7 @@ def _objects(text: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[in
         absent = [column for column in columns if column not in row]
         if absent:
             raise DataError(f"{path}: line {number}: no column {absent[0]}")
-        values = [row[column] for column in columns]
-        if not all(isinstance(value, (str, int)) for value in values):
-            raise DataError(f"{path}: line {number}: text and label must be text or whole numbers")
-        cells = [json.dumps(value) if type(value) is bool else str(value) for value in values]
-        if not all(map(_encodes, cells)):
-            raise DataError(f"{path}: line {number}: half a character (a lone surrogate)")
-        yield number, cells
+        yield number, as_text(f"{path}: line {number}", [row[column] for column in columns])
 
 
 def _encodes(text: str) -> bool:

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+MOST_IN_TABLE = 20  # classes; of hundreds, a table with their names takes megabytes
+
 if TYPE_CHECKING:  # torch is not needed to count
     from jobs.textdiff.evaluate import Decision, Scored
 
@@ -38,16 +40,18 @@ def scores(
 ) -> dict[str, Any]:
     """Means of the scores. `nelbo` is the bound, of each text's first `draws`, which all texts
     have; `gap` the lowest other class's score less the true class's, in nats: above zero where the
-    text is classified rightly."""
+    text is classified rightly. `nelbo_per_token`, a row a class, is left out where these are many:
+    the predictions have what it is made of."""
     gaps = [text.gap(true) for text, true in zip(scored, truth, strict=True)]
     own = {
         name: [gap for gap, true in zip(gaps, truth, strict=True) if true == label]
         for label, name in enumerate(labels)
     }
     bounds = [text.bounds(draws) for text in scored]
+    table = {"nelbo_per_token": _nelbo_table(scored, bounds, truth, labels)}
     return {
         "nelbo": _by(labels, list(map(statistics.fmean, zip(*bounds, strict=True)))),
-        "nelbo_per_token": _nelbo_table(scored, bounds, truth, labels),
+        **(table if len(labels) <= MOST_IN_TABLE else {}),
         "gap": {
             "mean": statistics.fmean(gaps),
             "se": _se(gaps),

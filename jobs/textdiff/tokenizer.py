@@ -108,6 +108,13 @@ def words(texts: Iterable[str], *, vocab_size: int, min_count: int, length: int)
         (word for word, count in counts.items() if count >= min_count),
         key=lambda word: (-counts[word], word),
     )
+    if not counts:
+        raise DataError("no training text has a word in it")
+    if not frequent:
+        raise ConfigError(
+            f"config data.min_count: no word is in the training texts {min_count} times, the most "
+            f"frequent one {max(counts.values())}"
+        )
     kept = [UNKNOWN, *frequent[:vocab_size]]
     return Tokenizer("words", "\n".join(kept), len(kept), length)
 

@@ -4,7 +4,9 @@ that the GPU's matrix units can do.
 The operations are the ones torch counts in a forward and backward pass of a real batch, matrix
 products and, on a GPU, attention, so no formula can drift from the model: a head that is computed
 at masked positions only counts only there. What is computed at padding counts too; batches of
-texts of about one length have little of it.
+texts of about one length have little of it. A token of every batch is taken to cost what one of a
+phase's first batch does: attention to the tokens of a longer text costs more, so that a step is off
+by some per cent.
 """
 
 from __future__ import annotations

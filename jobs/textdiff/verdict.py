@@ -123,7 +123,7 @@ def _calibrated(
     fitted = calibrate.fit(dev, job.dataset.dev.labels, bins=CALIBRATION_BINS)
     decisions = evaluate.choose(fitted.costs(scored), job.config.seed)
     found = summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)
-    about = {"level_weights": fitted.weight_B.tolist(), "fitted_on": len(dev)}
+    about = {"level_weights": fitted.weight_B.tolist(), "fitted_on": len(dev), "prior": "as in dev"}
     return {name: found | about}
 
 

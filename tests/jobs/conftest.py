@@ -45,6 +45,7 @@ def tiny(name: str, profile: str) -> dict[str, Any]:
         "eval.max_examples": "60",
     }
     if name == "gpt2":
-        del overrides["model.cond_dim"]  # which it has no use for
+        for key in ("model.cond_dim", "eval.draws", "eval.round"):
+            del overrides[key]  # which it has no use for
     job = spec.load_job(ROOT, name, profile=profile, overrides=overrides)
     return {key: dict(v) if isinstance(v, dict) else v for key, v in job.config.items()}

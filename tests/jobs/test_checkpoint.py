@@ -111,14 +111,22 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(
     assert not Path("sprung").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a checkpoint"])
-def test_a_missing_or_torn_file_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"not a checkpoint", b"hello", pickle.dumps({"a": 1}, protocol=4)],
+)
+def test_a_missing_or_torn_file_is_one_line(
+    tmp_path: Path, content: bytes | None, recwarn: pytest.WarningsRecorder
+) -> None:
     path = tmp_path / "x.pt"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         checkpoint.read(path)
     assert "\n" not in str(caught.value)
+    wanted = "no such file" if content is None else "torn, or no file that torch.save writes"
+    assert wanted in str(caught.value)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("content", [{"weights": torch.zeros(1)}, [1], {"format": 1}])

@@ -160,6 +160,51 @@ def test_a_key_that_nothing_reads_keeps_its_published_value(
         config.from_tree(made)
 
 
+def changed(tree: dict[str, Any], values: dict[str, object]) -> dict[str, Any]:
+    made = {key: dict(v) if isinstance(v, dict) else v for key, v in tree.items()}
+    for key, value in values.items():
+        part, _, name = key.partition(".")
+        made[part][name] = value
+    return made
+
+
+HUB = {"data.name": "hub", "data.hub": "someone/feelings"}
+FILES = {"data.name": "files", "data.train": "a.csv", "data.test": "b.csv"}
+IMDB = {"data.name": "imdb"}
+READ = [
+    ("data.train", "c.csv", IMDB, FILES),
+    ("data.dev", "c.csv", HUB, FILES),
+    ("data.test", "c.csv", {}, FILES),
+    ("data.hub", "someone/else", FILES, HUB),
+    ("data.text", "body", IMDB, HUB),
+    ("data.text", "body", IMDB, IMDB | {"pretrain.texts": "more"}),
+    ("data.label", "stars", {"pretrain.texts": "more"}, FILES),
+    ("data.phrases", False, IMDB, {"data.name": "sst2"}),
+    ("pretrain.waive_keys", ["zz"], {}, {"pretrain.checkpoint": "start/pretrained.pt"}),
+    ("eval.draws", 64, {"model.architecture": "gpt2"}, {}),
+    ("eval.round", 2, {"model.architecture": "gpt2-both-ways"}, {"eval.draws": 4}),
+    ("eval.stop_z", 9.0, {"model.architecture": "gpt2"}, {}),
+    ("eval.estimator", "independent", {"model.architecture": "gpt2"}, {}),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "unread", "read"), READ)
+def test_a_key_is_changed_only_where_something_reads_it(
+    tree: dict[str, Any],
+    key: str,
+    value: object,
+    unread: dict[str, object],
+    read: dict[str, object],
+) -> None:
+    if "model.architecture" in unread:
+        tree = tiny("gpt2", "cpu")
+        read = {"model.architecture": "mdlm"} | read
+    config.from_tree(changed(tree, unread))
+    with pytest.raises(ConfigError, match=rf"config {key}: .* has no effect with .*; leave it at"):
+        config.from_tree(changed(tree, unread | {key: value}))
+    config.from_tree(changed(tree, read | {key: value}))
+
+
 def test_uniform_noise_that_is_judged_independently_reads_the_levels() -> None:
     made = tiny("simple-diffusion", "cpu")
     made["training"]["sampling_eps_min"] = 0.5

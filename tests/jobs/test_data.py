@@ -5,6 +5,7 @@ import json
 import lzma
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,8 @@ def sst2(tmp_path: Path) -> Path:
 
 
 def load(tree: dict[str, Any], folder: Path | None, **values: object) -> data.Dataset:
-    tree["data"] = {**tree["data"], "phrases": False, **values}
+    own = {"phrases": False} if values.get("name") == "sst2" else {}
+    tree["data"] = {**tree["data"], **own, **values}
     built = config.from_tree(tree)
     return data.load(built.data, built.seed, folder)
 
@@ -204,14 +206,38 @@ def test_what_is_wrong_with_a_file_is_one_line(
 def test_more_classes_than_a_matrix_can_hold_are_an_error(
     tree: dict[str, Any], tmp_path: Path
 ) -> None:
-    train = table(tmp_path / "train.csv", [(f"text {i}", f"id-{i}") for i in range(1002)])
+    most = data.MOST_CLASSES
+    train = table(tmp_path / "train.csv", [(f"text {i}", f"id-{i}") for i in range(most + 1)])
     test = table(tmp_path / "test.csv", [("other", "id-1")])
     dev = table(tmp_path / "dev.csv", [("new", "id-1")])
-    with pytest.raises(DataError, match=r"1002 classes \(id-0, .*\), at most 1000 .* data.label"):
+    with pytest.raises(
+        DataError, match=rf"{most + 1} classes \(id-0, .*\), at most {most} .* data.label"
+    ):
         of_files(tree, tmp_path, train=train, test=test, dev=dev)
     unknown = table(tmp_path / "unknown.csv", [("other", "odd")])
-    with pytest.raises(DataError, match=r"label 'odd'; known: id-0, .* \(1002 in all\)") as caught:
+    with pytest.raises(
+        DataError, match=rf"label 'odd'; known: id-0, .* \({most + 1} in all\)"
+    ) as caught:
         of_files(tree, tmp_path, train=train, test=unknown, dev=dev)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "b" * 201], r"the label b{40}\.\.\. has 201 characters, at most 200 .* data.label"),
+        (["a", "\u200b" * 34], "has 204 characters"),  # as it is written, in escapes
+        (["a" * 200, *(chr(0x4E00 + i) * 140 for i in range(60))], "61 classes are .* bytes in a"),
+        (["a\u200b", "a\\u200b"], r"two labels are both written as a\\u200b: rename one"),
+    ],
+)
+def test_labels_that_no_result_can_hold_or_tell_apart_are_an_error(
+    tree: dict[str, Any], tmp_path: Path, labels: list[str], message: str
+) -> None:
+    train = table(tmp_path / "train.jsonl", [(f"text {i}", name) for i, name in enumerate(labels)])
+    test = table(tmp_path / "test.jsonl", [("other", labels[0])])
+    with pytest.raises(DataError, match=message) as caught:
+        of_files(tree, tmp_path, train=train, test=test)
     assert len(str(caught.value)) < 300
 
 
@@ -300,7 +326,11 @@ def test_a_packed_file_with_a_damaged_middle_is_one_line(
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        ("It 's fine !", "it's fine", True),
+        ("It's  fine !", "it's fine !\u00a0", True),
+        ("It's fine !", "it's fine .", False),
+        ("good :)", "good :(", False),
+        ("7 + 2", "7 - 2", False),
+        ("C++ is good", "C is good", False),
         ("caf\u00e9", "cafe\u0301", True),
         ("\u0915\u093f", "\u0915\u0940", False),  # ki and kii: they differ in a vowel sign
         ("so so \U0001f600", "so so \U0001f622", False),
@@ -330,9 +360,32 @@ def test_a_line_that_is_no_row_of_json_is_named(
 
 def test_a_dev_split_inside_train_is_an_error(tree: dict[str, Any], tmp_path: Path) -> None:
     train, test = table(tmp_path / "train.tsv", ROWS), table(tmp_path / "test.tsv", OTHER)
-    dev = table(tmp_path / "dev.tsv", [("A fine day!", "good"), ("new", "bad"), ROWS[1]])
+    dev = table(tmp_path / "dev.tsv", [("A  fine day", "good"), ("new", "bad"), ROWS[1]])
     with pytest.raises(DataError, match="dev lies inside train: 2 of its 3 texts"):
         of_files(tree, tmp_path, train=train, dev=dev, test=test)
+
+
+def test_texts_that_signs_alone_tell_apart_are_no_leak(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    sums = [(f"{a} {sign} {b}", sign) for a in range(9) for b in range(9) for sign in "+-*/"]
+    names = ("train.tsv", "dev.tsv", "test.tsv")
+    train, dev, test = (table(tmp_path / n, sums[at::3]) for at, n in enumerate(names))
+    loaded = of_files(tree, tmp_path, train=train, dev=dev, test=test)
+    assert (len(loaded.train), len(loaded.dev), loaded.dropped) == (108, 108, 0)
+
+
+def test_a_dev_split_that_is_cut_off_a_train_full_of_copies_has_no_text_of_it(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [(f"{text} {i}", label) for i in range(10) for text, label in ROWS] * 5
+    train, test = table(tmp_path / "train.csv", rows), table(tmp_path / "test.csv", OTHER)
+    loaded = of_files(tree, tmp_path, train=train, test=test, dev_examples=20)
+    assert len(set(loaded.dev.texts)) == len(loaded.dev) == 20
+    assert (len(loaded.train), loaded.dropped) == (100, 80)
+    assert not set(loaded.train.texts) & set(loaded.dev.texts)
+    with pytest.raises(DataError, match="data.dev_examples 40 leaves nothing of 40 training texts"):
+        of_files(tree, tmp_path, train=train, test=test, dev_examples=40)
 
 
 def test_dev_texts_that_test_has_are_dropped_and_counted(
@@ -358,7 +411,7 @@ def test_unlabelled_texts_leave_out_what_dev_and_test_have(
 class Part:
     """One split, with what of `datasets`' own interface is used here."""
 
-    def __init__(self, rows: list[tuple[str, int]], names: list[str]) -> None:
+    def __init__(self, rows: Sequence[tuple[object, object]], names: list[str] | None) -> None:
         self.rows, self.column_names = rows, ["text", "label"]
         self.features = {"label": SimpleNamespace(names=names), "text": None}
 
@@ -366,19 +419,75 @@ class Part:
         return [row[self.column_names.index(column)] for row in self.rows]
 
 
+MOODS = ["sad", "glad", "calm"]
+TRAIN = [(f"text {i}", i % 3) for i in range(9)]
+
+
+def of_hub(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, parts: object) -> data.Dataset:
+    def load_dataset(name: str) -> object:
+        if isinstance(parts, Exception):
+            raise parts
+        return parts
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    return load(tree, None, name="hub", hub="someone/feelings", dev_examples=2)
+
+
 def test_a_data_set_of_the_hub_brings_its_own_names_of_classes(
     tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["sad", "glad", "calm"]
-    parts = {
-        "train": Part([(f"text {i}", i % 3) for i in range(9)], names),
-        "test": Part([("other", 2)], names),
-    }
-    stand_in = SimpleNamespace(load_dataset=lambda name: parts)
-    monkeypatch.setitem(sys.modules, "datasets", stand_in)
-    loaded = load(tree, None, name="hub", hub="someone/feelings", dev_examples=2)
+    parts = {"train": Part(TRAIN, MOODS), "test": Part([("other", 2)], MOODS)}
+    loaded = of_hub(tree, monkeypatch, parts)
     assert (loaded.name, loaded.labels) == ("someone/feelings", ("sad", "glad", "calm"))
     assert (len(loaded.train), len(loaded.dev), loaded.test.labels) == (7, 2, (2,))
+
+
+def test_classes_of_the_hub_go_by_their_names_where_a_split_has_another_order(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = Part([("one", 0), ("other", 2)], MOODS[::-1])
+    loaded = of_hub(tree, monkeypatch, {"train": Part(TRAIN, MOODS), "test": test})
+    assert [loaded.labels[label] for label in loaded.test.labels] == ["calm", "sad"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": Part([("a", 0), (None, 1)], MOODS)}, "feelings, train: row 1: text and label"),
+        ({"test": Part([("a", None)], MOODS)}, "feelings, test: row 0: text and label must be"),
+        ({"test": Part([("\ud83d", 0)], MOODS)}, "row 0: half a character"),
+        ({"test": Part([(" ", 0)], MOODS)}, "row 0: the text is empty"),
+        ({"test": Part([], MOODS)}, "someone/feelings, test: no rows"),
+        ({"validation": Part([], MOODS)}, "someone/feelings, validation: no rows"),
+        ({"test": Part([("a", -1)], MOODS)}, "test: row 0: unknown label '-1'; known: sad, glad"),
+        (
+            {name: Part(TRAIN[:6], ["sad", "glad", "sad"]) for name in ("train", "test")},
+            "two labels are both written as sad",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_data_set_of_the_hub_is_one_line(
+    tree: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Part],
+    message: str,
+) -> None:
+    parts = {"train": Part(TRAIN, MOODS), "test": Part([("other", 2)], MOODS)}
+    with pytest.raises(DataError) as caught:
+        of_hub(tree, monkeypatch, parts | changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(ValueError(), "ValueError"), (OSError("\n no\x1b net\nmore"), "no")]
+)
+def test_what_the_package_says_of_a_data_set_is_one_line(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    with pytest.raises(DataError, match=f"cannot be loaded: {message}") as caught:
+        of_hub(tree, monkeypatch, error)
+    assert str(caught.value).isprintable()
 
 
 def test_the_hub_without_its_package_says_what_to_install(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +13,13 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 import torch
 from torch import nn
 
-from jobs.textdiff import calibrate, config, evaluate, gpt2, summary
+from jobs.textdiff import calibrate, config, data, evaluate, gpt2, metrics, summary
 from jobs.textdiff.classifier import Classifier
 from jobs.textdiff.errors import TrainingError
 from jobs.textdiff.evaluate import Decision, Scored
 from jobs.textdiff.model import Denoiser
 from jobs.textdiff.tokenizer import Tokenizer
+from orchestrator import strictjson
 from tests.jobs import test_gpt2
 from tests.jobs.test_model import SHAPE, model
 
@@ -174,6 +177,24 @@ def test_rows_of_the_confusion_matrix_are_true_labels() -> None:
     means = summary.scores(texts, truth, LABELS, draws=1)
     assert means["gap"]["mean_by_label"] == {"negative": 1.0, "positive": 0.0}
     assert means["nelbo_per_token"]["negative"] == {"negative": 0.25, "positive": 0.5}
+
+
+def test_a_result_of_the_most_classes_and_the_longest_labels_can_be_read(tmp_path: Path) -> None:
+    """Four rows, as baselines have, and two with scores; counts have two digits."""
+    most = data.MOST_CLASSES
+    size = data.LONGEST_LABELS // most
+    labels = [f"{name:0{size - 2}}" for name in range(most)]
+    assert sum(len(json.dumps(label)) for label in labels) == data.LONGEST_LABELS
+    texts, truth = [scored(*map(float, range(most)))] * most, range(most)
+    final = summary.accuracy([Decision(0, False)] * most, truth, labels)
+    final["confusion_matrix"] = [[99] * most] * most
+    final["weights_sha256"] = dict.fromkeys(labels, "0" * 64)
+    scores = {**summary.scores(texts, truth, labels, draws=1)}
+    assert "nelbo_per_token" not in scores
+    metrics.write_json(tmp_path / "metrics.json", {**final, **scores, "variants": {
+        "a": final, "b": final, "c": final | scores,
+    }})  # fmt: skip
+    assert (tmp_path / "metrics.json").stat().st_size < strictjson.MAX_BYTES
 
 
 def test_the_gap_is_that_of_the_true_class_to_the_best_other() -> None:

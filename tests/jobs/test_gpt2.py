@@ -119,6 +119,7 @@ def test_the_class_likelihood_is_bayes_rule_over_the_likelihoods(tree: dict[str,
         "head_init": "zero",
     }
     tree["class_likelihood"] |= {"generative": 0.5}
+    tree["eval"] |= {"draws": 1, "round": 1, "stop_z": 0.0}
     built, words = config.from_tree(tree), Tokenizer("words", "\n".join("abcdefghij"), 10, 8)
     whole = objectives.ClassLikelihood(told, built, words, [2, 0], 3)
     batch = batches.collate([[1, 2, 3, 4], [5, 6]], [0, 1])

@@ -85,6 +85,21 @@ def test_a_long_start_after_a_short_attempt_does_not_hide_the_short_one(tmp_path
     assert (again.earlier, again.seconds) == (36.0, {"a": 36.0})
 
 
+def test_a_result_has_a_line_for_each_entry_and_row_of_a_matrix(tmp_path: Path) -> None:
+    value = {
+        "n": 2,
+        "matrix": [[1, 0], [0, 1]],
+        "none": {},
+        "rows": [{"a": "x\n"}],
+        "pair": (1, None),
+    }
+    metrics.write_json(tmp_path / "metrics.json", value)
+    text = (tmp_path / "metrics.json").read_text()
+    assert json.loads(text) == {**value, "pair": [1, None]}
+    assert text.splitlines()[2:5] == ['  "matrix": [', "    [1, 0],", "    [0, 1]"]
+    assert text.splitlines()[-2:] == ['  "pair": [1, null]', "}"]
+
+
 def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     metrics.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
     with pytest.raises(ValueError):

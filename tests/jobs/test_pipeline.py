@@ -374,6 +374,9 @@ def test_the_other_jobs_leave_a_result_with_their_rows(
     for row in final["variants"].values():
         assert row["n"] == 60
         assert sum(map(sum, row["confusion_matrix"])) == 60
+    assert final["prior"] == "uniform"
+    if "calibrated" in variants:
+        assert final["variants"]["calibrated"]["prior"] == "as in dev"
 
 
 def test_the_incident_runs_only_leniently_and_is_judged_in_all_its_ways(tmp_path: Path) -> None:

@@ -284,6 +284,39 @@ def test_a_head_of_its_own_is_not_gpt2s(tmp_path: Path) -> None:
         pretrained.read(tmp_path)
 
 
+@pytest.mark.parametrize("layout", ["mdlm-hf", "gpt2"])
+def test_safetensors_of_whole_numbers_are_no_weights(tmp_path: Path, layout: str) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    state = mdlm_state() if layout == "mdlm-hf" else gpt2_state("")
+    masks = {name: value for name, value in state.items() if name.endswith(".attn.bias")}
+    name = next(name for name in state if name not in masks)
+    state |= {name: value.bool() for name, value in masks.items()}  # which are no weights
+    safetensors.save_file(state, tmp_path / "model.safetensors")
+    assert pretrained.read(tmp_path).layout == layout
+    state[name] = (state[name] * 20).to(torch.int8)
+    safetensors.save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{name} holds torch.int8"):
+        pretrained.read(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("layout", ["own", "lightning", "mdlm-hf"])
+def test_a_start_that_is_not_finite_is_refused(tmp_path: Path, layout: str, value: float) -> None:
+    state = mdlm_state()
+    name = "backbone.output_layer.linear.weight"
+    state[name][1, 2] = value
+    path = tmp_path / "model.safetensors"
+    if layout == "mdlm-hf":
+        pytest.importorskip("safetensors.torch").save_file(state, path)
+    elif layout == "own":
+        path = tmp_path / "pretrained.pt"
+        checkpoint.save(path, checkpoint.Checkpoint(state, state, ("words", "<unk>")))
+    else:
+        path = saved(tmp_path, lightning(state_dict=state, ema=None))
+    with pytest.raises(CheckpointError, match=f"{name} has numbers that are not finite"):
+        pretrained.read(path)
+
+
 def test_torn_or_absent_safetensors_are_refused_in_one_line(tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
     path = tmp_path / "model.safetensors"

@@ -136,6 +136,35 @@ def test_a_dev_split_that_lacks_a_class_calibrates_nothing_and_that_is_said(
     assert final["prior"] == "uniform"
 
 
+@pytest.mark.parametrize("name", ["baselines", "gpt2"])
+def test_texts_without_a_word_are_one_line_before_training(tmp_path: Path, name: str) -> None:
+    made = tiny("gpt2", "cpu") if name == "gpt2" else dict(spec.load_job(ROOT, name).config)
+    made["data"] = made["data"] | FILES
+    data = files(tmp_path, train="ab" * 3, dev="ab", test="ab")
+    lines = [f"{label}\t<br{space}>" for label in "ab" for space in ("", " ", "/")]
+    (tmp_path / "data" / "train.tsv").write_text("\n".join(["label\ttext", *lines]) + "\n")
+    done = run(
+        tmp_path, made, data=data, main=(baselines if name == "baselines" else pipeline).main
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "no training text has a word in it" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tokenizer", "bpe"), ("vocab_size", "9"), ("min_count", "2"), ("hub", "a/b")],
+)
+def test_baselines_refuse_a_change_of_what_they_do_not_read(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    job = spec.load_job(ROOT, "baselines", overrides={f"data.{key}": value})
+    done = run(tmp_path, dict(job.config), main=baselines.main)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: config data.{key}: ")
+    assert "has no effect with" in done.stderr
+
+
 @pytest.mark.parametrize("key", ["C", "alpha"])
 def test_baselines_refuse_a_strength_that_is_none(tmp_path: Path, key: str) -> None:
     job = spec.load_job(ROOT, "baselines", overrides={f"baselines.{key}": "-1.0"})

@@ -59,30 +59,19 @@ def test_the_known_best_accuracy_is_that_of_brute_force() -> None:
     assert selfmade.bayes_accuracy(TINY) == pytest.approx(best, abs=1e-12)
 
 
-def test_the_likelihood_of_every_text_is_that_of_brute_force() -> None:
-    for label in (0, 1):
-        for text, chance in every_text(TINY, label).items():
-            assert selfmade.log_likelihood(TINY, text, label) == pytest.approx(math.log(chance))
-
-
-def test_the_log_odds_are_the_difference_of_the_likelihoods() -> None:
-    grammar = Grammar()
-    texts, _ = selfmade.generate(grammar, 200, random.Random(5))
-    for text in texts:
-        difference = selfmade.log_likelihood(grammar, text, 1) - selfmade.log_likelihood(
-            grammar, text, 0
-        )
-        assert selfmade.log_odds(grammar, text) == pytest.approx(difference)
+def test_the_log_odds_of_every_text_are_those_of_brute_force() -> None:
+    negative, positive = every_text(TINY, 0), every_text(TINY, 1)
+    for text in negative:
+        expected = math.log(positive[text] / negative[text])
+        assert selfmade.log_odds(TINY, text) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    "text", ["so it goes .", "the plot is dull , so it goes .", "so it goes , so it goes , x ."]
+    "text", ["the plot", "the plot is so", "the fresh is dull .", "the plot feels dull but dull ."]
 )
-def test_a_text_the_grammar_cannot_make_is_impossible_or_refused(text: str) -> None:
-    try:
-        assert selfmade.log_likelihood(TINY, text, 0) == -math.inf
-    except ValueError as error:
-        assert "not a clause" in str(error)
+def test_a_text_that_no_grammar_makes_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a"):
+        selfmade.log_odds(TINY, text)
 
 
 def test_the_best_classifier_scores_its_known_accuracy_on_a_sample() -> None:

@@ -26,6 +26,13 @@ def test_rare_words_are_unknown_and_mask_and_start_are_no_words() -> None:
     assert max(max(ids) for ids in words.encode_all(["a b <unk> 2"])) < words.mask_id
 
 
+def test_a_vocabulary_without_a_word_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="min_count: no word .* 9 times, the most frequent one 2"):
+        tokenizer.words(["a a b"], vocab_size=10, min_count=9, length=9)
+    with pytest.raises(DataError, match="no training text has a word in it"):
+        tokenizer.words(["<br>", "<br />"], vocab_size=10, min_count=1, length=9)
+
+
 @pytest.mark.torch
 def test_a_trained_bpe_splits_every_text_into_its_pieces() -> None:
     pytest.importorskip("tokenizers")
