@@ -158,7 +158,7 @@ def resume(run: RunNeeded, follow: Follow = False) -> None:
 
     ctx = context()
     with ctx.ledger() as ledger:
-        known, agent = run_resume(ctx, ledger, ctx.run(ledger, run))
+        known, agent = run_resume(ctx, ledger, ctx.run(ledger, run, to_change=True))
         _print_id(known)
         if known.state.is_open or not follow:
             ctx.say(output.started_line(known))
@@ -199,7 +199,7 @@ def retry(
     _refuse_json(json, dry_run)
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
-        old = ctx.run(ledger, run)
+        old = ctx.run(ledger, run, to_change=True)
     ctx = in_its_project(ctx, old)
     tags = dict(names.tag(item) for item in tag or [])
     request = request_for(old, host, tags, note, force, _gpu_use(share, queue))

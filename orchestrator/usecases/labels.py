@@ -41,7 +41,7 @@ def annotate(ctx: Context, selector: str, text: str | None) -> Run:
             hint="keep longer texts in a file, and name it here",
         )
     with ctx.ledger(readonly=text is None) as ledger:
-        run = ctx.run(ledger, selector)
+        run = ctx.run(ledger, selector, to_change=text is not None)
         if text is None:
             return run
         ledger.noted(run.run_id, ctx.now(), text or None)
