@@ -10,7 +10,7 @@ answer another command may have begun the next: news of any other attempt change
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from orchestrator.domain import (
     Session,
     Verdict,
 )
+from orchestrator.errors import NotFound
 from orchestrator.ledger import rows
 from orchestrator.ledger.database import BUSY_SECONDS, Database
 from orchestrator.ledger.reader import PLACES, Place, Reader, places_of
+from orchestrator.names import did_you_mean
 
 _INSERT = f"INSERT INTO runs ({rows.COLUMN_LIST}) VALUES ({', '.join('?' for _ in rows.COLUMNS)})"
 
@@ -275,10 +277,25 @@ class Ledger(Reader):
         with self._change(run_id, at, "noted", {"note": note}):
             self._set(run_id, note=note)
 
-    def tagged(self, run_id: str, at: str, tags: Mapping[str, str]) -> None:
-        """The run's tags are `tags`, all of them."""
-        with self._change(run_id, at, "tagged", {"tags": tags}):
+    def tagged(
+        self, run_id: str, at: str, new: Mapping[str, str], without: Collection[str] = ()
+    ) -> None:
+        """The run has the new tags as well and is `without` these; all others it has stay.
+
+        NotFound, and nothing changed, when one to be taken away is not there.
+        """
+        with self._db.write():
+            known = self.get(run_id).tags
+            for name in without:
+                if name not in known:
+                    near = did_you_mean(name, known)
+                    raise NotFound(
+                        f"{run_id} has no tag {name!a}{near}", hint="nothing was changed"
+                    )
+            tags = {key: value for key, value in known.items() if key not in without}
+            tags.update(new)
             self._set(run_id, tags=tags)
+            self._append(run_id, at, "tagged", {"tags": tags})
 
     def event(self, run_id: str, at: str, kind: str, data: Mapping[str, Any]) -> None:
         """A line of the run's timeline; its row stays."""

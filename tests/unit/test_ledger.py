@@ -216,11 +216,22 @@ def test_a_superseded_run_says_by_which(ledger: Ledger) -> None:
 def test_notes_tags_and_other_lines(ledger: Ledger) -> None:
     ledger.intend(a_run(tags={"old": "1"}))
     ledger.noted(ID, LATER, "looks good")
-    ledger.tagged(ID, LATER, {"new": "2"})
+    ledger.tagged(ID, LATER, {"new": "2"}, ["old"])
     ledger.event(ID, LATER, "cancel_asked", {"by": "user"})
     assert (ledger.get(ID).note, ledger.get(ID).tags) == ("looks good", {"new": "2"})
     assert kinds(ledger) == ["intent", "noted", "tagged", "cancel_asked"]
     assert ledger.events(ID)[-1].data == {"by": "user"}
+
+
+def test_a_tag_leaves_the_others_and_one_that_is_not_there_cannot_be_taken_away(
+    ledger: Ledger,
+) -> None:
+    ledger.intend(a_run(tags={"old": "1"}))
+    ledger.tagged(ID, LATER, {"new": "2"})
+    with pytest.raises(NotFound, match="no tag 'odl'; did you mean `old`"):
+        ledger.tagged(ID, LATER, {"more": "3"}, ["odl"])
+    assert ledger.get(ID).tags == {"old": "1", "new": "2"}
+    assert [event.data for event in ledger.events(ID)][1:] == [{"tags": {"old": "1", "new": "2"}}]
 
 
 def test_a_run_found_on_a_host_is_taken_in_as_it_is(ledger: Ledger) -> None:
