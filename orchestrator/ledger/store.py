@@ -91,7 +91,7 @@ class Ledger(Reader):
     # --- events: what happened --------------------------------------------------------------------
 
     def intend(self, run: Run) -> None:
-        """The run is in the ledger before anything else knows of it; the run it supersedes says so.
+        """The run is in the ledger before anything else knows of it.
 
         LedgerError when the id is there already.
         """
@@ -134,6 +134,8 @@ class Ledger(Reader):
             self._move(run_id, state)
             self._set(run_id, keep_older=True, started_at=started_at, session=session)
             self._append(run_id, at, "started", about)
+            if state is RunState.RUNNING:
+                self._supersede(run_id, at)
 
     def seen(
         self, run_id: str, at: str, state: RunState | None = None, attempt: int | None = None
@@ -185,6 +187,7 @@ class Ledger(Reader):
             )
             self._seen(run_id, at)
             self._append(run_id, at, "finished", about)
+            self._supersede(run_id, at)
             return True
 
     def never_started(self, run_id: str, at: str, reason: str, attempt: int | None = None) -> bool:
@@ -326,10 +329,15 @@ class Ledger(Reader):
         with self._db.write():
             self._db.run(_INSERT, rows.cells(run))
             self._append(run.run_id, at, kind, data)
-            if run.supersedes and self._db.rows(
-                "SELECT 1 FROM runs WHERE run_id = ?", (run.supersedes,)
-            ):
-                self._append(run.supersedes, at, "superseded", {"by": run.run_id})
+
+    def _supersede(self, run_id: str, at: str) -> None:
+        """The run began: the one it supersedes says so, once."""
+        old = self.find(self.get(run_id).supersedes or "")
+        if old is None:
+            return
+        told = [each.data for each in self.events(old.run_id) if each.kind == "superseded"]
+        if {"by": run_id} not in told:
+            self._append(old.run_id, at, "superseded", {"by": run_id})
 
     @contextmanager
     def _change(self, run_id: str, at: str, kind: str, data: Mapping[str, Any]) -> Iterator[None]:

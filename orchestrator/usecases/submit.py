@@ -84,8 +84,7 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
     supersedes = request.supersedes
     if supersedes is None:
         same = ledger.same_config(plan.found.config_hash, spec.name)
-        never = Verdict.NEVER_STARTED
-        mine = [run for run in same if run.project == str(plan.project) and run.verdict != never]
+        mine = [run for run in same if run.project == str(plan.project) and not run.never_ran]
         supersedes = mine[-1].run_id if mine else None
     token = "".join(secrets.choice(TOKEN) for _ in range(5))
     git = ready.git_state(plan.project, spec, plan.listing)
