@@ -104,6 +104,21 @@ def test_run_ids_sort_by_time(now: datetime, later_ms: int) -> None:
     assert names.new_run_id(first, "zzzzz") < names.new_run_id(second, "22222")
 
 
+@given(st.datetimes(datetime(2000, 1, 1)), st.datetimes(datetime(2000, 1, 1)))
+def test_a_run_id_sorts_behind_the_newest_whatever_the_clock_says(
+    now: datetime, then: datetime
+) -> None:
+    newest = names.new_run_id(then.replace(tzinfo=timezone.utc), "zzzzz")
+    made = names.new_run_id(now.replace(tzinfo=timezone.utc), "22222", newest)
+    assert made > newest or newest.startswith("99991231-235959-999")
+    assert names.is_run_id(made)
+
+
+@pytest.mark.parametrize("newest", ["20261399-000000-000zzzzz", "99991231-235959-999zzzzz", "x"])
+def test_a_run_id_that_none_can_follow_is_passed_over(newest: str) -> None:
+    assert names.new_run_id(NOW, "k3x7q", newest) == "20261123-091929-123k3x7q"
+
+
 @pytest.mark.parametrize("token", ["", "abcd", "abcdef", "abcdl", "abcdo", "abcd1", "ABCDE"])
 def test_run_id_refuses_a_token_of_other_signs(token: str) -> None:
     with pytest.raises(ValueError, match="5 signs"):
