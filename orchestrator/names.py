@@ -29,7 +29,25 @@ _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{3}[a-km-np-z2-9]{5}")
 
 
 def job_name(text: str) -> str:
-    """`[a-z0-9][a-z0-9._-]{0,63}`."""
+    """`[a-z0-9][a-z0-9._-]{0,63}`, but nothing that already means something else: a run's id, or
+    the job of a canary's run."""
+    recorded_job(text)
+    if is_run_id(text):
+        raise UsageError(
+            f"job name {_shown(text)} is not allowed: a run's id looks like that",
+            hint="give the job's file another name",
+        )
+    if text.endswith(CANARY):
+        raise UsageError(
+            f"job name {_shown(text)} is not allowed: the canaries of the job "
+            f"{_shown(text[: -len(CANARY)])} are kept under it",
+            hint="give the job's file another name",
+        )
+    return text
+
+
+def recorded_job(text: str) -> str:
+    """The name of a run's job as it is recorded: a job's, or that of its canaries."""
     return _checked(text, "job name", _LOWER + _DIGITS, "._-", 64)
 
 

@@ -46,6 +46,19 @@ def test_f63_hostile_job_name_is_refused_with_its_position(name: str, told: str)
     assert caught.value.message.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("can.canary", "the canaries of the job `can` are kept under it"),
+        ("20261123-091929-123k3x7q", "a run's id looks like that"),
+    ],
+)
+def test_a_job_is_not_called_what_already_means_something_else(name: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        names.job_name(name)
+    assert names.recorded_job(name) == name
+
+
 @given(st.text(max_size=80))
 def test_f63_any_text_is_a_safe_name_or_refused(text: str) -> None:
     try:
@@ -91,7 +104,8 @@ def test_run_id_shows_the_time_and_is_recognised() -> None:
     run_id = names.new_run_id(NOW, "k3x7q")
     assert run_id == "20261123-091929-123k3x7q"
     assert names.is_run_id(run_id)
-    names.job_name(run_id)  # an id is safe wherever a job's name is
+    names.recorded_job(run_id)  # an id is safe wherever a job's name is
+    assert names.time_of(run_id) == NOW.replace(microsecond=123_000)
 
 
 @given(st.datetimes(min_value=datetime(2000, 1, 1)), st.integers(1, 10**7))
