@@ -103,6 +103,9 @@ def _submit(
     from orchestrator.usecases.submit import interrupted, submit
 
     notable = [item for item in plan.found.findings if item.severity is not Severity.INFO]
+    bad = unforced(plan, request)
+    if not dry_run:  # the refusal names them
+        notable = [item for item in notable if item not in bad]
     if notable:
         ctx.say(render.findings(notable).rstrip("\n"))
     if dry_run:
@@ -110,10 +113,10 @@ def _submit(
             output.document(output.plan_document(plan))
         else:
             render.emit(output.plan_text(plan))
-        if unforced(plan, request):
+        if bad:
             raise typer.Exit(5)
         return
-    if plan.spec.canary is not None and request.canary:
+    if plan.canary is not None:
         from orchestrator.usecases import canary
 
         plan = canary.passed(ctx, plan, request)
