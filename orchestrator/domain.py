@@ -177,6 +177,11 @@ class Run:
     cause: str | None = None
 
     @property
+    def never_ran(self) -> bool:
+        """Whether no attempt of it ever began: it takes no run's place, and none takes its."""
+        return self.verdict is Verdict.NEVER_STARTED and self.attempt == 1
+
+    @property
     def reached_no_host(self) -> bool:
         """Whether it is over before any host told of it: none has a log or a folder of it."""
         told = self.session or self.started_at or self.last_seen_at

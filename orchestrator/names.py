@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from orchestrator.errors import UsageError
 
@@ -23,11 +23,31 @@ TOKEN_LENGTH = 5
 
 CANARY = ".canary"
 
+_MILLISECOND = timedelta(milliseconds=1)
+_END = datetime.max.replace(tzinfo=timezone.utc) - _MILLISECOND  # nothing comes after it
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{3}[a-km-np-z2-9]{5}")
 
 
 def job_name(text: str) -> str:
-    """`[a-z0-9][a-z0-9._-]{0,63}`."""
+    """`[a-z0-9][a-z0-9._-]{0,63}`, but nothing that already means something else: a run's id, or
+    the job of a canary's run."""
+    recorded_job(text)
+    if is_run_id(text):
+        raise UsageError(
+            f"job name {_shown(text)} is not allowed: a run's id looks like that",
+            hint="give the job's file another name",
+        )
+    if text.endswith(CANARY):
+        raise UsageError(
+            f"job name {_shown(text)} is not allowed: the canaries of the job "
+            f"{_shown(text[: -len(CANARY)])} are kept under it",
+            hint="give the job's file another name",
+        )
+    return text
+
+
+def recorded_job(text: str) -> str:
+    """The name of a run's job as it is recorded: a job's, or that of its canaries."""
     return _checked(text, "job name", _LOWER + _DIGITS, "._-", 64)
 
 
@@ -85,17 +105,29 @@ def tag(text: str) -> tuple[str, str]:
     return key, value
 
 
-def new_run_id(now: datetime, token: str) -> str:
+def new_run_id(now: datetime, token: str, newest: str | None = None) -> str:
     """An id that sorts by time, e.g. `20261123-091929-123k3x7q`: UTC to the millisecond + token.
 
-    `now` is aware and in UTC; `token` is TOKEN_LENGTH random signs of TOKEN_ALPHABET.
+    `now` is aware and in UTC; `token` is TOKEN_LENGTH random signs of TOKEN_ALPHABET. It sorts
+    behind the id `newest` also where that is of a later time: the next millisecond is then its own.
     Raises ValueError for anything else: it is a mistake in the program, never the user's.
     """
     if now.utcoffset() != timedelta(0):
         raise ValueError("a run id is made from a time in UTC")
     if len(token) != TOKEN_LENGTH or not set(token) <= set(TOKEN_ALPHABET):
         raise ValueError(f"a run id needs {TOKEN_LENGTH} signs of {TOKEN_ALPHABET}")
+    last = time_of(newest) if newest is not None else None
+    if last is not None and last < _END:
+        now = max(now, last + _MILLISECOND)
     return f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}{token}"
+
+
+def time_of(run_id: str) -> datetime | None:
+    """The time in the id, to the millisecond; None where none is."""
+    try:
+        return datetime.strptime(f"{run_id[:19]}+0000", "%Y%m%d-%H%M%S-%f%z")
+    except ValueError:
+        return None
 
 
 def is_run_id(text: str) -> bool:

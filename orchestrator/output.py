@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import outlet, render, runjson, runtext, sanitize
-from orchestrator.clock import age_words
+from orchestrator.clock import age_words, span_words
 from orchestrator.domain import Event, Finding, Host, Run, RunState
 from orchestrator.progress import FollowProgress
 from orchestrator.tables import style_of
@@ -84,6 +84,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             {"name": source.name, "from": folder and str(folder), "at": source.at}
             for source, folder in plan.data
         ],
+        "canary": plan.canary and {"argv": list(plan.canary.argv), "time": plan.canary.time},
         "stages": [{"name": stage.name, "argv": list(stage.argv)} for stage in plan.spec.stages],
         "started": False,
     }
@@ -201,10 +202,18 @@ def plan_text(plan: Plan) -> str:
         f"snapshot {scan.tree} ({counted(scan.count, 'file')}, {size(scan.size)})",
         *(f"left out {path} ({why})" for path, why in (*scan.skipped, *plan.left_out)),
         *(f"data     {source.name}: {folder or source.at}" for source, folder in plan.data),
+        *_canary_lines(plan),
         *(f"command  {_pasted(stage.argv)}" for stage in plan.spec.stages),
         "nothing was sent, nothing was started",
     ]
     return "".join(sanitize.line(line) + "\n" for line in lines)
+
+
+def _canary_lines(plan: Plan) -> list[str]:
+    if plan.canary is None:
+        return []
+    limit = span_words(plan.canary.time)
+    return [f"canary   {_pasted(plan.canary.argv)} (first, {limit} at most)"]
 
 
 def _pasted(argv: Sequence[str]) -> str:

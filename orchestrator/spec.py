@@ -14,19 +14,14 @@ from orchestrator.errors import NotFound, UsageError
 from orchestrator.fields import Field
 from orchestrator.jobspec import DataSource, JobSpec
 from orchestrator.names import did_you_mean
+from orchestrator.projectroot import JOBS_DIR, job_path
 from orchestrator.strictyaml import Document
 
-JOBS_DIR = "jobs"
 KEYS = (
     "description", "command", "stages", "config", "volatile", "reference", "rules", "resources",
     "profiles", "env", "secrets", "data", "setup", "results", "metrics", "expect", "checkpoint",
     "guards", "notify", "canary", "retry",
 )  # fmt: skip
-
-
-def job_path(project: Path, name: str) -> Path:
-    """Where the job's file is, or would be. UsageError when the name is not allowed."""
-    return project / JOBS_DIR / f"{names.job_name(name)}.yaml"
 
 
 def job_names(project: Path) -> list[str]:

@@ -10,7 +10,7 @@ from orchestrator.checks import relations
 from orchestrator.expressions import BadExpression
 from orchestrator.fields import Field
 from orchestrator.jobspec import Canary, Checkpoint, Rule
-from orchestrator.specparts import argv, config_key, expect
+from orchestrator.specparts import argv, config_key, expect, refuse_empty
 
 
 def checkpoint(field: Field | None, config: Mapping[str, Any]) -> Checkpoint | None:
@@ -163,6 +163,7 @@ def _metric_guard(field: Field, table: Mapping[str, Field]) -> dict[str, Any]:
     for key in ("min", "max"):
         if key in table:
             guard[key] = table[key].number()
+    refuse_empty(field, guard.get("min"), guard.get("max"))
     if kinds[2]:
         span = table["no_improvement"]
         if isinstance(span.value, str):

@@ -332,9 +332,14 @@ def _bound(metric: str, field: Field) -> Bound:
                 f"`{field.name}`: {limit} is outside [0, 1], where no accuracy can be"
                 + (f"; write {limit / 100:g}" if 1.01 <= limit <= 100 else "")
             )
-    if low is not None and high is not None and low > high:
-        raise field.error(f"`{field.name}`: min {low} is above max {high}")
+    refuse_empty(field, low, high)
     return Bound(low, high)
+
+
+def refuse_empty(field: Field, low: float | None, high: float | None) -> None:
+    """SpecError for a range in which no number is."""
+    if low is not None and high is not None and low > high:
+        raise field.error(f"`{field.name}`: min {low:g} is above max {high:g}")
 
 
 _RETRY_ON = ("lost", "oom")

@@ -16,10 +16,10 @@ RunArg = Annotated[
         autocompletion=complete.runs,
     ),
 ]
-RunNeeded = Annotated[
+RunNeeded = Annotated[  # of a run that the command changes
     str,
     typer.Argument(
-        help="A run id, a piece of one, or a job name (job~1: the run before).",
+        help="A run id, a piece of one of this project, or a job name (job~1: the run before).",
         autocompletion=complete.runs,
     ),
 ]

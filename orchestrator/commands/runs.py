@@ -44,7 +44,7 @@ def cancel(run: RunNeeded, json: Json = False) -> None:
     from orchestrator.usecases.cancel import cancel_chosen
 
     ctx = context()
-    with ctx.ledger() as ledger:
+    with ctx.ledger_or_copy() as ledger:
         ended, already = cancel_chosen(ctx, ledger, run)
         if json:
             output.run_document(ended, ledger.events(ended.run_id))

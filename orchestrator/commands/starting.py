@@ -103,6 +103,9 @@ def _submit(
     from orchestrator.usecases.submit import interrupted, submit
 
     notable = [item for item in plan.found.findings if item.severity is not Severity.INFO]
+    bad = unforced(plan, request)
+    if not dry_run:  # the refusal names them
+        notable = [item for item in notable if item not in bad]
     if notable:
         ctx.say(render.findings(notable).rstrip("\n"))
     if dry_run:
@@ -110,10 +113,10 @@ def _submit(
             output.document(output.plan_document(plan))
         else:
             render.emit(output.plan_text(plan))
-        if unforced(plan, request):
+        if bad:
             raise typer.Exit(5)
         return
-    if plan.spec.canary is not None and request.canary:
+    if plan.canary is not None:
         from orchestrator.usecases import canary
 
         plan = canary.passed(ctx, plan, request)
@@ -158,7 +161,7 @@ def resume(run: RunNeeded, follow: Follow = False) -> None:
 
     ctx = context()
     with ctx.ledger() as ledger:
-        known, agent = run_resume(ctx, ledger, ctx.run(ledger, run))
+        known, agent = run_resume(ctx, ledger, ctx.run(ledger, run, to_change=True))
         _print_id(known)
         if known.state.is_open or not follow:
             ctx.say(output.started_line(known))
@@ -199,7 +202,7 @@ def retry(
     _refuse_json(json, dry_run)
     ctx = context()
     with ctx.ledger(readonly=True) as ledger:
-        old = ctx.run(ledger, run)
+        old = ctx.run(ledger, run, to_change=True)
     ctx = in_its_project(ctx, old)
     tags = dict(names.tag(item) for item in tag or [])
     request = request_for(old, host, tags, note, force, _gpu_use(share, queue))

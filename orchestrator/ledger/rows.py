@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import Enum
 from typing import Any
 
@@ -134,8 +134,13 @@ def cells(run: Run) -> tuple[Cell, ...]:
 
 
 def run_of(row: tuple[Any, ...]) -> Run:
-    """The run of a row selected as COLUMNS. KeyError, ValueError or TypeError: not our row."""
-    return Run(*[v if d is None else d(v) for d, v in zip(_DECODERS, row, strict=True)])
+    """The run of a row selected as COLUMNS. KeyError, ValueError or TypeError: not our row.
+
+    One that never ran supersedes nothing; its row keeps what it was to supersede, should its host
+    prove that it runs after all.
+    """
+    run = Run(*[v if d is None else d(v) for d, v in zip(_DECODERS, row, strict=True)])
+    return replace(run, supersedes=None) if run.supersedes and run.never_ran else run
 
 
 def event_of(row: tuple[Any, ...]) -> Event:

@@ -7,16 +7,21 @@ from collections.abc import Iterable
 from orchestrator.domain import Run, Verdict
 from orchestrator.errors import NotFound
 from orchestrator.ledger.reader import Reader
+from orchestrator.names import canary_of, did_you_mean
+from orchestrator.projectroot import has_job
 
 _SHOWN = 10
 
 
-def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
+def resolve(
+    ledger: Reader, selector: str | None, project: str | None, *, to_change: bool = False
+) -> Run:
     """The run that `selector` means; the latest of the project (or of all) for None.
 
     In this order: a run id, the name of a job of the project (its latest run; `job~2`: the one two
-    runs before that), the start of one id, the end of one id. An id of the project comes before
-    those of others.
+    runs before that), the start of one id, the end of one id. The name of a job that has no run yet
+    is no piece of an id. An id of the project comes before those of others; `to_change`: those of
+    others are meant only as a whole, or a slip would reach another project.
     NotFound when nothing matches, or more than one id does.
     """
     if selector is None:
@@ -30,14 +35,19 @@ def resolve(ledger: Reader, selector: str | None, project: str | None) -> Run:
     earlier = _earlier(ledger, selector, project)
     if earlier is not None:
         return earlier
+    if project is not None and has_job(project, selector):
+        raise _no_run_yet(ledger, selector, project)
     scopes = (project, None) if project is not None else (None,)
     for piece in _pieces(selector):
         for scope in scopes:
             ids = ledger.ids(**piece, project=scope, limit=_SHOWN + 1)
-            if len(ids) == 1:
-                return ledger.get(ids[0])
-            if ids:
+            if len(ids) > 1:
                 raise _ambiguous(selector, ids)
+            if ids:
+                run = ledger.get(ids[0])
+                if to_change and project not in (None, run.project):
+                    raise _of_another_project(selector, run)
+                return run
     raise _nothing(ledger, selector, project)
 
 
@@ -87,15 +97,27 @@ def _ambiguous(selector: str, ids: list[str]) -> NotFound:
     )
 
 
-def _nothing(ledger: Reader, selector: str, project: str | None) -> NotFound:
-    from orchestrator.names import canary_of, did_you_mean  # loads difflib, for a mistake only
+def _of_another_project(selector: str, run: Run) -> NotFound:
+    return NotFound(
+        f"{selector!a} is no run of this project; it is a piece of {run.run_id}, a run of the "
+        f"project {ascii(run.project)[1:-1]}, which was left alone",
+        hint="if that one is meant, repeat the command with its whole id",
+    )
 
-    canary = next(iter(ledger.runs(project=project, job=canary_of(selector), open_only=True)), None)
-    if canary is not None:
-        return NotFound(
-            f"no run of {selector!a} has begun yet; its canary {canary.run_id} goes on",
-            hint=f"`orch tail {canary.run_id}` follows that, `orch cancel {selector}` ends both",
-        )
+
+def _no_run_yet(ledger: Reader, job: str, project: str | None) -> NotFound:
+    canary = next(iter(ledger.runs(project=project, job=canary_of(job), open_only=True)), None)
+    if canary is None:
+        return NotFound(f"job {job} has no run yet", hint=f"`orch submit {job}` starts one")
+    return NotFound(
+        f"no run of {job!a} has begun yet; its canary {canary.run_id} goes on",
+        hint=f"`orch tail {canary.run_id}` follows that, `orch cancel {job}` ends both",
+    )
+
+
+def _nothing(ledger: Reader, selector: str, project: str | None) -> NotFound:
+    if ledger.runs(project=project, job=canary_of(selector), open_only=True, limit=1):
+        return _no_run_yet(ledger, selector, project)
     known = ledger.job_names(project) + ledger.ids(project=project, limit=200)
     return NotFound(
         f"no run and no job's run is called {selector!a}{did_you_mean(selector, known)}",

@@ -10,7 +10,7 @@ answer another command may have begun the next: news of any other attempt change
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from orchestrator.domain import (
     Session,
     Verdict,
 )
+from orchestrator.errors import NotFound
 from orchestrator.ledger import rows
 from orchestrator.ledger.database import BUSY_SECONDS, Database
 from orchestrator.ledger.reader import PLACES, Place, Reader, places_of
+from orchestrator.names import did_you_mean
 
 _INSERT = f"INSERT INTO runs ({rows.COLUMN_LIST}) VALUES ({', '.join('?' for _ in rows.COLUMNS)})"
 
@@ -89,7 +91,7 @@ class Ledger(Reader):
     # --- events: what happened --------------------------------------------------------------------
 
     def intend(self, run: Run) -> None:
-        """The run is in the ledger before anything else knows of it; the run it supersedes says so.
+        """The run is in the ledger before anything else knows of it.
 
         LedgerError when the id is there already.
         """
@@ -132,6 +134,8 @@ class Ledger(Reader):
             self._move(run_id, state)
             self._set(run_id, keep_older=True, started_at=started_at, session=session)
             self._append(run_id, at, "started", about)
+            if state is RunState.RUNNING:
+                self._supersede(run_id, at)
 
     def seen(
         self, run_id: str, at: str, state: RunState | None = None, attempt: int | None = None
@@ -183,6 +187,7 @@ class Ledger(Reader):
             )
             self._seen(run_id, at)
             self._append(run_id, at, "finished", about)
+            self._supersede(run_id, at)
             return True
 
     def never_started(self, run_id: str, at: str, reason: str, attempt: int | None = None) -> bool:
@@ -275,10 +280,25 @@ class Ledger(Reader):
         with self._change(run_id, at, "noted", {"note": note}):
             self._set(run_id, note=note)
 
-    def tagged(self, run_id: str, at: str, tags: Mapping[str, str]) -> None:
-        """The run's tags are `tags`, all of them."""
-        with self._change(run_id, at, "tagged", {"tags": tags}):
+    def tagged(
+        self, run_id: str, at: str, new: Mapping[str, str], without: Collection[str] = ()
+    ) -> None:
+        """The run has the new tags as well and is `without` these; all others it has stay.
+
+        NotFound, and nothing changed, when one to be taken away is not there.
+        """
+        with self._db.write():
+            known = self.get(run_id).tags
+            for name in without:
+                if name not in known:
+                    near = did_you_mean(name, known)
+                    raise NotFound(
+                        f"{run_id} has no tag {name!a}{near}", hint="nothing was changed"
+                    )
+            tags = {key: value for key, value in known.items() if key not in without}
+            tags.update(new)
             self._set(run_id, tags=tags)
+            self._append(run_id, at, "tagged", {"tags": tags})
 
     def event(self, run_id: str, at: str, kind: str, data: Mapping[str, Any]) -> None:
         """A line of the run's timeline; its row stays."""
@@ -309,10 +329,15 @@ class Ledger(Reader):
         with self._db.write():
             self._db.run(_INSERT, rows.cells(run))
             self._append(run.run_id, at, kind, data)
-            if run.supersedes and self._db.rows(
-                "SELECT 1 FROM runs WHERE run_id = ?", (run.supersedes,)
-            ):
-                self._append(run.supersedes, at, "superseded", {"by": run.run_id})
+
+    def _supersede(self, run_id: str, at: str) -> None:
+        """The run began: the one it supersedes says so, once."""
+        old = self.find(self.get(run_id).supersedes or "")
+        if old is None:
+            return
+        told = [each.data for each in self.events(old.run_id) if each.kind == "superseded"]
+        if {"by": run_id} not in told:
+            self._append(old.run_id, at, "superseded", {"by": run_id})
 
     @contextmanager
     def _change(self, run_id: str, at: str, kind: str, data: Mapping[str, Any]) -> Iterator[None]:

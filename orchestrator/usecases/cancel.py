@@ -26,7 +26,7 @@ def cancel_chosen(ctx: Context, ledger: Ledger, selector: str) -> tuple[Run, boo
     """`cancel` of what the selector means: the canary, for a job whose run is still to come."""
     canary = _open_canary(ctx, ledger, selector)
     try:
-        run = ctx.live_run(ledger, selector)
+        run = ctx.live_run(ledger, selector, to_change=True)
     except NotFound:
         if canary is None:
             raise

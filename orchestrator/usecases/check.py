@@ -143,7 +143,10 @@ def _with_baseline(ctx: Context, spec: JobSpec, ledger: Ledger) -> tuple[JobSpec
     data = datasets.hashes(ctx, spec)
     if against == "best":
         run = ledger.best(
-            project, spec.name, spec.profile, lambda run: not baseline.differences(spec, data, run)
+            project,
+            spec.name,
+            spec.profile,
+            lambda run: not baseline.differences(spec, project, data, run),
         )
     else:
         run = _named(ledger, against, project)
@@ -153,7 +156,7 @@ def _with_baseline(ctx: Context, spec: JobSpec, ledger: Ledger) -> tuple[JobSpec
         return spec, [Finding(Severity.INFO, "baseline", told, key="expect.against")]
     base = Baseline(run.run_id, run.accuracy, examples(run))
     expect = replace(spec.expect, baseline=base)
-    return replace(spec, expect=expect), baseline.check(spec, data, run)
+    return replace(spec, expect=expect), baseline.check(spec, project, data, run)
 
 
 def _named(ledger: Ledger, against: str, project: str) -> Run:

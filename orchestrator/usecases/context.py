@@ -138,13 +138,14 @@ class Context:
             return Ledger.copy_of(path)
         return self.ledger()
 
-    def run(self, ledger: Ledger, selector: str | None) -> Run:
+    def run(self, ledger: Ledger, selector: str | None, *, to_change: bool = False) -> Run:
+        """The run that is meant; `to_change`: one of another project only by its whole id."""
         project = self.project_or_none()
-        return resolve(ledger, selector, str(project) if project else None)
+        return resolve(ledger, selector, str(project) if project else None, to_change=to_change)
 
-    def live_run(self, ledger: Ledger, selector: str | None) -> Run:
+    def live_run(self, ledger: Ledger, selector: str | None, *, to_change: bool = False) -> Run:
         """`run`, for what is done with one that goes on: a refused submit hides none that does."""
-        run = self.run(ledger, selector)
+        run = self.run(ledger, selector, to_change=to_change)
         project = self.project_or_none()
         meant = open_instead(ledger, selector, str(project) if project else None, run)
         if meant is None:

@@ -65,8 +65,9 @@ def _folder(ctx: Context, source: DataSource) -> Path | None:
                     hint=f"set {name} to the folder that holds it",
                 )
             text = text.replace(f"${{{name}}}", value).replace(f"${name}", value)
-    path = Path(text).expanduser()
-    path = path if path.is_absolute() else ctx.project() / path
+    # What a variable says is meant from where the command is called, as everywhere.
+    base = ctx.cwd if source.source.startswith("$") else ctx.project()
+    path = base / Path(text).expanduser()
     if not path.exists():
         raise NotFound(
             f"data `{source.name}`: {path} does not exist",

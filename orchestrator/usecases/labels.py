@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator import names
 from orchestrator.domain import Run
-from orchestrator.errors import NotFound, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.usecases.context import Context
 
 NOTE_MAX = 4000
@@ -18,18 +18,11 @@ def retag(ctx: Context, selector: str, labels: Sequence[str], delete: Sequence[s
     both = sorted(new.keys() & set(delete))
     if both:
         raise UsageError(f"tag `{both[0]}` is both set and deleted", hint="say one of them")
-    with ctx.ledger(readonly=not new and not delete) as ledger:
-        run = ctx.run(ledger, selector)
-        for name in delete:
-            if name not in run.tags:
-                near = names.did_you_mean(name, run.tags)
-                raise NotFound(
-                    f"{run.run_id} has no tag {name!a}{near}", hint="nothing was changed"
-                )
-        if not new and not delete:
-            return run
-        kept = {key: value for key, value in run.tags.items() if key not in delete}
-        ledger.tagged(run.run_id, ctx.now(), {**kept, **new})
+    changes = bool(new or delete)
+    with ctx.ledger(readonly=not changes) as ledger:
+        run = ctx.run(ledger, selector, to_change=changes)
+        if changes:
+            ledger.tagged(run.run_id, ctx.now(), new, delete)
         return ledger.get(run.run_id)
 
 
@@ -41,7 +34,7 @@ def annotate(ctx: Context, selector: str, text: str | None) -> Run:
             hint="keep longer texts in a file, and name it here",
         )
     with ctx.ledger(readonly=text is None) as ledger:
-        run = ctx.run(ledger, selector)
+        run = ctx.run(ledger, selector, to_change=text is not None)
         if text is None:
             return run
         ledger.noted(run.run_id, ctx.now(), text or None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.domain import Finding, Host
 from orchestrator.gitlisting import GitListing
-from orchestrator.jobspec import DataSource, JobSpec
+from orchestrator.jobspec import Canary, DataSource, JobSpec
 from orchestrator.manifest import MAX_FILE
 from orchestrator.spec import load_job
 from orchestrator.transport.connect import check_name
@@ -50,6 +50,7 @@ class Plan:
     gpu_use: str = "alone"
     requirements: tuple[str, ...] = ()  # its setup.requirements, then the files that includes
     left_out: tuple[tuple[str, str], ...] = ()  # of the data: (which file, why)
+    canary: Canary | None = None  # what runs before the run itself
     unique: str | None = None  # the job of whose config no other run may be on the host
     content: ready.Content | None = None  # None: it is read while the host is connected to
 
@@ -86,6 +87,7 @@ def make_plan(ctx: Context, request: Request) -> Plan:
         gpu_use=request.gpu_use,
         requirements=tuple(ready.requirements(ctx, spec)),
         left_out=left_out,
+        canary=spec.canary if request.canary else None,
         unique=spec.name if request.unique else None,
     )
 

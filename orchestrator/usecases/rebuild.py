@@ -39,7 +39,7 @@ def described_run(run_id: str, host: str, about: Any) -> Run | None:
     if not isinstance(config, dict) or not lawful.is_plain(config):
         return None
     try:
-        names.job_name(job)
+        names.recorded_job(job)
     except UsageError:
         return None
     if not Path(project).is_absolute():

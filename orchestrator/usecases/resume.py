@@ -75,7 +75,7 @@ def refuse(run: Run) -> None:
             f"{run.run_id} has succeeded; there is nothing to go on with",
             hint=f"`orch retry {run.run_id}` makes a new run of the same job",
         )
-    if run.verdict is Verdict.NEVER_STARTED and run.attempt == 1:
+    if run.never_ran:
         raise PreflightRefused(
             f"{run.run_id} never started; there is nothing to go on with",
             hint=f"`orch retry {run.run_id}` makes a new run of the same job",

@@ -66,7 +66,7 @@ def request_for(
         note=note,
         force=force,
         forced=run.findings if run.forced and hearsay_of(run.spec) is None else (),
-        supersedes=run.run_id,
+        supersedes=None if run.never_ran else run.run_id,
         gpu_use=gpu_use,
     )
 

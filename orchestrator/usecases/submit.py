@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 
 from orchestrator import inflight, names
+from orchestrator.clock import span_words
 from orchestrator.domain import Run, RunState, Verdict
 from orchestrator.errors import (
     HostUnfit,
@@ -29,6 +30,7 @@ from orchestrator.usecases.context import Context
 from orchestrator.usecases.deliver import deliver
 from orchestrator.usecases.plan import Plan, Request, finding_json, refuse_unforced
 
+AHEAD = 60.0  # seconds that clocks may differ before it is worth a word
 TOKEN = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
@@ -84,13 +86,11 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
     supersedes = request.supersedes
     if supersedes is None:
         same = ledger.same_config(plan.found.config_hash, spec.name)
-        never = Verdict.NEVER_STARTED
-        mine = [run for run in same if run.project == str(plan.project) and run.verdict != never]
+        mine = [run for run in same if run.project == str(plan.project) and not run.never_ran]
         supersedes = mine[-1].run_id if mine else None
-    token = "".join(secrets.choice(TOKEN) for _ in range(5))
     git = ready.git_state(plan.project, spec, plan.listing)
     return Run(
-        run_id=names.new_run_id(ctx.clock.now(), token),
+        run_id=_new_id(ctx, ledger, str(plan.project)),
         job=spec.name,
         project=str(plan.project),
         state=RunState.INTENT,
@@ -109,6 +109,20 @@ def _intent(ctx: Context, plan: Plan, request: Request, ledger: Ledger) -> Run:
         note=request.note,
         spec=recorded(spec),
     )
+
+
+def _new_id(ctx: Context, ledger: Ledger, project: str) -> str:
+    """An id behind those of the project, which then is its latest run whatever the clocks say."""
+    newest = next(iter(ledger.ids(project=project, limit=1)), None)
+    now, token = ctx.clock.now(), "".join(secrets.choice(TOKEN) for _ in range(5))
+    made = names.time_of(newest) if newest else None
+    ahead = (made - now).total_seconds() if made else 0.0
+    if ahead > AHEAD:
+        ctx.say(
+            f"{newest}, the newest run here, is {span_words(ahead)} ahead of this machine's clock; "
+            "the new run's id follows it, so that the new run is the latest, and its times are true"
+        )
+    return names.new_run_id(now, token, newest)
 
 
 def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, sent: bool) -> None:

@@ -75,6 +75,7 @@ def write(path: Path) -> None:
     with Ledger.open(path) as ledger:
         for run in intents():
             ledger.intend(run)
+        ledger.event(OLD, T2, "superseded", {"by": NEW})  # was told with the intent then
         ledger.synced(OLD, T0, "s1:" + "c" * 64, {"sst2": "sha256:" + "d" * 64})
         ledger.started(OLD, T1, T1, Session("tmux", "orch-" + OLD), RunState.RUNNING)
         ledger.finished(OLD, T2, ExitRecord(Verdict.SUCCEEDED, 0, None, T1, T2), judged)

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import Desk, of_run, supervisor_of, take_away, until
+from tests.contract.desk import Desk, assert_clear, of_run, supervisor_of, take_away, until
 from tests.helpers import processes
+from tests.helpers.project import make_project
 from tests.helpers.sshd import PrivateSshd
 
 STUBBORN = r"""
@@ -224,3 +226,24 @@ def test_cancel_on_a_silent_host_changes_nothing_here(new_desk: MakeDesk) -> Non
     assert of_run(run_id)
     (desk.project / "orch.yaml").write_text(good)
     desk.orch("cancel", run_id)
+
+
+def test_a_slip_reaches_no_run_of_another_project(desk: Desk, tmp_path: Path) -> None:
+    """A job that was never submitted, called as another project's run id ends; and that end."""
+    desk.spec("sleep", "command: sleep 600")
+    run_id = desk.submit("sleep")
+    end = run_id[-6:]
+    other = make_project(tmp_path / "other", {end: "true"}, git=False)
+    elsewhere = Desk(desk.home, other)
+    for command in (["cancel"], ["tag", "-d", "x"], ["resume"], ["retry"], ["tail"], ["show"]):
+        told = elsewhere.orch(*command, end, code=3)
+        assert_clear(told, f"job {end} has no run yet", f"orch submit {end}")
+    end = run_id[-5:]
+    for command in (["cancel", end], ["tag", end, "a=1"], ["note", end, "x"], ["resume", end],
+                    ["retry", end]):  # fmt: skip
+        assert_clear(elsewhere.orch(*command, code=3), run_id, str(desk.project), "its whole id")
+    shown = json.loads(elsewhere.orch("show", end, "--json").stdout)
+    assert (shown["state"], shown["tags"], shown["note"]) == ("running", {}, None)
+    assert len(desk.rows()) == 1
+    elsewhere.orch("cancel", run_id)
+    assert desk.show(run_id)["verdict"] == "cancelled"

@@ -23,6 +23,18 @@ def test_a_dry_run_is_one_document_and_starts_nothing(desk: Desk) -> None:
     assert_clear(desk.orch("submit", "train", "--json", code=2), "--dry-run")
 
 
+def test_a_dry_run_names_the_canary_that_would_run_first(new_desk: MakeDesk) -> None:
+    canary = {"command": "echo small", "time": "2m"}
+    desk = new_desk({"train": {"command": "echo large", "canary": canary}})
+    dry = ["submit", "train", "--dry-run"]
+    said = desk.orch(*dry).stdout
+    assert "canary   sh -c 'echo small' (first, 2 min at most)\ncommand  sh -c 'echo large'" in said
+    told = json.loads(desk.orch(*dry, "--json").stdout)
+    assert told["canary"]["argv"][-1] == "echo small" and told["canary"]["time"] == 120
+    assert "canary" not in desk.orch(*dry, "--no-canary").stdout
+    assert json.loads(desk.orch(*dry, "--no-canary", "--json").stdout)["canary"] is None
+
+
 def test_a_dry_run_that_is_refused_says_so_in_its_document(new_desk: MakeDesk) -> None:
     desk = new_desk({"broken": {"command": "true", "config": {"lr": 1}, "rules": ["lr > 2"]}})
     told = json.loads(desk.orch("submit", "broken", "--dry-run", "--json", code=5).stdout)

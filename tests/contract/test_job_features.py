@@ -114,6 +114,18 @@ def test_data_is_found_under_its_name_sent_once_and_its_hash_recorded(
     assert desk.show()["data"]["sst2"] != first
 
 
+def test_a_relative_path_in_a_variable_is_meant_from_where_orch_is_called(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "d").mkdir(parents=True)
+    (tmp_path / "data" / "d" / "f").write_text("from the caller's folder\n")
+    spec = {"command": "cat $ORCH_DATA/d/f", "data": {"d": {"from": "$ORCH_DATA/d"}}}
+    desk = new_desk({"reader": spec})
+    project = os.path.relpath(desk.project, tmp_path)
+    elsewhere = Desk(desk.home, tmp_path, {"ORCH_PROJECT": project, "ORCH_DATA": "data"})
+    assert "from the caller's folder\n" in elsewhere.orch("submit", "reader", "-f").stdout
+
+
 @pytest.mark.parametrize("where", ["local", pytest.param("ssh", marks=pytest.mark.ssh)])
 def test_data_that_is_one_file_is_that_file_under_its_name(
     where: str, new_desk: MakeDesk, request: pytest.FixtureRequest, tmp_path: Path

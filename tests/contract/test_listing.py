@@ -33,6 +33,17 @@ def test_runs_are_labelled_afterwards_and_found_by_it(desk: Desk) -> None:
     assert told.stdout == "" and "`nothing`" in told.stderr and "`note`" in told.stderr
 
 
+def test_tags_given_at_once_are_all_there(desk: Desk) -> None:
+    run = desk.submit("train")
+    desk.orch("wait", run)
+    at_once = [desk.start("tag", run, f"t{number}={number}") for number in range(6)]
+    for process in at_once:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert out
+    assert desk.show(run)["tags"] == {f"t{number}": str(number) for number in range(6)}
+
+
 def test_a_label_that_cannot_be_is_refused_and_changes_nothing(desk: Desk) -> None:
     run = desk.submit("train")
     desk.orch("wait")

@@ -21,7 +21,9 @@ def test_a_broken_rule_refuses_unless_waived_and_a_bad_rule_names_its_place(
     rule = "warmup < steps"
     spec = {**TRAIN, "config": {"right": 45, "warmup": 500, "steps": 200}, "rules": [rule]}
     desk = new_desk({"short": spec})
-    assert_clear(desk.orch("submit", "short", code=5), "relation", rule, "warmup is 500")
+    refused = desk.orch("submit", "short", code=5)
+    assert_clear(refused, "relation", rule, "warmup is 500")
+    assert refused.stderr.count("warmup is 500") == 1
     assert desk.rows() == []
     desk.orch("check", "short", "--set", "steps=1000")
     desk.spec("short", {**spec, "rules": [{"rule": rule, "waive": "a smoke run"}]})

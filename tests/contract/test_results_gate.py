@@ -278,6 +278,15 @@ def test_best_is_sought_among_runs_of_the_same_data_and_the_same_evaluation(
     assert "no fair comparison: its eval.draws is other" in compared("--set", "eval.draws=1")
     (desk.project / "d" / "given").write_text('{"accuracy": 0.7, "n": 2000}')
     assert f"{first} is no fair comparison: its data `d` is other" in compared()
+    profiles = {"small": {"config": {"lr": 3}}}
+    desk.spec("judge", {**spec, "profiles": profiles, "expect": {"against": first}})
+    assert "its data `d` is other" in compared()
+    assert "no fair comparison: it has no profile, its data" in compared("--profile", "small")
+    moved = Desk(desk.home, desk.project.rename(desk.project.with_name("moved")), desk.env)
+    told = json.loads(moved.orch("check", "judge", "--json").stdout)["findings"]
+    (warned,) = [each for each in told if "no fair" in each["message"]]
+    assert f"its project is {desk.project}" in warned["message"]
+    moved.project.rename(desk.project)
     desk.spec("judge", spec)
     desk.orch("submit", "judge", "-f")
     assert desk.show()["outcome"] == "unverified"  # 70 % on other data is no regression

@@ -46,7 +46,7 @@ def test_f32_a_controller_whose_clock_goes_back_loses_and_mixes_up_no_run(
         run, agent = submit(ctx, make_plan(ctx, request), request)
         agent.close()
         ids.append(run.run_id)
-    assert ids == sorted(ids, reverse=True)
+    assert ids == sorted(ids)
     for run_id in ids:
         until(lambda: not of_run(run_id))  # noqa: B023
         with ctx.ledger() as ledger:

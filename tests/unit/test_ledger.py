@@ -206,21 +206,55 @@ def test_the_file_itself_refuses_what_has_no_meaning(
 
 def test_a_superseded_run_says_by_which(ledger: Ledger) -> None:
     ledger.intend(a_run())
-    ledger.intend(a_run(an_id(80000), supersedes=ID))
-    assert ledger.get(an_id(80000)).supersedes == ID
+    later = an_id(80000)
+    ledger.intend(a_run(later, supersedes=ID))
+    assert ledger.get(later).supersedes == ID
+    assert kinds(ledger) == ["intent"]  # it may yet never start
+    ledger.started(later, LATER, None, None, RunState.QUEUED)
+    assert kinds(ledger) == ["intent"]
+    ledger.started(later, LATER, LATER, None, RunState.RUNNING)
+    ledger.finished(later, LATER, DONE, GOOD)
     assert kinds(ledger) == ["intent", "superseded"]
+    assert ledger.events(ID)[-1].data == {"by": later}
     ledger.intend(a_run(an_id(80001), supersedes=an_id(1)))  # which this ledger never saw
+    ledger.finished(an_id(80001), LATER, DONE, GOOD)
     assert ledger.get(an_id(80001)).supersedes == an_id(1)
+
+
+def test_a_run_that_never_started_supersedes_nothing_unless_it_turns_out_to_run(
+    ledger: Ledger,
+) -> None:
+    later = an_id(80000)
+    ledger.intend(a_run())
+    ledger.intend(a_run(later, supersedes=ID))
+    ledger.never_started(later, LATER, "no host")
+    assert ledger.get(later).supersedes is None
+    assert kinds(ledger) == ["intent"]
+    ledger.corrected(later, LATEST, "it runs", 1)
+    ledger.started(later, LATEST, LATER, None, RunState.RUNNING)
+    assert ledger.get(later).supersedes == ID
+    assert kinds(ledger) == ["intent", "superseded"]
 
 
 def test_notes_tags_and_other_lines(ledger: Ledger) -> None:
     ledger.intend(a_run(tags={"old": "1"}))
     ledger.noted(ID, LATER, "looks good")
-    ledger.tagged(ID, LATER, {"new": "2"})
+    ledger.tagged(ID, LATER, {"new": "2"}, ["old"])
     ledger.event(ID, LATER, "cancel_asked", {"by": "user"})
     assert (ledger.get(ID).note, ledger.get(ID).tags) == ("looks good", {"new": "2"})
     assert kinds(ledger) == ["intent", "noted", "tagged", "cancel_asked"]
     assert ledger.events(ID)[-1].data == {"by": "user"}
+
+
+def test_a_tag_leaves_the_others_and_one_that_is_not_there_cannot_be_taken_away(
+    ledger: Ledger,
+) -> None:
+    ledger.intend(a_run(tags={"old": "1"}))
+    ledger.tagged(ID, LATER, {"new": "2"})
+    with pytest.raises(NotFound, match="no tag 'odl'; did you mean `old`"):
+        ledger.tagged(ID, LATER, {"more": "3"}, ["odl"])
+    assert ledger.get(ID).tags == {"old": "1", "new": "2"}
+    assert [event.data for event in ledger.events(ID)][1:] == [{"tags": {"old": "1", "new": "2"}}]
 
 
 def test_a_run_found_on_a_host_is_taken_in_as_it_is(ledger: Ledger) -> None:

@@ -115,6 +115,35 @@ def test_a_jobs_name_comes_before_the_start_of_an_id(ledger: Ledger) -> None:
     assert resolve(ledger, "20261123", HERE).run_id == "20261127-101010-789eeeee"
 
 
+@pytest.mark.parametrize("piece", ["ddddd", "20261125"])
+def test_to_change_a_run_of_another_project_its_whole_id_is_needed(
+    piece: str, ledger: Ledger
+) -> None:
+    assert resolve(ledger, piece, HERE).run_id == FOREIGN
+    with pytest.raises(NotFound) as refused:
+        resolve(ledger, piece, HERE, to_change=True)
+    assert FOREIGN in refused.value.message and THERE in refused.value.message
+    assert "whole id" in (refused.value.hint or "")
+    assert resolve(ledger, FOREIGN, HERE, to_change=True).run_id == FOREIGN
+    assert resolve(ledger, "ccccc", HERE, to_change=True).run_id == THIRD
+    assert resolve(ledger, piece, None, to_change=True).run_id == FOREIGN
+
+
+def test_a_job_that_has_no_run_yet_is_no_piece_of_an_id(ledger: Ledger, tmp_path: Path) -> None:
+    project = str(tmp_path)
+    assert resolve(ledger, "ddddd", project).run_id == FOREIGN
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "ddddd.yaml").write_text("not even a job")
+    with pytest.raises(NotFound, match="job ddddd has no run yet") as refused:
+        resolve(ledger, "ddddd", project)
+    assert "orch submit ddddd" in (refused.value.hint or "")
+    ledger.intend(run("20261126-101010-789eeeee", "ddddd.canary", project))
+    with pytest.raises(NotFound, match="its canary 20261126-101010-789eeeee goes on"):
+        resolve(ledger, "ddddd", project)
+    ledger.intend(run("20261126-101011-789eeeee", "ddddd", project))
+    assert resolve(ledger, "ddddd", project).run_id == "20261126-101011-789eeeee"
+
+
 @pytest.mark.parametrize("selector", ["", "q", "qq", "nothing", "%", "_____", "\udc80", "2026'--"])
 def test_what_matches_nothing_is_not_found_and_says_where_to_look(
     ledger: Ledger, selector: str

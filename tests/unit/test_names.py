@@ -46,6 +46,19 @@ def test_f63_hostile_job_name_is_refused_with_its_position(name: str, told: str)
     assert caught.value.message.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("can.canary", "the canaries of the job `can` are kept under it"),
+        ("20261123-091929-123k3x7q", "a run's id looks like that"),
+    ],
+)
+def test_a_job_is_not_called_what_already_means_something_else(name: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        names.job_name(name)
+    assert names.recorded_job(name) == name
+
+
 @given(st.text(max_size=80))
 def test_f63_any_text_is_a_safe_name_or_refused(text: str) -> None:
     try:
@@ -91,7 +104,8 @@ def test_run_id_shows_the_time_and_is_recognised() -> None:
     run_id = names.new_run_id(NOW, "k3x7q")
     assert run_id == "20261123-091929-123k3x7q"
     assert names.is_run_id(run_id)
-    names.job_name(run_id)  # an id is safe wherever a job's name is
+    names.recorded_job(run_id)  # an id is safe wherever a job's name is
+    assert names.time_of(run_id) == NOW.replace(microsecond=123_000)
 
 
 @given(st.datetimes(min_value=datetime(2000, 1, 1)), st.integers(1, 10**7))
@@ -102,6 +116,21 @@ def test_run_ids_sort_by_time(now: datetime, later_ms: int) -> None:
     except OverflowError:
         return
     assert names.new_run_id(first, "zzzzz") < names.new_run_id(second, "22222")
+
+
+@given(st.datetimes(datetime(2000, 1, 1)), st.datetimes(datetime(2000, 1, 1)))
+def test_a_run_id_sorts_behind_the_newest_whatever_the_clock_says(
+    now: datetime, then: datetime
+) -> None:
+    newest = names.new_run_id(then.replace(tzinfo=timezone.utc), "zzzzz")
+    made = names.new_run_id(now.replace(tzinfo=timezone.utc), "22222", newest)
+    assert made > newest or newest.startswith("99991231-235959-999")
+    assert names.is_run_id(made)
+
+
+@pytest.mark.parametrize("newest", ["20261399-000000-000zzzzz", "99991231-235959-999zzzzz", "x"])
+def test_a_run_id_that_none_can_follow_is_passed_over(newest: str) -> None:
+    assert names.new_run_id(NOW, "k3x7q", newest) == "20261123-091929-123k3x7q"
 
 
 @pytest.mark.parametrize("token", ["", "abcd", "abcdef", "abcdl", "abcdo", "abcd1", "ABCDE"])

@@ -164,6 +164,7 @@ def test_smallest_job_has_every_default(load: Load) -> None:
         ("command: x\nguards: [{loss: idle}]", 2, "unknown key `loss`"),
         ("command: x\nguards: [{metric: loss, log: idle, after: 1m}]", 2, "is no guard"),
         ("command: x\nguards: [{metric: loss, max: 3, rule: finite}]", 2, "must be {metric"),
+        ("command: x\nguards: [{metric: l, min: 5, max: 3}]", 2, "min 5 is above max 3"),
         ("command: x\nguards: [{log: idle}]", 2, "needs `after:`"),
         ("command: x\nguards: [{disk: low}]", 2, "needs `free:`"),
         ("command: x\nguards: [{log: idle, after: 1m, grace: 1m}]", 2, "only `action: stop`"),

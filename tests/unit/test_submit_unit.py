@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator import names
+from orchestrator.clock import iso
 from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Verdict
 from orchestrator.errors import (
     ConnectFailed,
@@ -26,6 +29,7 @@ from orchestrator.usecases import resume as resuming
 from orchestrator.usecases import submit as submitting
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.plan import Request, make_plan
+from orchestrator.usecases.retry import request_for
 from remote import wire
 from tests.contract import liar
 from tests.contract.liar import Answer, end, frames
@@ -242,6 +246,44 @@ def test_the_second_submit_sends_the_change_only_and_supersedes(
     assert last["tree"] == second.snapshot != first.snapshot
     third = submit(ctx, Request("train", overrides=["lr=0.2"]))
     assert third.supersedes is None, "another config is another experiment"
+
+
+def test_a_submit_that_reached_no_host_supersedes_nothing_nor_does_its_retry_supersede_it(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(sync=[SYNCED, lambda _r, _n: b"", SYNCED], start=[running], status=[asked])
+    liar.lie(monkeypatch, host)
+    good = submit(ctx)
+    (ctx.cwd / "new.bin").write_bytes(b"x" * 3_000_000)  # too much to ride along with the start
+    with pytest.raises(LinkLost):
+        submit(ctx)
+    failed = ledger.runs()[0]
+    assert (failed.verdict, failed.supersedes) == (Verdict.NEVER_STARTED, None)
+    assert "superseded" not in [event.kind for event in ledger.events(good.run_id)]
+    again = submit(ctx, request_for(failed, None, {}, None, force=False))
+    assert again.supersedes == good.run_id
+    assert ledger.events(good.run_id)[-1].data == {"by": again.run_id}
+
+
+def test_f32_a_new_run_is_the_latest_also_behind_one_from_the_future(
+    ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    ctx = replace(ctx, say=said.append)
+    liar.lie(monkeypatch, Host(sync=[SYNCED], start=[running], status=[asked]))
+    first = submit(ctx)
+    assert said == []
+    ahead = ctx.clock.now() + timedelta(days=1)
+    future = names.new_run_id(ahead, "zzzzz")
+    ledger.intend(replace(first, run_id=future, job="other"))
+    elsewhere = names.new_run_id(ahead + timedelta(days=1), "zzzzz")
+    ledger.intend(replace(first, run_id=elsewhere, project="/another"))
+    new = submit(ctx)
+    (told,) = said
+    assert future in told and "ahead of this machine's clock" in told
+    assert future < new.run_id < elsewhere
+    assert ledger.latest(new.project) == new
+    assert first.created_at < new.created_at < iso(ctx.clock.now())
 
 
 def test_two_runs_at_the_same_moment_have_two_ids(
