@@ -16,10 +16,10 @@ from orchestrator.errors import OrchError, UsageError
 from orchestrator.paths import home_of, ssh_config
 from orchestrator.transport.connect import check_name
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.hostclock import SKEW_MAX
 
 LOW_DISK = 5 << 30
 LOW_INODES = 10_000
-SKEW_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
