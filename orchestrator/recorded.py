@@ -15,7 +15,9 @@ from typing import Any
 from orchestrator import lawful, names
 from orchestrator.checks.confusion import count_of
 from orchestrator.checks.outcome import beside
+from orchestrator.confighash import config_hash
 from orchestrator.domain import Host, Run
+from orchestrator.errors import UsageError
 from orchestrator.jobspec import GRACE, GRACE_MAX, Baseline, Bound, Expect, JobSpec
 
 TEXT_MAX = 4096
@@ -201,6 +203,20 @@ def _baseline(raw: Mapping[str, Any]) -> Baseline | None:
 
 def _text(value: Any) -> str | None:
     return lawful.whole_text(value, TEXT_MAX)
+
+
+def hash_matches(run: Run) -> bool | None:
+    """Whether the config gives the recorded hash; None when it cannot be told.
+
+    Runs recorded before volatile keys were kept with them may have had some.
+    """
+    volatile = recorded_of(run.spec).volatile
+    try:
+        if config_hash(run.config, volatile or ()) == run.config_hash:
+            return True
+    except (UsageError, TypeError):
+        return False
+    return None if volatile is None else False
 
 
 def examples(run: Run) -> int | None:

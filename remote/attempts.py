@@ -42,29 +42,24 @@ def follows(
     cancelled: Callable[[], bool],
 ) -> Optional[RunFiles]:
     """The next attempt, begun (its marker stands), if the spec's `retry` asks for one."""
-    if not asked_for(retry, end.verdict, end.cause, end.exit_code, run.attempt) or cancelled():
+    if not asked_for(retry, end, run.attempt) or cancelled():
         return None
     following = layout.attempt(run.run_id, run.attempt + 1)
     return following if mark_begun(following) else None
 
 
-def asked_for(
-    retry: Optional[Dict[str, Any]],
-    verdict: str,
-    cause: Optional[str],
-    exit_code: Optional[int],
-    attempt: int,
-) -> bool:
+def asked_for(retry: Optional[Dict[str, Any]], end: End, attempt: int) -> bool:
     """`retry`: {"on": ["lost", "oom"], "exit": [75], "max": 2}; `max` counts attempts after the
     first. `oom` is the kernel's and CUDA's alike."""
     if not retry or attempt > int(retry.get("max") or 0):
         return False
     on = retry.get("on") or []
-    if verdict == "failed" and exit_code in (retry.get("exit") or []):
+    if end.verdict == "failed" and end.exit_code in (retry.get("exit") or []):
         return True
-    if "oom" in on and (verdict == "oom" or (verdict == "failed" and cause == "cuda_oom")):
+    no_memory = end.verdict == "failed" and end.cause == "cuda_oom"
+    if "oom" in on and (end.verdict == "oom" or no_memory):
         return True
-    return verdict == "lost" and "lost" in on
+    return end.verdict == "lost" and "lost" in on
 
 
 def mark_begun(run: RunFiles) -> bool:

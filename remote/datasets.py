@@ -1,7 +1,8 @@
 """Datasets: one folder for each content, read-only, shared by all runs, and checked at each start.
 
-The folder's seal, a file beside it, has the times of its files as they were placed. Content that
-was changed since is placed anew, and the folder that holds it is put aside, as one of it can be.
+The folder's seal, a file beside it, has the times of its files as they were placed. A folder that
+was changed since, or has more in it now, is placed anew and put aside. One of it is kept; those
+from before too while a run goes on, which may stand in one of them.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import shutil
 import stat
 from typing import List, Mapping
 
-from remote import files, store, wire
+from remote import files, status, store, wire
 from remote.channel import Beat, no_beat
 from remote.errors import Damaged
-from remote.layout import Layout, tree_name
+from remote.layout import RUN_ID, Layout, tree_name
 
 KINDS = {"f": stat.S_IFREG, "l": stat.S_IFLNK}
 
 
 def place(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> bool:
-    """The dataset's folder holds every file as it was sent; True if one was changed before.
+    """The dataset's folder holds the files as they were sent; True if it was changed before.
 
     Damaged: an object's bytes are not what its name says; it was put aside and no folder was made.
     """
@@ -58,13 +59,16 @@ def changed(layout: Layout, trees: Mapping[str, str]) -> List[str]:
 
 
 def is_intact(layout: Layout, tree: str) -> bool:
-    """Whether the folder is there with every file of the size and time that it was placed with."""
+    """Whether the folder is there with every file of the size and time that it was placed with, and
+    with nothing else: what a job left beside its data would be data of every later run."""
     base = os.fsencode(layout.dataset(tree))
     try:
         lines = wire.split_manifest(store.manifest_of(layout, tree))
         with open(layout.seal(tree), "rb") as file:
             times = file.read().split()
-        return len(lines) == len(times) and all(
+        if len(lines) != len(times) or _count(base) != len(lines):
+            return False
+        return all(
             _is_as_placed(base, wire.parse_line(line), int(time))
             for line, time in zip(lines, times)
         )
@@ -75,6 +79,19 @@ def is_intact(layout: Layout, tree: str) -> bool:
 def copied_bytes(entries: List[wire.Entry]) -> int:
     """What placing takes of the disk besides the store's own copy."""
     return sum(entry.size for entry in entries) if _must_copy() else 0
+
+
+def _count(base: bytes) -> int:
+    """The files below the folder. An empty folder in it, which no dataset has, counts as one."""
+    count, left = 0, [base]
+    while left:
+        place = left.pop()
+        with os.scandir(place) as found:
+            items = list(found)
+        inner = [item.path for item in items if item.is_dir(follow_symlinks=False)]
+        count += len(items) - len(inner) + int(not items and place != base)
+        left += inner
+    return count
 
 
 def _is_as_placed(base: bytes, entry: wire.Entry, time: int) -> bool:
@@ -142,9 +159,38 @@ def _put_in_place(layout: Layout, entries: List[wire.Entry], making: str, tree: 
     files.write_atomic(layout.seal(tree), b"\n".join(b"%d" % time for time in times))
     final = layout.dataset(tree)
     before = os.path.lexists(final)
-    if before:
-        files.remove_tree(final + ".damaged")
-        os.rename(final, final + ".damaged")
-    os.rename(making, final)
+    if not before:
+        os.rename(making, final)
+    else:
+        aside = _aside(layout, tree)
+        if files.exchange(making, final):
+            os.rename(making, aside)
+        else:
+            os.rename(final, aside)
+            os.rename(making, final)
     files.sync_dir(layout.data)
     return before
+
+
+def _aside(layout: Layout, tree: str) -> str:
+    """A free name for the folder that was changed. What was put aside before it is gone, unless a
+    run of that data goes on: its job may stand in there, or hold paths into it."""
+    first = layout.dataset(tree) + ".damaged"
+    if not _is_in_use(layout, tree):
+        for name in os.listdir(layout.data):
+            if name.startswith(os.path.basename(first)):
+                files.remove_tree(os.path.join(layout.data, name))
+    free, number = first, 1
+    while os.path.lexists(free):
+        number += 1
+        free = "%s.%d" % (first, number)
+    return free
+
+
+def _is_in_use(layout: Layout, tree: str) -> bool:
+    for run_id in filter(RUN_ID.match, os.listdir(layout.runs)):
+        spec = files.read_json(layout.run(run_id).spec) or {}
+        reads = tree in (spec.get("data") or {}).values()
+        if reads and status.status(layout, run_id)["phase"] in status.OPEN:
+            return True
+    return False

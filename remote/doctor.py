@@ -13,7 +13,8 @@ from remote.layout import Layout
 
 
 def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
-    """Plain values only; what could not be found out is None."""
+    """Plain values only; what could not be found out is None. `session`: as the host's entry
+    has it, and as a start is told too."""
     info = os.statvfs(layout.root)
     cards = _gpus()
     return {
@@ -25,7 +26,7 @@ def doctor(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
         "disk_free": info.f_bavail * info.f_frsize,
         "inodes_free": info.f_favail if info.f_files else None,
         "tools": {name: procs.which(name) for name in ("tmux", "screen", "git", "nvidia-smi")},
-        "session": session.choose("auto"),
+        "session": session.choose(str(request.get("session") or "auto")),
         "linger": logind.lingers(logind.user_name()),
         "kill_user_processes": logind.kills_at_logout(logind.user_name()),
         "login_scope": logind.login() is not None,

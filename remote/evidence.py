@@ -19,7 +19,8 @@ CHUNK = 512 * 1024
 
 
 def evidence(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
-    """An item for each run: its status and records; `log` bytes of its log's end, if asked for.
+    """An item for each run: its status and records; `log` bytes of its log's end, and with `code`
+    what of its code is not as it was sent, if asked for.
 
     `run_ids` absent: every run of the host. The texts of config.json and spec.json are as they were
     written; what does not decode is null.
@@ -33,7 +34,8 @@ def evidence(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[
             run = layout.run(run_id)
         except BadName:
             continue  # a folder of someone else's
-        channel.item({**status.status(layout, run_id), **_records(run), **_tail(run, tail)})
+        records = {**_records(run), **_tail(run, tail), **_code(layout, run, request)}
+        channel.item({**status.status(layout, run_id), **records})
         told += 1
     return {"runs": told}
 
@@ -44,6 +46,15 @@ def _records(run: RunFiles) -> Dict[str, Any]:
         "spec": files.read_json(run.spec),
         "environment": files.read_json(run.environment),
     }
+
+
+def _code(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> Dict[str, Any]:
+    if not request.get("code"):
+        return {}
+    from remote import drift
+
+    paths = drift.changed_code(layout, run)
+    return {"changed": None if paths is None else drift.told(paths)}
 
 
 def _text(path: str) -> Optional[str]:

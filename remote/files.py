@@ -199,6 +199,19 @@ def _sync_filesystem(path: str) -> None:
         os.close(fd)
 
 
+def exchange(one: str, other: str) -> bool:
+    """Each has the other's name, at no moment neither has it. False, and nothing done, where the
+    system cannot."""
+    try:
+        import ctypes
+
+        rename = ctypes.CDLL(None).renameat2
+    except (ImportError, OSError, AttributeError):  # not Linux, or a libc from before 2018
+        return False
+    here = -100  # AT_FDCWD; 2 is RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), 2) == 0)
+
+
 def words(exc: OSError) -> str:
     """Which file, and what the system says of it."""
     where = "%s: " % os.fsdecode(exc.filename) if exc.filename else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from remote import datasets, files, start, status
+from remote import drift, files, start, status
 from remote.channel import Channel
 from remote.errors import Refused, before_any_change
 from remote.layout import Layout, RunFiles
@@ -40,8 +40,7 @@ def _resume(layout: Layout, request: Dict[str, Any], following: RunFiles) -> Dic
         left = status.tree_of(run).living()
         if left:
             raise Refused("NotResumable", "processes of it still live: %s" % left[:20])
-        spec = files.read_json(run.spec) or {}
-        for name in datasets.changed(layout, spec.get("data") or {}):
+        for name in drift.changed_data(layout, run):
             raise Refused("NotResumable", "its data %r was changed on the host since" % name)
         order = _order(run.order, request)
         start.check_host(layout, order, 0)

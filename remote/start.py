@@ -178,7 +178,8 @@ def _claim(
     _lay_data(layout, run, request)
     files.write_atomic(run.config, request["config"].encode("utf-8"), durable=False)
     files.write_json(run.spec, request["spec"], durable=False)
-    order = {**request["order"], "snapshot": request["tree"]}
+    # Of the config a copy: the job has config.json, and a later attempt is to have it as it was.
+    order = {**request["order"], "snapshot": request["tree"], "config": request["config"]}
     order.pop("webhook", None)
     order["secrets_named"] = sorted(order.pop("secrets", None) or {})
     files.write_json(run.order, order, durable=False)

@@ -17,6 +17,7 @@ from remote.causes import End
 from remote.layout import Layout, RunFiles
 
 EXIT_MAX = 8 * 1024 * 1024
+OPEN = ("starting", "queued", "running", "unowned")  # phases of a run that was started and goes on
 START_GRACE = 15.0  # seconds between the start marker and a supervisor that holds its lock
 
 

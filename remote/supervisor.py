@@ -7,10 +7,11 @@ supervisor dies the job does not notice. tmux or screen only show the log.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from remote import (
     causes,
@@ -21,12 +22,13 @@ from remote import (
     leader,
     ownership,
     preparation,
+    procs,
     scope,
     status,
     trees,
 )
 from remote.aside import Aside
-from remote.attempts import Attempt, follows, owned_by
+from remote.attempts import Attempt, asked_for, follows, owned_by
 from remote.causes import End
 from remote.layout import Layout, RunFiles
 from remote.leader import Ending
@@ -82,9 +84,10 @@ class Supervisor:
 
     def _fresh(self) -> End:
         """The end of an attempt that is begun here."""
-        if self.run.attempt > 1:
-            self.voice.say("attempt %d" % self.run.attempt)
         try:
+            if self.run.attempt > 1:
+                self.voice.say("attempt %d" % self.run.attempt)
+                self._hold_to_what_was_sent()
             self._lease()
             return self._stages(self._environment())
         except Ended as ended:
@@ -112,7 +115,7 @@ class Supervisor:
         end = self.attempt.leader.told_in(end, done)
         if self.attempt.sentry is not None:
             self.attempt.sentry.look(ended=True)
-        following = follows(self.layout, done, self.order.get("retry"), end, self._is_cancelled)
+        end, following = self._next(done, end)
         if following is not None:
             # The marker of the next attempt is there already: nobody takes this end for the last.
             end = end._replace(reasons=(*end.reasons, "attempt %d follows" % following.attempt))
@@ -125,7 +128,48 @@ class Supervisor:
         self.attempt = Attempt(following, self.order)
         return True
 
+    def _next(self, done: RunFiles, end: End) -> Tuple[End, Optional[RunFiles]]:
+        """The attempt that follows, begun, if the spec wants one and its data is still the same."""
+        retry = self.order.get("retry")
+        if asked_for(retry, end, done.attempt) and not self._is_cancelled():
+            spoiled = self._spoiled(done)
+            if spoiled is not None:
+                self.voice.say(spoiled)
+                return end._replace(reasons=(*end.reasons, spoiled)), None
+        return end, follows(self.layout, done, retry, end, self._is_cancelled)
+
+    def _spoiled(self, done: RunFiles) -> Optional[str]:
+        def look() -> None:
+            from remote import drift  # in a child: a large dataset has a large manifest
+
+            for name in drift.changed_data(self.layout, done):
+                told = "attempt %d does not follow: its data %r was changed on the host since"
+                raise OSError(0, told % (done.attempt + 1, name))
+
+        try:
+            procs.in_child(look)
+        except OSError as exc:
+            return exc.strerror
+        except RuntimeError:
+            return "attempt %d does not follow: its data could not be checked" % (done.attempt + 1)
+        return None
+
     # --- before the job ---------------------------------------------------------------------------
+
+    def _hold_to_what_was_sent(self) -> None:
+        """The config is as it was at first; what else an attempt before has changed is told."""
+        from remote import drift
+
+        def tell_code() -> None:
+            paths = drift.changed_code(self.layout, self.run)
+            if paths:
+                self.voice.changed(self.run, drift.words(paths))
+
+        if drift.restore_config(self.run):
+            told = "config.json was changed since the start; attempt %d has it as it was sent"
+            self.voice.changed(self.run, told % self.run.attempt)
+        with contextlib.suppress(RuntimeError):  # killed, for memory perhaps: it was to tell only
+            procs.in_child(tell_code)
 
     def _lease(self) -> None:
         if not self.leases:

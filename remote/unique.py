@@ -10,8 +10,6 @@ from remote import files, status
 from remote.errors import Refused
 from remote.layout import RUN_ID, Layout
 
-OPEN = ("starting", "queued", "running", "unowned")
-
 
 def hold(layout: Layout, request: Dict[str, Any]) -> int:
     """A lock on the job's config, to be kept until the run is started or refused.
@@ -45,7 +43,7 @@ def refuse_second(layout: Layout, request: Dict[str, Any]) -> None:
             continue
         known = status.status(layout, run_id)
         verdict = (known.get("exit") or {}).get("verdict")
-        if known["phase"] in OPEN or verdict == "succeeded":
+        if known["phase"] in status.OPEN or verdict == "succeeded":
             word = verdict or ("queued" if known["phase"] in ("starting", "queued") else "running")
             text = "this config of %s is there already: %s (%s)" % (job, run_id, word)
             raise Refused("NotUnique", text)

@@ -44,6 +44,11 @@ class Voice:
             self.say(told)
             events.append(run, status.now(), "leftover", told)
 
+    def changed(self, run: RunFiles, told: str) -> None:
+        """In the log and among the events: what is not as it was sent."""
+        self.say(told)
+        events.append(run, status.now(), "changed", told, attempt=run.attempt)
+
     def report(self, value: Dict[str, Any]) -> bool:
         """Tell the agent that started us, once; False if it was told before."""
         if self._report is None:

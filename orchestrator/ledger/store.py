@@ -120,19 +120,26 @@ class Ledger(Reader):
         self, run_id: str, at: str, started_at: str | None, session: Session | None,
         state: RunState, attempt: int | None = None, place: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """The host took the run: it is `queued` or `running` there, at `place` if that is known."""
-        about: dict[str, Any] = {
-            "state": state,
-            "session": session and [session.kind, session.name],
-            "started_at": started_at,
-            **({"place": place} if place else {}),
-        }
+        """The host took the run: it is `queued` or `running` there, at `place` if that is known.
+
+        A line only if that is news, which an answer from before the newest one is not.
+        """
         with self._db.write():
+            before = self.get(run_id)
             self._seen(run_id, at)
-            if self._is_of_another(run_id, attempt):
+            if before.state is RunState.FINISHED or attempt not in (None, before.attempt):
                 return
             self._move(run_id, state)
             self._set(run_id, keep_older=True, started_at=started_at, session=session)
+            after = self.get(run_id)
+            if _where(after) == _where(before):
+                return
+            about: dict[str, Any] = {
+                "state": after.state,
+                "session": session and [session.kind, session.name],
+                "started_at": started_at,
+                **({"place": place} if place else {}),
+            }
             self._append(run_id, at, "started", about)
             if state is RunState.RUNNING:
                 self._supersede(run_id, at)
@@ -384,6 +391,10 @@ class Ledger(Reader):
             "coalesce((SELECT max(seq) FROM events WHERE run_id = ?1), 0) + 1, ?2, ?3, ?4",
             (run_id, at, kind, rows.dumps(data)),
         )
+
+
+def _where(run: Run) -> tuple[Any, ...]:
+    return run.state, run.started_at, run.session
 
 
 def _result(judged: Judged) -> dict[str, Any]:

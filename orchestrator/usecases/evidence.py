@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from orchestrator import lawful
 from orchestrator.compare import Code, CodeFile
 from orchestrator.domain import Run
 from orchestrator.errors import OrchError, TransportError
@@ -26,6 +27,7 @@ ENVIRONMENT = "environment"  # the kind of the timeline's line
 TEXT_MAX = 256 * 1024  # of a file whose diff is made
 CONTENT_MAX = 256 * 1024 * 1024
 GIT_FILES_MAX = 20_000
+NAMED_MAX = 5
 DEADLINE = 120.0
 
 
@@ -39,6 +41,7 @@ class Told:
     environment: Mapping[str, Any] | None = None
     log: str | None = None
     log_size: int | None = None
+    changed: tuple[int, tuple[str, ...]] | None = None  # files of its code: how many, the first few
 
 
 class Hosts:
@@ -61,13 +64,14 @@ class Hosts:
     ) -> None:
         self._stack.close()
 
-    def ask(self, runs: Sequence[Run], *, log: int = 0) -> dict[str, Told]:
+    def ask(self, runs: Sequence[Run], *, log: int = 0, code: bool = False) -> dict[str, Told]:
         """run_id -> what its host says; runs of silent hosts and runs unknown there are absent."""
         found: dict[str, Told] = {}
         for name in dict.fromkeys(run.host for run in runs):
             mine = [run for run in runs if run.host == name]
             asked = [run.run_id for run in mine]
-            for each in self._ask(mine[0], {"run_ids": asked, "log": log}, len(mine)):
+            body = {"run_ids": asked, "log": log, "code": code}
+            for each in self._ask(mine[0], body, len(mine)):
                 if each.status["phase"] != "absent" and each.status["run_id"] in asked:
                     found[each.status["run_id"]] = each
         return found
@@ -169,7 +173,14 @@ def told(item: Any) -> Told:
         environment=environment if isinstance(environment, dict) else None,
         log=log if isinstance(log, str) else None,
         log_size=size if isinstance(size, int) else None,
+        changed=_changed(item.get("changed")),
     )
+
+
+def _changed(value: Any) -> tuple[int, tuple[str, ...]] | None:
+    about = lawful.mapping(value)
+    count, names = lawful.count(about.get("count"), 2**63), lawful.texts(about.get("files"))
+    return None if count is None or names is None else (count, names[:NAMED_MAX])
 
 
 def latest(ctx: Context, ledger: Ledger, run: Run, told: Told | None) -> Run:

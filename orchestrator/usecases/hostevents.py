@@ -1,5 +1,5 @@
 """What a run's host wrote down by itself: guards that fired, notifications that did not get out,
-processes that the job left behind."""
+processes that the job left behind, what it changed of its config and code before an attempt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from orchestrator import lawful
 from orchestrator.domain import Run
 from orchestrator.ledger.store import Ledger
 
-KINDS = ("guard", "notify", "leftover")
+CHANGED = "changed"
+KINDS = ("guard", "notify", "leftover", CHANGED)
 COUNT_MAX = 100
 TEXT_MAX = 1000
 ITEM_MAX = 20_000
-KEPT = ("guard", "action", "acted", "evidence")
+KEPT = ("guard", "action", "acted", "evidence", "attempt")
 
 
 def note(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:

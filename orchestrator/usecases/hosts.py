@@ -16,10 +16,10 @@ from orchestrator.errors import OrchError, UsageError
 from orchestrator.paths import home_of, ssh_config
 from orchestrator.transport.connect import check_name
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.hostclock import SKEW_MAX
 
 LOW_DISK = 5 << 30
 LOW_INODES = 10_000
-SKEW_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ def doctor(ctx: Context, name: str | None) -> tuple[Host, list[Check]]:
     try:
         check_name(host, ctx.env)
         with ctx.connect(host) as agent:
-            facts = agent.call("doctor", {}, deadline=90.0)
+            facts = agent.call("doctor", {"session": host.session}, deadline=90.0)
     except OrchError as exc:
         hint = (exc.hint or "").replace(f"`orch doctor {host.name}`", "this command")
         text = exc.message + (f"; {hint}" if hint else "")
         return host, [Check("fail", "connection", text, exc.exit_code)]
-    return host, [Check("ok", "connection", _reached(host, facts)), *_judge(ctx, facts)]
+    return host, [Check("ok", "connection", _reached(host, facts)), *_judge(ctx, host, facts)]
 
 
 def _reached(host: Host, facts: Mapping[str, Any]) -> str:
@@ -163,10 +163,10 @@ def _reached(host: Host, facts: Mapping[str, Any]) -> str:
     return f"{way}; user {facts.get('user')}, {facts.get('system')}"
 
 
-def _judge(ctx: Context, facts: Mapping[str, Any]) -> list[Check]:
+def _judge(ctx: Context, host: Host, facts: Mapping[str, Any]) -> list[Check]:
     python = facts.get("python") or {}
     checks = [Check("ok", "python", f"{python.get('version')} at {python.get('path')}")]
-    checks += [_environments(facts), _session(facts), _logout(facts)]
+    checks += [_environments(facts), _session(host, facts), _logout(facts)]
     checks += [_disk(facts), _filesystem(facts), _clock(ctx, facts), _gpus(facts)]
     return [*checks, *_driver(facts)]
 
@@ -181,10 +181,17 @@ def _environments(facts: Mapping[str, Any]) -> Check:
     )  # fmt: skip
 
 
-def _session(facts: Mapping[str, Any]) -> Check:
-    if facts.get("session") == "plain":
+def _session(host: Host, facts: Mapping[str, Any]) -> Check:
+    """What a run would be started in, held against the host's `session:`."""
+    wanted, there = host.session, facts.get("session")
+    if there == wanted == "plain":
+        return Check("ok", "session", "plain, as its `session:` says: `attach` shows the log")
+    if there == "plain":
         return Check("warn", "session", "no tmux and no screen: runs work, `attach` shows the log")
-    return Check("ok", "session", f"{facts.get('session')}")
+    if wanted not in ("auto", there):
+        text = f"no {wanted}, which its `session:` names: runs are started in {there}"
+        return Check("warn", "session", text)
+    return Check("ok", "session", f"{there}")
 
 
 def _logout(facts: Mapping[str, Any]) -> Check:

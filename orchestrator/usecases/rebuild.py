@@ -15,7 +15,7 @@ from orchestrator.errors import LedgerError, OrchError, UsageError
 from orchestrator.ledger.files import KEEP
 from orchestrator.ledger.reader import Place
 from orchestrator.ledger.store import Ledger
-from orchestrator.recorded import Hearsay, found, told
+from orchestrator.recorded import Hearsay, found, hash_matches, told
 from orchestrator.transport.sshargs import address
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.hosts import known_hosts, named_hosts
@@ -84,6 +84,12 @@ def found_run(
     name = _name_in(ctx, run.project, asked, _text(about.get("host"))) if known else None
     if odd := told(about.get("recorded"))[1]:
         ctx.say(f"{run_id}: what {asked.name} has of its {', '.join(odd)} is not lawful: left out")
+    if hash_matches(run) is False:
+        ctx.say(
+            f"{run_id}: the config.json that {asked.name} has of it does not give its config hash "
+            f"{run.config_hash[:15]}: left out"
+        )
+        run = replace(run, config={})
     mark = Hearsay(foreign=not known, host=asked if name is None else None)
     return replace(run, host=name or asked.name, spec=found(run.spec, mark))
 

@@ -183,11 +183,15 @@ def _settled(
     """The runs before and after; those that were finished only where something changed."""
     told = []
     asked_ids = {run.run_id for run in asked}
+    were_open = {run.run_id for run in asked if run.state.is_open}
     for status in found.statuses:
         before = ledger.find(status["run_id"])
         if before is None:
             continue
-        after = settle_anew(ledger, before, status, ctx.now())
+        # What was open when its host was asked may have ended since, as another command wrote down:
+        # the answer is then older than the verdict and contradicts nothing.
+        take = settle if before.run_id in were_open else settle_anew
+        after = take(ledger, before, status, ctx.now())
         after = _gone(ctx, ledger, after, status)
         after = resume_if_due(ctx, ledger, after)
         if before.run_id in asked_ids or after != before:

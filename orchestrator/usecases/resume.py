@@ -23,7 +23,7 @@ from orchestrator.recorded import Orders, hearsay_of, orders_of
 from orchestrator.spec import load_job
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import run_status
-from orchestrator.usecases import silence
+from orchestrator.usecases import hostevents, silence
 from orchestrator.usecases.asking import meet
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle
@@ -96,7 +96,11 @@ def _start(ctx: Context, ledger: Ledger, before: Run, agent: Agent, asked: dict[
             status = run_status(agent.call("resume", body), before.run_id)
         except BaseException as exc:
             raise _failure(ctx, ledger, before, exc) from None
-        return settle(ledger, ledger.get(before.run_id), status, ctx.now())
+        known = settle(ledger, ledger.get(before.run_id), status, ctx.now())
+    for event in ledger.events(known.run_id):
+        if event.kind == hostevents.CHANGED and event.data.get("attempt") == attempt:
+            ctx.say(f"{known.run_id}: {event.data['message']}")
+    return known
 
 
 def _failure(ctx: Context, ledger: Ledger, before: Run, exc: BaseException) -> BaseException:

@@ -15,7 +15,7 @@ from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Sess
 from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import recorded_of
 from orchestrator.transport.replies import run_status
-from orchestrator.usecases import hostevents, places
+from orchestrator.usecases import hostclock, hostevents, places
 
 PHASES: Mapping[str, RunState] = {
     "claimed": RunState.SYNCED,
@@ -77,6 +77,8 @@ def _finished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> N
     ran = lawful.moment(status.get("started_at")) or status.get("session")
     if ran and run.started_at is None and run.session is None:
         _started(ledger, run, status, at, run.state)
+    began, ended = hostclock.ours(ledger, run, status, at, record.started_at, record.ended_at)
+    record = replace(record, started_at=began, ended_at=ended)
     ledger.finished(run.run_id, at, record, judge_record(run, record))
 
 
@@ -113,7 +115,8 @@ def _started(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str, state
     session = None
     if isinstance(known, dict) and known.get("kind") in ("tmux", "screen", "plain"):
         session = Session(str(known["kind"]), lawful.text(known.get("name")) or "")
-    started_at = lawful.moment(status.get("started_at"))
+    told = lawful.moment(status.get("started_at"))
+    (started_at,) = hostclock.ours(ledger, run, status, at, told)
     place = () if "machine" in status else places.place(status)
     ledger.started(run.run_id, at, started_at, session, state, attempt_of(status), place)
 

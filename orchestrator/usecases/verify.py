@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.checks.outcome import ACCURACY
-from orchestrator.confighash import config_hash
 from orchestrator.disk import local_name
 from orchestrator.domain import Fetched, Run, RunState, Verdict
-from orchestrator.errors import UsageError
 from orchestrator.fetched import Known, read_journal
 from orchestrator.ledger.store import Ledger
-from orchestrator.recorded import recorded_of
+from orchestrator.recorded import hash_matches
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts, Told
 from orchestrator.usecases.settle import exit_record, judge_record
@@ -53,7 +51,7 @@ def verify(
     with Hosts(ctx) as hosts:
         for at in range(0, len(runs), BATCH):
             some = runs[at : at + BATCH]
-            told = {} if offline else hosts.ask([run for run in some if _was_sent(run)])
+            told = {} if offline else hosts.ask(list(filter(_was_sent, some)), code=True)
             for run in some:
                 checks += _row(run)
                 checks += _files(run)
@@ -87,20 +85,6 @@ def _row(run: Run) -> Iterator[Check]:
     else:
         text = f"the config does not give {run.config_hash[:15]}"
         yield Check(run.run_id, "config hash", DIFFERS, text)
-
-
-def hash_matches(run: Run) -> bool | None:
-    """Whether the config gives the recorded hash; None when it cannot be told.
-
-    Runs recorded before volatile keys were kept with them may have had some.
-    """
-    volatile = recorded_of(run.spec).volatile
-    try:
-        if config_hash(run.config, volatile or ()) == run.config_hash:
-            return True
-    except (UsageError, TypeError):
-        return False
-    return None if volatile is None else False
 
 
 # --- files here -----------------------------------------------------------------------------------
@@ -154,6 +138,7 @@ def _host(run: Run, told: Told | None, silent: str | None) -> Iterator[Check]:
         yield Check(run.run_id, "host", UNPROVEN, silent or f"{run.host} has no such run any more")
         return
     wrong = [*_config_faults(run, told), *_exit_faults(run, told.status.get("exit"))]
+    wrong += _code_faults(told)
     if wrong:
         yield Check(run.run_id, "host", DIFFERS, "; ".join(wrong))
     else:
@@ -174,6 +159,15 @@ def _config_faults(run: Run, told: Told) -> Iterator[str]:
     snapshot = spec.get("snapshot")
     if snapshot is not None and run.snapshot is not None and snapshot != run.snapshot:
         yield "its spec.json names another snapshot"
+
+
+def _code_faults(told: Told) -> Iterator[str]:
+    count, names = told.changed or (0, ())
+    if count:
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        differ = "differs" if count == 1 else "differ"
+        sent = f"{counted(count, 'file')} of its code {differ} from what was sent"
+        yield f"{sent}: {', '.join(names)}{more}"
 
 
 def _exit_faults(run: Run, raw: Any) -> Iterator[str]:

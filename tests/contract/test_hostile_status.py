@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from orchestrator.clock import SystemClock
+from orchestrator.clock import SystemClock, iso, seconds_between
 from orchestrator.commands import runs
 from orchestrator.domain import Outcome, Run, RunState, Verdict
 from orchestrator.errors import (
@@ -25,7 +26,7 @@ from orchestrator.errors import (
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport import base
 from orchestrator.transport.base import Agent
-from orchestrator.usecases import asking, attach, cancel, follow
+from orchestrator.usecases import asking, attach, cancel, follow, hostclock
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts
 from remote import wire
@@ -118,6 +119,23 @@ class Slept(SystemClock):
 
     def monotonic(self) -> float:
         return super().monotonic() + self.passed
+
+
+def test_f51_times_in_an_answer_that_was_heard_hours_later_are_the_hosts(
+    ctx: Context, ledger: Ledger, run: Run
+) -> None:
+    """Its clock shows three hours less than ours, since it said so three hours ago."""
+    with_age = replace(run, created_at=iso_in(-20001))
+    said, told = {"host_time": iso_in(-10800)}, [iso_in(-20000), iso_in(-10801)]
+    assert hostclock.ours(ledger, with_age, said, iso_in(0), *told) == told
+    behind = {"host_time": iso_in(-90000)}
+    began, ended = hostclock.ours(ledger, with_age, behind, iso_in(0), iso_in(-90100), None)
+    assert began is not None and abs(seconds_between(iso_in(-100), began)) < 5
+    assert ended is None
+
+
+def iso_in(seconds: float) -> str:
+    return iso(SystemClock().now() + timedelta(seconds=seconds))
 
 
 def test_f51_a_wait_that_slept_past_its_time_did_not_see_the_end(

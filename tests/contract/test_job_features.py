@@ -188,21 +188,23 @@ def test_where_git_refuses_nothing_is_sent_and_there_is_no_run(new_desk: MakeDes
     assert desk.rows() == []
 
 
+@pytest.mark.parametrize("spoil", ["chmod 700 train; echo evil >train", "echo leak >train-2"])
 def test_data_that_a_job_changed_on_the_host_is_whole_again_for_the_next_and_it_is_said(
-    new_desk: MakeDesk, tmp_path: Path
+    spoil: str, new_desk: MakeDesk, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").write_text("good")
-    spoil = "cat train; chmod 700 . train; echo evil >train; exit 3"
     data = {"set": {"from": str(tmp_path / "data")}}
-    spec = {"command": f"cd -P $ORCH_DATA/set; {spoil}", "data": data}
+    command = f"cd -P $ORCH_DATA/set; ls; cat train; chmod 700 .; {spoil}; exit 3"
+    spec = {"command": command, "data": data}
     desk = new_desk({"spoil": spec})
     assert "good" in log_of(desk, "spoil", code=1)
     refused = desk.orch("resume", "spoil", code=5)
     assert_clear(refused, "data 'set' was changed", "orch retry")
     done = desk.orch("submit", "spoil", "-f", code=1)
     assert "data set had been changed on box and is whole again there" in done.stderr
-    assert "good" in done.stdout
+    assert "train\ngood" in done.stdout
+    assert "train-2" not in done.stdout
 
 
 def test_f24_processes_left_behind_are_ended_and_named(new_desk: MakeDesk) -> None:

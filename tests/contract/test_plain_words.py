@@ -62,6 +62,37 @@ def test_doctor_names_the_account_and_each_cards_driver(desk: Desk, tmp_path: Pa
     assert told["gpu"] == "0: Some Card, 40860 of 40960 MiB free now, driver 550.54.14"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "there", "level", "started_in"),
+    [
+        ("screen", ["tmux", "screen"], "ok", "screen"),
+        ("tmux", ["screen"], "warn", "screen"),
+        ("screen", [], "warn", "plain"),
+        ("plain", ["tmux"], "ok", "plain"),
+        ("auto", ["screen"], "ok", "screen"),
+    ],
+)
+def test_doctor_says_in_what_a_run_will_be_started(
+    wanted: str, there: list[str], level: str, started_in: str, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    for name in there:
+        (tmp_path / name).write_text("#!/bin/sh\nexit 0\n")
+        (tmp_path / name).chmod(0o755)
+    for name in ("sh", "true"):
+        (tmp_path / name).symlink_to(f"/bin/{name}")
+    desk = new_desk({"nothing": "true"}, host={"transport": "local", "session": wanted})
+    desk.env["PATH"] = str(tmp_path)
+    checks = json.loads(desk.orch("doctor", "--json").stdout)["checks"]
+    (told,) = (check for check in checks if check["name"] == "session")
+    assert told["level"] == level
+    assert (wanted in told["text"]) is (wanted != "auto")
+    desk.submit("nothing")
+    desk.orch("wait")
+    session = desk.show()["session"]
+    assert session["kind"] == started_in
+    assert started_in in told["text"] or "no tmux and no screen" in told["text"]
+
+
 def test_a_start_that_the_host_refuses_names_the_run_and_the_next_step(
     new_desk: MakeDesk,
 ) -> None:

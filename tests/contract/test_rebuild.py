@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -103,6 +104,21 @@ def test_odd_fields_of_a_description_are_left_out() -> None:
     assert run is not None
     assert (run.tags, run.note, run.data, run.findings) == ({"b": "c"}, None, {}, ())
     assert run.git_dirty is None
+
+
+def test_a_config_that_does_not_give_its_hash_is_left_out_and_that_is_said(
+    new_desk: MakeDesk,
+) -> None:
+    spoil = """echo '{"lr": 99}' > $ORCH_CONFIG"""
+    desk = new_desk({"spoil": {"command": spoil, "config": {"lr": 0.1}}})
+    desk.orch("submit", "spoil", "-f")
+    before = desk.show()
+    ledger(desk).unlink()
+    done = desk.orch("ledger", "rebuild")
+    assert re.search(r"the config.json that \w+ has of it does not give", done.stderr)
+    after = desk.show(before["run_id"])
+    assert (after["config"], after["config_hash"]) == ({}, before["config_hash"])
+    assert "does not give" in desk.orch("ledger", "verify", code=11).stdout
 
 
 def test_a_rebuild_says_whom_it_asked_and_which_aliases_it_did_not(

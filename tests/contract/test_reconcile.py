@@ -14,9 +14,13 @@ from typing import Any
 import pytest
 
 from orchestrator import inflight
-from orchestrator.domain import Run, RunState
+from orchestrator.domain import Run, RunState, Verdict
 from orchestrator.ledger.store import Ledger
 from orchestrator.paths import LocalLayout
+from orchestrator.usecases.context import Context
+from orchestrator.usecases.reconcile import reconcile
+from orchestrator.usecases.settle import settle
+from tests.contract import liar
 from tests.contract.conftest import MakeDesk
 from tests.contract.desk import Desk, assert_clear, of_run, supervisor_of, until
 from tests.helpers import processes
@@ -148,6 +152,24 @@ def test_a_verdict_that_the_exit_record_contradicts_is_corrected(new_desk: MakeD
         0.9,
     )
     assert desk.orch("reconcile", run_id).stdout.startswith(f"{run_id}: succeeded")
+
+
+def test_an_answer_from_before_the_end_does_not_withdraw_the_verdict(
+    ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command hears of the end and writes it down while the answer is on its way."""
+
+    def answer(request: dict[str, Any], nonce: bytes) -> bytes:
+        with Ledger.open(ctx.layout.ledger) as another:
+            settle(another, run, liar.exit_with(), ctx.now())
+        return liar.statuses({"run_id": run.run_id, "phase": "running"})(request, nonce)
+
+    liar.lie(monkeypatch, answer)
+    (account,) = reconcile(ctx, ledger, [run])
+    assert account.error is None
+    known = ledger.get(run.run_id)
+    assert (known.state, known.verdict) == (RunState.FINISHED, Verdict.SUCCEEDED)
+    assert "corrected" not in [event.kind for event in ledger.events(run.run_id)]
 
 
 def test_a_run_whose_directory_was_taken_away_is_lost_only_when_nothing_of_it_lives(

@@ -154,6 +154,60 @@ def test_later_stages_go_on_without_the_ones_that_were_through(new_desk: MakeDes
     assert (folder(desk, run_id) / "prepared").read_text() == "x\n"
 
 
+# --- what the attempt before has changed ----------------------------------------------------------
+
+SPOILS = """
+import json, os, sys
+print("lr is", json.load(open(os.environ["ORCH_CONFIG"]))["lr"], flush=True)
+if os.environ["ORCH_ATTEMPT"] == "1":
+    json.dump({"right": 45, "lr": 99}, open(os.environ["ORCH_CONFIG"], "w"))
+    print("import this", file=open("lib.py", "a"))
+    print("new", file=open("beside.py", "w"))
+    sys.exit(75)
+exec(open("work.py").read())
+"""
+SPOILER = {**TRAIN, "command": "python3 spoils.py"}
+
+
+@pytest.mark.parametrize("by", ["resume", "retry"])
+def test_a_later_attempt_has_the_config_of_the_first_and_tells_of_changed_code(
+    by: str, new_desk: MakeDesk
+) -> None:
+    spec = {**SPOILER, "retry": RETRY} if by == "retry" else SPOILER
+    desk = new_desk({"spoiler": spec}, files={"spoils.py": SPOILS, "lib.py": "pass\n"})
+    desk.orch("submit", "spoiler", "-f", code=0 if by == "retry" else 1)
+    ((run_id, _, _),) = desk.rows()
+    config = "config.json was changed since the start; attempt 2 has it as it was sent"
+    code = "1 file of its code is not as sent: lib.py"
+    if by == "resume":
+        said = desk.orch("resume", run_id, "-f").stderr
+        assert f"{run_id}: {config}" in said and f"{run_id}: {code}" in said
+    log = desk.orch("tail", run_id).stdout
+    assert log.count("lr is 0.0001\n") == 2
+    assert f"[orch] {config}\n[orch] {code}\n" in log
+    shown = desk.orch("show", run_id).stdout
+    assert config in shown and code in shown
+    assert desk.show(run_id)["accuracy"] == 0.9
+    told = desk.orch("ledger", "verify", code=11).stdout
+    assert "1 file of its code differs from what was sent: lib.py" in told
+    assert "another config" not in told
+
+
+def test_an_attempt_that_would_read_other_data_does_not_follow(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").write_text("good")
+    spoil = "cd -P $ORCH_DATA/set; chmod 700 .; echo leak > train-2; exit 75"
+    data = {"set": {"from": str(tmp_path / "data")}}
+    desk = new_desk({"leaks": {"command": spoil, "data": data, "retry": RETRY}})
+    out = desk.orch("submit", "leaks", "-f", code=1).stdout
+    shown = desk.show()
+    assert (shown["attempt"], shown["verdict"], shown["exit_code"]) == (1, "failed", 75)
+    why = "attempt 2 does not follow: its data 'set' was changed on the host since"
+    assert why in shown["outcome_reasons"] and f"[orch] {why}\n" in out
+
+
 # --- because the spec asks ------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -349,6 +350,25 @@ def test_f31_a_host_a_day_off_runs_and_judges_as_any_other(
     assert desk.show(run_id)["verdict"] == "cancelled"
     assert "clock" in desk.orch("doctor", code=None).stdout
     assert desk.runs()[0]["run_id"] == run_id
+
+
+@pytest.mark.parametrize("by", [90000, -90000])
+def test_f31_how_long_a_run_goes_on_and_when_it_ended_is_measured_by_one_clock(
+    by: int, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    python = Python(tmp_path / "python")
+    python.preamble(CLOCK.format(by=by))
+    desk = new_desk({"sleep": SLEEPER}, host=python.host)
+    run_id = desk.submit("sleep")
+    for command in ("ls", "show", "top"):
+        assert not re.search(r"\b1 d\b", desk.orch(command).stdout)
+    known = desk.show(run_id)
+    assert known["created_at"] <= known["started_at"] <= known["last_seen_at"]
+    desk.orch("cancel", run_id)
+    told = desk.orch("top").stdout
+    assert run_id in told and "1 d" not in told
+    ended = desk.show(run_id)
+    assert known["created_at"] <= ended["started_at"] <= ended["ended_at"] <= ended["last_seen_at"]
 
 
 def test_f31_times_are_utc_whatever_zone_the_host_is_in(new_desk: MakeDesk, tmp_path: Path) -> None:

@@ -131,6 +131,19 @@ def test_a_stale_queued_never_takes_a_running_run_back(ledger: Ledger) -> None:
     assert ledger.get(ID).state is RunState.RUNNING
 
 
+def test_an_answer_from_before_a_newer_one_does_not_take_the_timeline_back(ledger: Ledger) -> None:
+    """A follower of a resumed run asks; the answer of the start, which came later, knew more."""
+    session = Session("tmux", "s")
+    ledger.intend(a_run())
+    ledger.started(ID, AT, AT, session, RunState.RUNNING)
+    ledger.started(ID, LATER, None, session, RunState.QUEUED)
+    assert kinds(ledger) == ["intent", "started"]
+    ledger.started(ID, LATEST, None, Session("screen", "s"), RunState.QUEUED)
+    told = [event.data["state"] for event in ledger.events(ID) if event.kind == "started"]
+    assert told == ["running", "running"]
+    assert ledger.get(ID).last_seen_at == LATEST
+
+
 def test_a_lost_reply_makes_it_unknown_until_the_host_is_asked(ledger: Ledger) -> None:
     ledger.intend(a_run())
     ledger.unknown(ID, AT, "the link was lost during start")

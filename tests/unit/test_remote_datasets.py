@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from remote import datasets, files, store, trees
+from remote.attempts import mark_begun
+from remote.causes import End
 from remote.errors import Damaged
 from remote.layout import Layout
+from remote.status import write_exit
 from tests.unit.test_remote_store import TREE, put, read
 
 ODD = "odd \udcff\nname"
@@ -150,9 +153,33 @@ def no_folder(place: Path) -> None:
     files.remove_tree(str(place))
 
 
-@pytest.mark.parametrize(
-    "change", [other_bytes, other_size, other_file, other_kind, other_link, no_folder]
-)
+def more_file(place: Path) -> None:
+    (place / "deep").chmod(0o700)
+    (place / "deep" / "train-2.csv").write_text("leak")
+
+
+def more_link(place: Path) -> None:
+    place.chmod(0o700)
+    (place / "more").symlink_to("bin")
+
+
+def more_folder(place: Path) -> None:
+    """Without a file, but e.g. a class of pictures."""
+    place.chmod(0o700)
+    (place / "cats" / "old").mkdir(parents=True)
+
+
+def file_for_folder(place: Path) -> None:
+    """As many as before, under another name."""
+    (place / "deep" / "er").chmod(0o700)
+    (place / "deep" / "er" / "x").rename(place / "deep" / "er" / "y")
+
+
+CHANGES = [other_bytes, other_size, other_file, other_kind, other_link, no_folder]
+CHANGES += [more_file, more_link, more_folder, file_for_folder]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_dataset_is_found_out_and_placed_anew(
     change: Callable[[Path], None], layout: Layout
 ) -> None:
@@ -164,6 +191,60 @@ def test_a_changed_dataset_is_found_out_and_placed_anew(
     assert_whole(place)
     assert datasets.changed(layout, {"sst2": tree}) == []
     assert os.path.isdir(f"{place}.damaged") is (change is not no_folder)
+
+
+def test_a_dataset_without_a_file_is_intact_until_it_has_one(layout: Layout) -> None:
+    manifest, tree = put(layout, {})
+    datasets.place(layout, manifest, tree)
+    assert datasets.is_intact(layout, tree)
+    more_link(Path(layout.dataset(tree)))
+    assert not datasets.is_intact(layout, tree)
+
+
+def test_the_datasets_path_leads_to_its_files_at_every_moment(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, tree = placed(layout)
+    more_file(place)
+    rename = os.rename
+
+    def watched(source: str, target: str) -> None:
+        rename(source, target)
+        assert (place / "a.py").read_bytes() == TREE[b"a.py"][2]
+
+    monkeypatch.setattr(os, "rename", watched)
+    assert place_again(layout, tree) is True
+    assert_whole(place)
+
+
+def test_where_names_cannot_be_exchanged_it_is_placed_anew_all_the_same(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, tree = placed(layout)
+    more_file(place)
+    monkeypatch.setattr(files, "exchange", lambda *_: False)
+    assert place_again(layout, tree) is True
+    assert_whole(place)
+    assert Path(f"{place}.damaged", "deep", "train-2.csv").exists()
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_a_job_that_goes_on_may_stand_in_is_kept(goes_on: bool, layout: Layout) -> None:
+    place, tree = placed(layout)
+    run = layout.attempt("20261123-100000-000abcde", 1)
+    os.mkdir(run.path)
+    files.write_json(run.spec, {"data": {"set": tree}})
+    mark_begun(run)
+    guard = files.lock(layout.lock(run.run_id + ".lock"))
+    if not goes_on:
+        write_exit(run, End("succeeded"), None)
+    for _ in range(3):
+        more_file(place)
+        assert place_again(layout, tree) is True
+        assert_whole(place)
+    aside = [name for name in os.listdir(layout.data) if ".damaged" in name]
+    assert len(aside) == (3 if goes_on else 1)
+    os.close(guard)
 
 
 def test_a_dataset_of_an_earlier_orch_has_no_seal_and_is_placed_anew_once(layout: Layout) -> None:

@@ -55,6 +55,7 @@ EVENTS = {
     "intend", "synced", "started", "seen", "unknown", "finished", "never_started", "fetched",
     "seen_all",
 }  # fmt: skip
+STATES = (RunState.SYNCED, RunState.QUEUED, RunState.RUNNING)  # in their order, as a host says them
 FAULT = 0.015  # chance of a fault before each step; of a job's natural end, twice that
 
 
@@ -353,6 +354,10 @@ class Story:
             if job.ended.signal is None:  # it ended by itself, or a cancel came too late
                 kept = run.exit_code == job.ended.code
                 assert kept or run.verdict.value == "cancelled", f"I3: adopted, {told}, {job.ended}"
+        states = list(self._told_states(run.run_id))
+        assert states == sorted(states, key=STATES.index), (
+            f"{told}: its timeline goes back: {states}"
+        )
         for path in (self.folder / "results" / run.job / run.run_id).glob("**/*"):
             if path.is_file() and not {JOURNAL, PARTS} & set(path.parts):
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -362,6 +367,12 @@ class Story:
             (job,) = [each for each in self.host.jobs if each.run.run_id == run.run_id]
             assert math.isfinite(run.accuracy), f"I5: {told}"
             assert str(run.accuracy) in str(job.metrics), f"I5: {told} {run.accuracy}"
+
+    def _told_states(self, run_id: str) -> Iterator[RunState]:
+        """Where its host has said the run is, one after the other; it has a single attempt."""
+        for event in self.ledger.events(run_id):
+            if event.kind in ("started", "seen") and event.data["state"] in STATES:
+                yield RunState(event.data["state"])
 
 
 def play(seed: int, fixed: Fixed, place: Path) -> list[tuple[float, str]]:
