@@ -6,7 +6,9 @@ Every point carries `step` (optimizer steps and evaluation batches so far), `pha
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,7 +32,11 @@ class Phase:
 
 
 class Console:
-    """The job's own words. On a terminal the progress is one line that changes, elsewhere lines."""
+    """The job's own words. On a terminal the progress is one line that changes, elsewhere lines.
+
+    A character that the stream has no code for is escaped, and once nobody hears (a reader that is
+    gone, a log on a full disk), nothing more is said: no reason to end a training.
+    """
 
     def __init__(self, stream: TextIO, *, silent: bool = False) -> None:
         self._stream, self._silent = stream, silent
@@ -45,9 +51,21 @@ class Console:
         self._write(f"{CLEAR}{line}" if self._live else f"{line}\n")
 
     def _write(self, text: str) -> None:
-        if not self._silent:
-            self._stream.write(text)
+        if self._silent:
+            return
+        code = getattr(self._stream, "encoding", None) or "utf8"
+        try:
+            self._stream.write(text.encode(code, "backslashreplace").decode(code))
             self._stream.flush()
+        except (OSError, ValueError):  # ValueError: it was closed
+            self._silent = True
+            _lead_nowhere(self._stream)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    """What the stream still holds is dropped: python would end with 120 over it."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class Reporter:
@@ -202,7 +220,9 @@ def _told(path: Path) -> tuple[int, dict[str, float]]:
             point = json.loads(line)
             step = int(point["step"])
             phase, elapsed = str(point["phase"]), float(point["elapsed_s"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
+            continue
+        if not math.isfinite(elapsed):
             continue
         before = 0.0 if elapsed < before else before  # an attempt that counted its own time alone
         seconds[phase] = seconds.get(phase, 0.0) + elapsed - before

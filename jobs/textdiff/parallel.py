@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jobs.textdiff import utilisation
+from jobs.textdiff.errors import ConfigError
+
+BY_TORCHRUN = "torchrun sets it: a job started without it needs none of RANK and WORLD_SIZE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,11 @@ class World:
         return [x[self.rank :: self.size].to(self.device) for x in rows]
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the processes."""
+        """The module with its gradients averaged over the processes. Every weight has one in each
+        step, also where a process's share is no text, so none has to be looked for."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, find_unused_parameters=True)
+        return DistributedDataParallel(module)
 
     def any(self, value: bool) -> bool:
         """Whether it is so in any process: all go on, or none does."""
@@ -66,10 +70,17 @@ class World:
             dist.barrier()
 
 
+def rank_of(env: Mapping[str, str]) -> str:
+    """As torchrun says it; without WORLD_SIZE a process is alone, whatever RANK is left over."""
+    return env.get("RANK", "0") if "WORLD_SIZE" in env else "0"
+
+
 def world(env: Mapping[str, str] = os.environ) -> World:
-    """This process's place; under torchrun the group is joined (nccl on GPUs, gloo without)."""
-    size = int(env.get("WORLD_SIZE", "1"))
-    rank, local = int(env.get("RANK", "0")), int(env.get("LOCAL_RANK", "0"))
+    """This process's place; under torchrun the group is joined (nccl on GPUs, gloo without).
+
+    ConfigError: the variables that torchrun sets do not tell a place.
+    """
+    size, rank, local = _place(env)
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
@@ -78,6 +89,25 @@ def world(env: Mapping[str, str] = os.environ) -> World:
     if size > 1:
         dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size)
     return World(rank, size, device, utilisation.peak(device))
+
+
+def _place(env: Mapping[str, str]) -> tuple[int, int, int]:
+    """(how many processes, which one this is, and which one on its machine)"""
+    if "WORLD_SIZE" not in env:
+        return 1, 0, 0
+    found = []
+    for name, default in (("WORLD_SIZE", ""), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        told = env.get(name, default)
+        if not (told.isascii() and told.isdigit()):
+            raise ConfigError(f"{name}: {told[:40]!r} is no number of processes; {BY_TORCHRUN}")
+        found.append(int(told))
+    size, rank, local = found
+    if not rank < size:
+        raise ConfigError(f"RANK: {rank} is not below WORLD_SIZE {size}; {BY_TORCHRUN}")
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if size > 1 and not env.get(name):
+            raise ConfigError(f"{name} is not set, but WORLD_SIZE is {size}; {BY_TORCHRUN}")
+    return size, rank, local
 
 
 def _without_cudnn_attention() -> None:

@@ -36,6 +36,8 @@ from jobs.textdiff.parallel import World
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import Hooks, Schedule, StepReport, Stopped, fit
 
+FOLDER = "checkpoints"  # in the results
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -61,7 +63,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        return self.results / "checkpoints"
+        return self.results / FOLDER
 
     @property
     def digest(self) -> str:

@@ -82,19 +82,18 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     for name in ("canary", "pretrain", "lenient"):
         parser.add_argument(f"--{name}", action="store_true")
     args = parser.parse_args(argv)
-    first = env.get("RANK", "0") == "0"  # of the processes that torchrun started
+    first = parallel.rank_of(env) == "0"  # of the processes that torchrun started
     signals = Signals(speaks=first)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.handle)
     torch.set_num_threads(min(MAX_THREADS, torch.get_num_threads()))  # OMP_NUM_THREADS may say 1
+    console = metrics.Console(sys.stdout, silent=not first)
     try:
         around = surroundings(env)
-        console = metrics.Console(sys.stdout, silent=not around.world.first)
         run(around, Mode(**vars(args)), signals, clock=time.monotonic, console=console)
         parallel.leave(around.world)
     except Stopped:
-        if first:
-            print(STOPPED, flush=True)
+        console.say(STOPPED)
         return 128 + (signals.number or signal.SIGTERM)  # 0: another process was asked
     except Exception as error:
         told = errors.in_one_line(error, Path(env.get("ORCH_RESULTS_DIR", ".")))
@@ -141,6 +140,8 @@ def run(
     results = around.results / "canary" if mode.canary else around.results
     if mode.canary:
         config = configs.shortened(config, **CANARY)
+    else:
+        signals.kept = lambda: any((results / phases.FOLDER).glob("*.pt"))
     job = prepare(config, around, results, mode, signals, clock=clock, console=console)
     with contextlib.closing(job.reporter):
         final = _pretrained_only(job) if mode.pretrain else _carried_out(job)
