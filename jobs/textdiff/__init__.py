@@ -3,5 +3,6 @@
 Read it in this order: `config` (`typed`) -> `data` (`sources`, `selfmade`) -> `tokenizer` ->
 `model`, `gpt2` (`fused`) -> `diffusion` -> `objectives` -> `train` (`batches`, `parallel`,
 `utilisation`) -> `checkpoint`, `pretrained` -> `nelbo` -> `classifier` -> `evaluate` (`calibrate`,
-`summary`) -> `phases` (`validation`), `verdict` -> `pipeline`. `baselines` stands beside it.
+`summary`) -> `phases` (`earlier`, `validation`), `verdict` -> `pipeline`.
+`baselines` stands beside it.
 """

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jobs.textdiff.errors import CheckpointError
+from jobs.textdiff.errors import CheckpointError, JobError
 
 FORMAT = 2
 PARTIAL = ".partial"
@@ -88,7 +88,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         partial.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # empty: no checkpoint was ever written
-        raise CheckpointError(
+        raise JobError(
             f"checkpoint {path}: cannot be written, {free / 1e6:.1f} MB are free there: "
             f"{first_line(error)}"
         ) from error

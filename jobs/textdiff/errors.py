@@ -1,6 +1,6 @@
 """What can go wrong in a job, cut by what its reader should do next.
 
-JobError (1)
+JobError (1)         the machine lacks disk, memory or a package; what was saved before is whole
 ├── ConfigError (2)    the config says something the code does not know: fix the config
 ├── DataError (3)      a data file is missing or malformed: fetch it, or name another data set
 ├── CheckpointError (4) a checkpoint does not fit the model: nothing was loaded

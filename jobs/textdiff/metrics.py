@@ -10,11 +10,12 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 
+POINTS = "metrics.jsonl"
 LOG_EVERY_S = 1.5
 POINT_EVERY_S = 0.5
 CLEAR = "\r\x1b[K"
@@ -83,9 +84,9 @@ class Reporter:
         clock: Callable[[], float],
         show: Callable[[str], None],
     ) -> None:
-        self._path = None if results is None else results / "metrics.jsonl"
+        self._path = None if results is None else results / POINTS
         self._file: IO[str] | None = None  # open from the first point on
-        self._step, self._before = (0, {}) if self._path is None else _told(self._path)
+        self._step, self._before = (0, {}) if self._path is None else _before(self._path)
         self.earlier = sum(self._before.values())  # seconds
         self._clock, self._show = clock, show
         self._began = clock()
@@ -202,30 +203,46 @@ def _laid_out(value: object, margin: str = "") -> str:
     return left + ",".join(f"\n{inner}{entry}" for entry in entries) + f"\n{margin}{right}"
 
 
-def _told(path: Path) -> tuple[int, dict[str, float]]:
-    """What is in metrics.jsonl: the last point's step, 0 without any, and seconds by phase.
+class Point(NamedTuple):
+    """Of a line of metrics.jsonl."""
 
-    A line that a crash cut off is taken away; what is no point is passed over.
-    """
+    step: int
+    phase: str
+    elapsed: float  # seconds, of all attempts
+    phase_step: int  # 0 in an evaluation
+
+
+def points(path: Path) -> Iterator[Point]:
+    """What is no point is passed over; a missing file has none."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        return 0, {}
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
-    step, seconds, before = 0, dict[str, float](), 0.0
-    for line in content[:whole].splitlines():
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for line in content.splitlines():
         try:
-            point = json.loads(line)
-            step = int(point["step"])
-            phase, elapsed = str(point["phase"]), float(point["elapsed_s"])
+            told = json.loads(line)
+            phase, counted = str(told["phase"]), int(told.get("phase_step", 0))
+            point = Point(int(told["step"]), phase, float(told["elapsed_s"]), counted)
         except (ValueError, TypeError, KeyError, OverflowError):
             continue
-        if not math.isfinite(elapsed):
-            continue
+        if math.isfinite(point.elapsed):
+            yield point
+
+
+def _before(path: Path) -> tuple[int, dict[str, float]]:
+    """What is in metrics.jsonl: the last point's step, 0 without any, and seconds by phase.
+
+    A line that a crash cut off is taken away.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+    step, seconds, before = 0, dict[str, float](), 0.0
+    for point in points(path):
+        step, elapsed = point.step, point.elapsed
         before = 0.0 if elapsed < before else before  # an attempt that counted its own time alone
-        seconds[phase] = seconds.get(phase, 0.0) + elapsed - before
+        seconds[point.phase] = seconds.get(point.phase, 0.0) + elapsed - before
         before = elapsed
     return step, seconds
 

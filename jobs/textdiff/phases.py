@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from jobs.textdiff import (
     checkpoint,
     data,
+    earlier,
     gpt2,
     metrics,
     model,
@@ -30,13 +31,10 @@ from jobs.textdiff.checkpoint import Checkpoint
 from jobs.textdiff.classifier import CLASS_VECTORS, Classifier
 from jobs.textdiff.config import Config
 from jobs.textdiff.data import Dataset
-from jobs.textdiff.errors import TrainingError
 from jobs.textdiff.objectives import Objective
 from jobs.textdiff.parallel import World
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import Hooks, Schedule, StepReport, Stopped, fit
-
-FOLDER = "checkpoints"  # in the results
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +61,13 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        return self.results / FOLDER
+        return self.results / earlier.CHECKPOINTS
 
     @property
     def digest(self) -> str:
         """Of all that the weights follow from: config, training texts, vocabulary and start.
         Checkpoints of others are not gone on from."""
-        found = hashlib.sha256(repr(self.config).encode())
+        found = hashlib.sha256(repr(earlier.of_weights(self.config)).encode())
         train = self.dataset.train
         for part in (train.texts, map(str, train.labels), self.unlabelled):
             for text in part:
@@ -220,13 +218,13 @@ def trained(
     digest = job.digest
     if job.resumes and path.exists():
         found = checkpoint.read(path)
-        _same_job(path, found.config, digest)
+        earlier.check_digest(path, found.config, digest)
         job.say(f"{phase}: done before, read from {path.name}")
         return found
     state = None
     if job.resumes and kept.exists():
         state = checkpoint.content(kept)
-        _same_job(kept, state.get("config"), digest)
+        earlier.check_digest(kept, state.get("config"), digest)
         job.say(f"{phase}: goes on after step {state['step']} of {schedule.steps}")
     hooks = Hooks(
         report=_told(job, phase, schedule.steps),
@@ -310,12 +308,3 @@ def _probed(job: Job, labels: Sequence[str], told: bool) -> tuple[Classifier, da
     network = job.fresh_model(classes=told)
     split = data.sample(job.dataset.dev, job.config.trainer.validate_texts, job.config.seed)
     return Classifier([network], labels, job.tokenizer, job.config), split
-
-
-def _same_job(path: Path, found: object, digest: str) -> None:
-    if found != digest:
-        raise TrainingError(
-            f"{path} was made with another config, other training texts, another vocabulary or "
-            "start, or by an earlier version of this code: start a new run, in a results folder of "
-            "its own"
-        )

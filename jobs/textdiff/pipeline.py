@@ -24,15 +24,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from jobs.textdiff import config as configs
 from jobs.textdiff import (
-    checkpoint,
     data,
+    earlier,
     errors,
     metrics,
     parallel,
@@ -42,10 +43,9 @@ from jobs.textdiff import (
     tokenizer,
     verdict,
 )
-from jobs.textdiff import config as configs
 from jobs.textdiff.config import Config
 from jobs.textdiff.data import Dataset
-from jobs.textdiff.errors import ConfigError, DataError, TrainingError
+from jobs.textdiff.errors import ConfigError, DataError
 from jobs.textdiff.metrics import Console
 from jobs.textdiff.parallel import World
 from jobs.textdiff.phases import Job
@@ -135,15 +135,21 @@ def run(
     """metrics.json and what belongs to it are written; gives what metrics.json says."""
     began = clock()
     config, filled = configs.load(around.config, lenient=mode.lenient)
+    if mode.pretrain:
+        _check_pretrains(config)
     for line in filled:
         console.say(f"warning: {line}")
     results = around.results / "canary" if mode.canary else around.results
     if mode.canary:
         config = configs.shortened(config, **CANARY)
     else:
-        signals.kept = lambda: any((results / phases.FOLDER).glob("*.pt"))
-    job = prepare(config, around, results, mode, signals, clock=clock, console=console)
-    with contextlib.closing(job.reporter):
+        signals.kept = lambda: any((results / earlier.CHECKPOINTS).glob("*.pt"))
+    reporter = metrics.Reporter(
+        results if around.world.first else None, clock=clock, show=console.show
+    )
+    job = prepare(config, replace(around, results=results), mode, signals, reporter, console.say)
+    _begin(job, mode, around.attempt)
+    with contextlib.closing(reporter):
         final = _pretrained_only(job) if mode.pretrain else _carried_out(job)
     final["seconds"] = {name: round(spent, 2) for name, spent in job.reporter.seconds.items()}
     final["seconds"] |= {"total": round(job.reporter.earlier + clock() - began, 2)}
@@ -163,49 +169,43 @@ def run(
 def prepare(
     config: Config,
     around: Surroundings,
-    results: Path,
     mode: Mode,
     signals: Signals,
-    *,
-    clock: Callable[[], float],
-    console: Console,
+    reporter: metrics.Reporter,
+    say: Callable[[str], None],
 ) -> Job:
-    """Data read, vocabulary built, work planned, the resolved config dumped; nothing trained."""
+    """Data read, vocabulary built; nothing written, nothing trained."""
     dataset = data.load(config.data, config.seed, around.data)
     _check_models(config, dataset)
-    start, words = _start(config, dataset, around.data, pretrains=mode.pretrain)
+    start, words = _start(config, dataset, around.data)
     more: tuple[str, ...] = ()
     if config.pretrain.texts is not None and start is None:
         more = data.more_texts(config.data, config.pretrain.texts, around.data, dataset)
-    reporter = metrics.Reporter(
-        results if around.world.first else None, clock=clock, show=console.show
-    )
-    job = Job(
+    return Job(
         config, dataset, more, words, start,
         data.sample(dataset.split(config.eval.split), config.eval.max_examples, config.seed),
-        results, around.world, console.say, reporter,
+        around.results, around.world, say, reporter,
         resumes=not mode.canary,
         stopping=lambda: signals.asked,
         deferred=signals.deferred,
     )  # fmt: skip
-    if around.attempt > 1 and not mode.canary and not list(job.folder.glob("*.pt")):
-        # The folder is made with the first checkpoint; half a one says that there was none yet.
-        if job.folder.exists() and not list(job.folder.glob(f"*{checkpoint.PARTIAL}")):
-            raise TrainingError(
-                f"a resume from step 0: no checkpoint in {job.folder}; start a new run instead"
-            )
-        console.say("no checkpoint was written before: training begins again at step 0")
-    around.world.wait()  # until all have looked
-    if around.world.first:
-        for place in (job.folder, results):
-            checkpoint.sweep(place)
-    reporter.plan(_plan(job, mode))
-    facts = about(job) | {"device": parallel.named(around.world), "processes": around.world.size}
-    if around.world.first:
-        resolved = {"config": dataclasses.asdict(config), "facts": facts}
-        metrics.write_json(results / "config.resolved.json", resolved)
+
+
+def _begin(job: Job, mode: Mode, attempt: int) -> None:
+    """The results folder is this job's, the work is planned, the resolved config dumped."""
+    if job.resumes:
+        earlier.check_same(job.results, job.config, job.digest)
+        if attempt > 1:
+            earlier.check_resume(job.results, job.config, job.say)
+    job.world.wait()  # until all have looked
+    job.reporter.plan(_plan(job, mode))
+    facts = about(job) | {"device": parallel.named(job.world), "processes": job.world.size}
+    if job.world.first:
+        earlier.sweep(job.results)
+        resolved = {"config": dataclasses.asdict(job.config), "facts": facts}
+        resolved |= {"weights_follow_from": job.digest}
+        metrics.write_json(job.results / earlier.RESOLVED, resolved)
     _introduce(job, facts)
-    return job
 
 
 def about(job: Job) -> dict[str, Any]:
@@ -260,6 +260,16 @@ def _pretrained_only(job: Job) -> dict[str, Any]:
     return {**found, "pretrained": start.about()} | about(job)
 
 
+def _check_pretrains(config: Config) -> None:
+    if config.pretrain.checkpoint is not None:
+        raise ConfigError(
+            "config pretrain.checkpoint: must be null for pretraining alone, which trains a start "
+            f"of its own; with {config.pretrain.checkpoint} there would be nothing to train"
+        )
+    if not config.pretrain.steps:
+        raise ConfigError("config pretrain.steps: must be at least 1 for pretraining alone")
+
+
 def _check_models(config: Config, dataset: Dataset) -> None:
     classes = len(dataset.labels)
     if config.model.classes == "separate" and classes > MOST_MODELS:
@@ -271,7 +281,7 @@ def _check_models(config: Config, dataset: Dataset) -> None:
 
 
 def _start(
-    config: Config, dataset: Dataset, folder: Path | None, *, pretrains: bool
+    config: Config, dataset: Dataset, folder: Path | None
 ) -> tuple[pretrained.Found | None, Tokenizer]:
     """The named checkpoint, if any, and the tokenizer: its own, or the one the config says.
 
@@ -279,8 +289,6 @@ def _start(
     the places of words that tell the classes apart.
     """
     if config.pretrain.checkpoint is None:
-        if pretrains and not config.pretrain.steps:
-            raise ConfigError("config pretrain.steps: must be at least 1 for pretraining alone")
         texts = dataset.train.texts
         return None, tokenizer.make(config.data, texts, config.model.length, folder)
     found = pretrained.read(sources.locate(config.pretrain.checkpoint, folder))

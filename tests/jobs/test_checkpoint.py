@@ -13,7 +13,7 @@ import torch
 
 from jobs.textdiff import checkpoint
 from jobs.textdiff.checkpoint import Checkpoint
-from jobs.textdiff.errors import CheckpointError
+from jobs.textdiff.errors import CheckpointError, JobError
 from tests.jobs.test_model import model
 
 pytestmark = pytest.mark.torch
@@ -144,8 +144,9 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(
         raise RuntimeError("[enforce fail at inline_container.cc:672] unexpected pos 64\nmore")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match="cannot be written, .* MB are free there") as caught:
+    with pytest.raises(JobError, match="cannot be written, .* MB are free there") as caught:
         checkpoint.write(tmp_path / "a" / "x.pt", {})
+    assert caught.value.exit_code == 1  # it is not the checkpoint that does not fit
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -29,6 +30,27 @@ def test_progress_is_one_changing_line_on_a_terminal_and_lines_in_a_log() -> Non
     assert silent.getvalue() == ""
 
 
+class Deaf(io.StringIO):
+    """As a pipe whose reader is gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("stream", [Deaf(), io.TextIOWrapper(io.BytesIO())])
+def test_a_console_that_fails_is_no_reason_to_stop(stream: TextIO) -> None:
+    console = Console(stream)
+    stream.close()
+    console.say("a")
+    console.show("b")
+
+
+def test_what_a_stream_has_no_code_for_is_escaped() -> None:
+    stream = io.TextIOWrapper(raw := io.BytesIO(), encoding="ascii")
+    Console(stream).say("d\xe9j\xe0 \ud800")
+    assert raw.getvalue() == b"d\\xe9j\\xe0 \\ud800\n"
+
+
 def test_points_have_progress_and_an_honest_eta(tmp_path: Path) -> None:
     now = [0.0]
     reporter = Reporter(tmp_path, clock=lambda: now[0], show=lambda line: None)
@@ -46,13 +68,22 @@ def test_points_have_progress_and_an_honest_eta(tmp_path: Path) -> None:
 
 
 def test_a_reporter_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 41}\n{"step": 4')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 41, "phase": "a", "elapsed_s": 1}\n{"step": 4'
+    )
     reporter = Reporter(tmp_path, clock=lambda: 0.0, show=lambda line: None)
     reporter.plan([Phase("a", 1.0)])
     reporter.phase("a")(1.0)
     reporter.close()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [41, 42]
+
+
+NO_POINTS = [
+    '{"step": 1e400, "phase": "b", "elapsed_s": 1}',
+    '{"step": 9, "phase": "b", "elapsed_s": NaN}',
+    '{"step": 9, "phase": "b", "elapsed_s": 1e400}',
+]
 
 
 def test_the_seconds_of_earlier_attempts_count_and_what_is_no_point_does_not(
@@ -63,7 +94,7 @@ def test_the_seconds_of_earlier_attempts_count_and_what_is_no_point_does_not(
         json.dumps({"step": step, "phase": phase, "elapsed_s": elapsed})
         for step, (phase, elapsed) in enumerate(points)
     ]
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, "[1]", "{torn}"]) + "\n")
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, "[1]", "{torn}", *NO_POINTS]) + "\n")
     now = iter([0.0, 100.0, 107.0, 107.0])
     reporter = Reporter(tmp_path, clock=lambda: next(now), show=lambda line: None)
     reporter.plan([Phase("a", 1.0), Phase("b", 1.0)])

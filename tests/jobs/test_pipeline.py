@@ -27,6 +27,7 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 import torch
 
 from jobs.textdiff import baselines, config, metrics, phases, pipeline, tokenizer
+from jobs.textdiff.signals import Signals
 from orchestrator import spec
 from orchestrator.checks import binomial, outcome
 from orchestrator.domain import Outcome
@@ -202,6 +203,35 @@ def test_a_term_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
     other = run(tmp_path, tree)
     assert (other.returncode, len(other.stderr.splitlines())) == (5, 1)
     assert "another config" in other.stderr
+
+
+def test_a_reader_that_leaves_ends_no_training(tmp_path: Path, tree: dict[str, Any]) -> None:
+    tree["eval"] |= {"max_examples": 8}
+    options = started(tmp_path, tree)
+    options["env"]["PYTHONIOENCODING"] = "ascii"
+    with subprocess.Popen(**options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        assert job.stderr is not None
+        try:
+            job.stdout.readline()
+            job.stdout.close()
+            assert job.stderr.read() == ""
+            assert job.wait(timeout=60) == 0
+        finally:
+            job.kill()
+    assert (tmp_path / "results" / "metrics.json").exists()
+
+
+def test_whoever_is_ended_before_a_checkpoint_does_not_speak_of_one(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    asked = Signals()
+    for kept in (False, True):
+        asked.kept = lambda kept=kept: kept
+        with pytest.raises(SystemExit) as caught:
+            asked.handle(signal.SIGTERM, None)
+        assert caught.value.code == 143
+        assert ("is in the checkpoints" in capfd.readouterr().out) == kept
 
 
 def test_a_job_started_again_does_only_what_is_left_and_ends_with_the_same_weights(
@@ -423,6 +453,13 @@ def test_pretraining_alone_leaves_a_checkpoint_another_job_starts_from(
     assert refused.returncode == 4
     assert "nothing was loaded" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_pretraining_alone_needs_something_to_train(tmp_path: Path, tree: dict[str, Any]) -> None:
+    tree["pretrain"] |= {"checkpoint": "start/pretrained.pt"}
+    done = run(tmp_path, tree, "--pretrain")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "pretrain.checkpoint: must be null for pretraining alone" in done.stderr
 
 
 @pytest.mark.parametrize("init", ["zero", "uniform"])

@@ -14,8 +14,9 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 
 import torch
 
-from jobs.textdiff import baselines, pipeline
-from jobs.textdiff.errors import TrainingError
+from jobs.textdiff import baselines, parallel, pipeline
+from jobs.textdiff.errors import ConfigError, TrainingError
+from jobs.textdiff.parallel import World
 from jobs.textdiff.train import Stopped
 from orchestrator import spec
 from tests.jobs.conftest import ROOT, tiny
@@ -66,6 +67,9 @@ def test_of_several_processes_the_first_alone_tells_what_all_of_them_meet(
     rank: str, tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    place = World(int(rank), 2, torch.device("cpu"))  # the other one never comes
+    monkeypatch.setattr(parallel, "world", lambda env: place)
     tree["data"]["name"] = "imdb"
     done = run(tmp_path, tree)
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1 - int(rank))
@@ -76,6 +80,35 @@ def test_of_several_processes_the_first_alone_tells_what_all_of_them_meet(
     monkeypatch.setattr(pipeline, "run", fails)  # of its own share of the texts
     where = "process 1: " if rank == "1" else ""
     assert run(tmp_path, tree).stderr == f"error: {where}a text's score is not finite\n"
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE: 'x' is no number of processes"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK: '-1' is no number"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK: 2 is not below WORLD_SIZE 2"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": ""}, "LOCAL_RANK: '' is no number"),
+        ({"WORLD_SIZE": "2"}, "MASTER_ADDR is not set, but WORLD_SIZE is 2"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "x"}, "MASTER_PORT is not set"),
+    ],
+)
+def test_a_place_among_processes_that_is_none_is_one_line(
+    tmp_path: Path, env: Mapping[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=told):
+        parallel.world(env)
+    if "RANK" not in env:  # of several, the first alone tells
+        done = run(tmp_path, {})
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert told in done.stderr
+
+
+def test_a_rank_without_a_number_of_processes_is_none() -> None:
+    assert parallel.world({"RANK": "1", "LOCAL_RANK": "1"}).first
+    assert parallel.rank_of({"RANK": "1"}) == "0"
 
 
 def test_whoever_leaves_because_another_process_was_asked_to_ends_as_that_one_does(

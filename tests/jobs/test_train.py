@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,13 +18,14 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 import torch
 from torch import Tensor
 
-from jobs.textdiff import batches, checkpoint, config, objectives, train
+from jobs.textdiff import batches, checkpoint, config, objectives, phases, train
 from jobs.textdiff.batches import Batches
 from jobs.textdiff.errors import TrainingError
 from jobs.textdiff.model import Denoiser
 from jobs.textdiff.parallel import World
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import Ema, Hooks, Schedule, StepReport, Stopped, fit
+from tests.jobs import conftest
 from tests.jobs.conftest import ROOT
 from tests.jobs.test_model import SHAPE
 
@@ -243,6 +245,40 @@ def test_gradients_are_clipped(tree: dict[str, Any]) -> None:
     assert any(not torch.allclose(loose[name], start[name], atol=1e-9) for name in start)
 
 
+@pytest.mark.parametrize("shared", [slice(None), slice(0, 0)], ids=["all texts", "no text"])
+@pytest.mark.parametrize("phase", ["pretrain", "train", "class-likelihood"])
+@pytest.mark.parametrize("classes", ["added", "adaln"])
+@pytest.mark.parametrize("architecture", ["mdlm", "gpt2", "gpt2-both-ways"])
+def test_every_weight_has_a_gradient_in_every_step(
+    architecture: str, classes: str, phase: str, shared: slice
+) -> None:
+    """Several processes wait for the gradients of all weights, and look for no unused ones."""
+    if architecture != "mdlm":
+        classes = "added"
+    tree = conftest.tiny("mdlm-conditional" if architecture == "mdlm" else "gpt2", "cpu")
+    tree["model"] |= {"architecture": architecture, "classes": classes}
+    built = config.from_tree(tree)
+    job = SimpleNamespace(
+        config=built,
+        conditional=True,
+        dataset=SimpleNamespace(labels=("a", "b")),
+        tokenizer=WORDS,
+        world=ALONE,
+    )
+    labels = [0, 1] * (len(IDS) // 2)
+    model = phases.Job.fresh_model(job, classes=phase != "pretrain")  # type: ignore[arg-type]
+    objective: Any = phases.Job.objective(
+        job,
+        model,
+        labels if phase == "train" else None,  # type: ignore[arg-type]
+    )
+    if phase == "class-likelihood":
+        objective = objectives.ClassLikelihood(model, built, WORDS, labels, 2)
+    rows = objective.prepare(batches.collate(IDS, range(8)), torch.Generator().manual_seed(1))
+    objective(*(x[shared] for x in rows)).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
 TWO_PROCESSES = """
 import json, pathlib, sys
 import torch
@@ -289,6 +325,7 @@ def test_two_processes_that_share_each_batch_learn_what_one_does(
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    assert "find_unused_parameters" not in done.stderr  # a warning, and a walk in each step
     shared, alone = torch.load(out, weights_only=True), trained(tree, 6)[0]
     for name, value in alone.items():
         torch.testing.assert_close(shared[name], value, rtol=2e-3, atol=2e-4)
