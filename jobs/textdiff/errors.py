@@ -45,16 +45,18 @@ def in_one_line(error: Exception, results: Path) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         place, why = error.filename or results, error.strerror or error
         return f"{place}: {why}; what was saved before is whole, and the job can go on from it", 1
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return _memory(error), 1
-    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
-        return _memory(error), 1
+    if no_memory(error):
+        first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        return (
+            f"not enough memory: {first[:300]}; a smaller loader.global_batch_size, eval.round or "
+            "model takes less",
+            1,
+        )
     return None
 
 
-def _memory(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return (
-        f"not enough memory: {first[:300]}; a smaller loader.global_batch_size, eval.batch_tokens "
-        "or model takes less"
-    )
+def no_memory(error: Exception) -> bool:
+    """Of a GPU or of the machine: torch's error, known by its name, or python's."""
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+        return True
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from jobs.textdiff import batches
+from jobs.textdiff import batches, errors
 from jobs.textdiff.classifier import Classifier
 from jobs.textdiff.errors import TrainingError
 
@@ -107,29 +107,28 @@ def score(
     ids: Sequence[list[int]],
     *,
     report: Callable[[float], None] = lambda done: None,
+    say: Callable[[str], None] = lambda line: None,
     rows: Sequence[int] | None = None,
 ) -> dict[int, Scored]:
     """Every text of `rows` (all, when None) under every class.
 
-    The noise of a text depends on the seed and its row alone, not on how texts are grouped.
-    `report` is told the share of the work that is done. TrainingError: a score that is not finite.
+    The noise of a text depends on the seed and its row alone, not on how texts are grouped: in
+    smaller groups, which are taken where memory is short, its score is the same but for rounding.
+    `report` is told the share of the work that is done, `say` a person. TrainingError: a score that
+    is not finite.
     """
     settings = classifier.config.eval
     open_rows = list(range(len(ids)) if rows is None else rows)
     total, each = max(1, len(open_rows)), settings.round
     rounds = 1 if classifier.exact else settings.draws // each
     result: dict[int, Scored] = {}
+    asking = _Asking(classifier, ids, settings.batch_tokens, say)
     for model in classifier.models:
         model.eval()
     for turn in range(rounds):
         before = turn * each
-        copies = 1 if classifier.exact else each
         done = 0
-        groups = batches.by_length(
-            ids, open_rows, settings.batch_tokens, copies=copies * classifier.copies
-        )
-        asked = (_asked(classifier, ids, group, before, before + each) for group in groups)
-        for question in _one_behind(asked):
+        for question in _one_behind(asking.questions(open_rows, before, before + each)):
             for row, found in _answers(question):
                 result[row] = result[row].more(found) if row in result else found
             done += len(question.rows)
@@ -166,6 +165,43 @@ class _Question:
     tokens: Sequence[int]
     levels: Sequence[tuple[float, ...]]
     costs_CBK: Tensor
+
+
+@dataclass(slots=True)
+class _Asking:
+    """Texts in groups of at most `tokens`, which becomes less where the memory is not enough."""
+
+    classifier: Classifier
+    ids: Sequence[list[int]]
+    tokens: int
+    say: Callable[[str], None]
+
+    def questions(self, rows: Sequence[int], first: int, last: int) -> Iterator[_Question]:
+        """Draws `first` to `last` of every row, shortest text first."""
+        copies = self.classifier.copies * (1 if self.classifier.exact else last - first)
+        left = set(rows)
+        while left:
+            for group in batches.by_length(self.ids, list(left), self.tokens, copies=copies):
+                question = self._one(group, first, last)
+                if question is None:
+                    self._smaller(len(group) * len(self.ids[group[-1]]) * copies)
+                    break
+                left.difference_update(group)
+                yield question
+
+    def _one(self, group: Sequence[int], first: int, last: int) -> _Question | None:
+        """None: the memory was not enough, and a smaller group can be tried."""
+        try:
+            return _asked(self.classifier, self.ids, group, first, last)
+        except Exception as error:
+            if len(group) == 1 or not errors.no_memory(error):
+                raise
+        return None
+
+    def _smaller(self, tried: int) -> None:
+        torch.cuda.empty_cache()  # now that the error no longer holds what was computed
+        self.tokens = tried // 2
+        self.say(f"{tried:,} tokens at a time need more memory than there is: now {self.tokens:,}")
 
 
 def _asked(

@@ -144,7 +144,7 @@ def _scored(job: Job, judge: Classifier, split: data.Split, phase: str) -> list[
     ids = _ids(job.tokenizer, split.texts)
     report = job.reporter.phase(phase)
     rows = range(job.world.rank, len(ids), job.world.size)
-    own = evaluate.score(judge, ids, rows=rows, report=report)
+    own = evaluate.score(judge, ids, rows=rows, report=report, say=job.say)
     merged = {row: text for part in job.world.gather(own) for row, text in part.items()}
     return [merged[row] for row in range(len(ids))]
 

@@ -160,6 +160,51 @@ def test_a_causal_model_is_judged_exactly_in_one_pass(tree: dict[str, Any]) -> N
         assert text.scores == pytest.approx(exact, rel=1e-4)
 
 
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize("stop_z", [0.0, 1.0])
+def test_texts_are_judged_in_smaller_groups_where_memory_is_short(
+    tree: dict[str, Any], error: Exception, stop_z: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = {"batch_tokens": 1000, "draws": 8, "round": 4}
+    whole = judge(tree, [model(1), model(2)], **wide)
+    whole = replace(
+        whole, config=replace(whole.config, eval=replace(whole.config.eval, stop_z=stop_z))
+    )
+    expected = evaluate.score(whole, IDS)
+    plain, tried, said = Classifier.costs, [], list[str]()
+
+    def costs(self: Classifier, tokens: Sequence[list[int]], draws: Any) -> torch.Tensor:
+        tried.append(len(tokens) * max(map(len, tokens)) * 4)
+        if tried[-1] > 60:
+            raise error
+        return plain(self, tokens, draws)
+
+    monkeypatch.setattr(Classifier, "costs", costs)
+    found = evaluate.score(whole, IDS, say=said.append)
+    assert found.keys() == expected.keys()
+    for row, text in found.items():
+        assert text.levels == expected[row].levels
+        for own, other in zip(text.estimates, expected[row].estimates, strict=True):
+            assert own == pytest.approx(other, rel=1e-5)
+    # What was too much once is not tried again, and what was judged before stays judged.
+    assert [many for many in tried if many > 60] == [160, 80]
+    assert said == [
+        "160 tokens at a time need more memory than there is: now 80",
+        "80 tokens at a time need more memory than there is: now 40",
+    ]
+    assert "out of memory" not in said[0].lower()  # `orch` would read it as the end's cause
+
+    monkeypatch.setattr(Classifier, "costs", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(type(error), match="allocate"):
+        evaluate.score(whole, IDS)
+
+
 def test_always_one_class_shows_in_the_shares() -> None:
     truth = [0] * 578 + [1] * 422
     texts = [scored(1.0, 2.0)] * 1000
