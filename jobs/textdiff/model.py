@@ -69,7 +69,8 @@ class Denoiser(nn.Module):
 
     All parameters of the published network lie under `backbone.`. With `classes` there is one more,
     `class_embed.weight`: a vector a class, zero at the start, that reaches every position, either
-    added to the embeddings (`place` added) or to what adaLN is conditioned on (adaln).
+    added to the embeddings (`place` added) or to what the blocks' adaLN is conditioned on (adaln);
+    the head's is the same for all classes.
 
     The published head is zero at the start, and so are the gates of every block. What such a head
     learns first is how often words occur, along the one feature that all masked places share, and

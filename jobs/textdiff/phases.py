@@ -7,6 +7,7 @@ is started again with the same results folder goes on from there.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from jobs.textdiff import (
     pretrained,
     validation,
 )
+from jobs.textdiff.batches import Batches
 from jobs.textdiff.checkpoint import Checkpoint
 from jobs.textdiff.classifier import CLASS_VECTORS, Classifier
 from jobs.textdiff.config import Config
@@ -35,6 +37,8 @@ from jobs.textdiff.objectives import Objective
 from jobs.textdiff.parallel import World
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import Hooks, Schedule, StepReport, Stopped, fit
+
+DEAF_STEPS = 2  # a head of zeros takes one; adaLN of zeros, in front of a class vector, another
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,19 @@ def fine_tune(job: Job, start: Start) -> list[Checkpoint]:
     return done
 
 
+def told_classes(job: Job) -> set[int]:
+    """Of which training has taken a text; of the one model's, after its first steps: the zeros that
+    a model begins with let no gradient through to class vectors before."""
+    labels, size = job.dataset.train.labels, job.config.loader.global_batch_size
+    steps, epoch = job.config.training.max_steps, math.ceil(len(labels) / size)
+    if not job.conditional or steps >= DEAF_STEPS + 2 * epoch:
+        return set(labels)
+    ids = job.tokenizer.encode_all(job.dataset.train.texts)
+    stream = Batches(ids, size, _seed(job, "train"))
+    after = range(DEAF_STEPS + 1, steps + 1)
+    return {labels[row] for step in after for row in stream.at(step).rows}
+
+
 def tell_classes_apart(job: Job, before: Checkpoint, *, raw: bool) -> Checkpoint:
     """The one model trained on by class likelihood; see `objectives.ClassLikelihood`."""
     settings, split = job.config.class_likelihood, job.dataset.train
@@ -232,10 +249,16 @@ def trained(
         validate=probe or of_one_model(job, phase),
         stopping=job.stopping,
     )
-    seed = f"{job.config.seed}:{phase}"
     with job.deferred():
         averaged, last = fit(
-            objective, ids, job.config, schedule, job.world, seed=seed, hooks=hooks, resume=state
+            objective,
+            ids,
+            job.config,
+            schedule,
+            job.world,
+            seed=_seed(job, phase),
+            hooks=hooks,
+            resume=state,
         )
         tokenizer = (job.tokenizer.kind, job.tokenizer.content)
         made = Checkpoint(averaged, last, tokenizer, digest)
@@ -246,6 +269,10 @@ def trained(
     if job.world.any(job.stopping()):
         raise Stopped
     return made
+
+
+def _seed(job: Job, phase: str) -> str:
+    return f"{job.config.seed}:{phase}"
 
 
 def _told(job: Job, phase: str, steps: int) -> Callable[[StepReport], None]:

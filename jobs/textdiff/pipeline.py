@@ -240,7 +240,10 @@ def _carried_out(job: Job) -> dict[str, Any]:
     done = phases.fine_tune(job, start)
     raw = job.config.eval.weights == "raw"
     judge = phases.classifier(job, done, raw=raw)
-    weights = judge.digests()
+    told = phases.told_classes(job)
+    weights = judge.digests(told)
+    if untold := [name for label, name in enumerate(judge.labels) if label not in told]:
+        job.say(f"warning: these steps of training were too few to learn {sources.some(untold)}")
     final = verdict.main_row(job, judge)
     if job.config.model.architecture == configs.GPT2_BOTH_WAYS:
         final["variants"] |= verdict.onwards_row(job, done, raw=raw)

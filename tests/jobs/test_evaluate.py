@@ -148,6 +148,7 @@ def test_equal_models_or_class_vectors_are_an_error(tree: dict[str, Any]) -> Non
         flat.class_embed.weight[1] = flat.class_embed.weight[0]
     with pytest.raises(TrainingError, match="the same weights"):
         judge(tree, [flat]).digests()
+    assert len(judge(tree, [flat]).digests({1})) == 2  # class 0 was never told in training
 
 
 def test_a_causal_model_is_judged_exactly_in_one_pass(tree: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import torch
 from jobs.textdiff import baselines, parallel, pipeline
 from jobs.textdiff.errors import ConfigError, TrainingError
 from jobs.textdiff.parallel import World
+from jobs.textdiff.phases import Job
 from jobs.textdiff.train import Stopped
 from orchestrator import spec
 from tests.jobs.conftest import ROOT, tiny
@@ -196,6 +197,38 @@ def test_baselines_refuse_a_change_of_what_they_do_not_read(
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: config data.{key}: ")
     assert "has no effect with" in done.stderr
+
+
+@pytest.mark.parametrize("classes", ["added", "adaln"])
+@pytest.mark.parametrize("counts", [[30] * 40, [1000, 1000, 5, 5]], ids=["many", "rare"])
+def test_classes_that_a_short_training_never_met_are_no_equal_models(
+    tmp_path: Path, classes: str, counts: Sequence[int]
+) -> None:
+    tree = tiny("simple-diffusion", "cpu")
+    tree["data"] |= {**FILES, "min_count": 1}
+    tree["model"] |= {"classes": classes, "head_init": "zero"}
+    tree["eval"] |= {"draws": 1, "round": 1, "stop_z": 0.0}
+    tree["trainer"] |= {"validate_texts": 4}
+    labels = [f"c{label}" for label, count in enumerate(counts) for _ in range(count)]
+    few = sorted(set(labels))
+    data = files(tmp_path, train=labels, dev=few, test=few)
+    done = run(tmp_path, tree, "--canary", data=data)
+    assert done.returncode == 0, done.stderr
+    assert "warning: these steps of training were too few to learn c" in done.stdout
+
+
+@pytest.mark.parametrize("classes", ["added", "adaln"])
+def test_one_model_that_is_never_told_the_class_is_an_error_in_a_canary_too(
+    tmp_path: Path, classes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tiny("simple-diffusion", "cpu")
+    tree["model"] |= {"classes": classes, "head_init": "zero"}
+    assert run(tmp_path, tree, "--canary").returncode == 0
+    plain = Job.objective
+    monkeypatch.setattr(Job, "objective", lambda job, network, labels=None: plain(job, network))
+    done = run(tmp_path, tree, "--canary")
+    assert (done.returncode, len(done.stderr.splitlines())) == (5, 1)
+    assert "the classes' models are the same weights" in done.stderr
 
 
 @pytest.mark.parametrize("key", ["C", "alpha"])
