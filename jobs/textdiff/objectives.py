@@ -9,7 +9,7 @@ processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,18 @@ class NextToken(nn.Module):
         )
 
 
+class ClassRows(NamedTuple):
+    """What `ClassLikelihood` takes of a text."""
+
+    classes_B: Tensor
+    mean_B: Tensor  # weights: of the class likelihood
+    tokens_B: Tensor  # and of what the text costs
+    clean_BL: Tensor
+    valid_BL: Tensor
+    masked_BL: Tensor  # of an exact likelihood neither masks nor weight count
+    weight_B: Tensor
+
+
 class ClassLikelihood(nn.Module):
     """-log p(class | text) by Bayes' rule, in nats per text, and beside it `generative` x what the
     text costs under its own class, per token.
@@ -115,38 +127,36 @@ class ClassLikelihood(nn.Module):
         self.exact = config.model.exact
         self.generative = config.class_likelihood.generative
 
-    def prepare(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:
+    def prepare(self, batch: Batch, generator: Generator) -> ClassRows:
         count = len(batch.rows)
-        tokens_B = torch.full((count,), self.generative / batch.tokens)
-        mean_B = torch.full((count,), 1 / count)
-        known = (_classes(self.labels, batch), mean_B, tokens_B, batch.tokens_BL, batch.valid_BL)
-        if self.exact:
-            return known
-        u_B = sample_t(count, 0.0, 1.0, stratified=self.stratified, generator=generator)
-        return (*known, *diffusion.count_masks(batch.valid_BL, u_B, generator))
+        masked_BL, weight_B = batch.valid_BL, torch.ones(count)
+        if not self.exact:
+            u_B = sample_t(count, 0.0, 1.0, stratified=self.stratified, generator=generator)
+            masked_BL, weight_B = diffusion.count_masks(batch.valid_BL, u_B, generator)
+        return ClassRows(
+            classes_B=_classes(self.labels, batch),
+            mean_B=torch.full((count,), 1 / count),
+            tokens_B=torch.full((count,), self.generative / batch.tokens),
+            clean_BL=batch.tokens_BL,
+            valid_BL=batch.valid_BL,
+            masked_BL=masked_BL,
+            weight_B=weight_B,
+        )
 
-    def forward(
-        self,
-        classes_B: Tensor,
-        mean_B: Tensor,
-        tokens_B: Tensor,
-        clean_BL: Tensor,
-        valid_BL: Tensor,
-        masked_BL: Tensor | None = None,
-        weight_B: Tensor | float = 1.0,
-    ) -> Tensor:
-        count, every = len(clean_BL), self.classes
-        labels = torch.arange(every, device=clean_BL.device).repeat_interleave(count)
-        clean, valid = clean_BL.repeat(every, 1), _or_none(valid_BL.repeat(every, 1))
-        if masked_BL is None:
+    def forward(self, *prepared: Tensor) -> Tensor:
+        rows = ClassRows(*prepared)
+        count, every = len(rows.clean_BL), self.classes
+        labels = torch.arange(every, device=rows.clean_BL.device).repeat_interleave(count)
+        clean, valid = rows.clean_BL.repeat(every, 1), _or_none(rows.valid_BL.repeat(every, 1))
+        if self.exact:
             nll = gpt2.nll(self.model, clean, valid, self.tokenizer.start_id, labels)
         else:
-            masked, mask_id = masked_BL.repeat(every, 1), self.tokenizer.mask_id
+            masked, mask_id = rows.masked_BL.repeat(every, 1), self.tokenizer.mask_id
             nll = diffusion.masked_nll(self.model, clean, masked, mask_id, valid, labels)
-        cost_BC = (nll.view(every, count) * weight_B).T
-        own_B = cost_BC.gather(1, classes_B[:, None])[:, 0]
-        chosen_B = F.cross_entropy(-cost_BC, classes_B, reduction="none")
-        return mean_B * chosen_B + tokens_B * own_B
+        cost_BC = (nll.view(every, count) * rows.weight_B).T
+        own_B = cost_BC.gather(1, rows.classes_B[:, None])[:, 0]
+        chosen_B = F.cross_entropy(-cost_BC, rows.classes_B, reduction="none")
+        return rows.mean_B * chosen_B + rows.tokens_B * own_B
 
 
 def draw_masks(config: Config, valid_BL: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ from jobs.textdiff.train import Hooks, Schedule, StepReport, Stopped, fit
 DEAF_STEPS = 2  # a head of zeros takes one; adaLN of zeros, in front of a class vector, another
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Everything the phases need, decided before the first of them."""
 
@@ -51,6 +51,7 @@ class Job:
     tokenizer: Tokenizer
     start: pretrained.Found | None  # of a named checkpoint
     evaluated: data.Split
+
     results: Path
     world: World
     say: Callable[[str], None]
@@ -107,6 +108,21 @@ class Job:
         return Schedule(self.config.training.max_steps, self.config.optim.lr, warmup)
 
 
+Probe = Callable[[Mapping[str, Tensor]], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One training."""
+
+    phase: str
+    file: str  # of its checkpoint, without suffix
+    objective: Objective
+    ids: Sequence[list[int]]
+    schedule: Schedule
+    probe: Probe | None = None  # None: `of_one_model`
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """The weights each class starts from; None: its own random start."""
@@ -142,7 +158,7 @@ def pretrain(job: Job) -> Start:
         texts = job.dataset.train.texts + job.unlabelled
         schedule = Schedule(settings.steps, settings.lr, settings.num_warmup_steps)
         ids = job.tokenizer.pieces(texts)
-        done = trained(job, "pretrain", "pretrained", job.objective(network), ids, schedule)
+        done = trained(job, Part("pretrain", "pretrained", job.objective(network), ids, schedule))
         weights, source = done.weights, "own"
     fitted = checkpoint.load_into(
         network, weights, waived=settings.waive_keys, strict=settings.strict
@@ -159,15 +175,14 @@ def fine_tune(job: Job, start: Start) -> list[Checkpoint]:
         network = begun(job, start)
         objective = job.objective(network, split.labels)
         ids = job.tokenizer.encode_all(split.texts)
-        return [trained(job, "train", "all-classes", objective, ids, job.schedule())]
+        return [trained(job, Part("train", "all-classes", objective, ids, job.schedule()))]
     done: list[Checkpoint] = []
     for label, name in enumerate(labels):
         ids = job.tokenizer.encode_all(job.dataset.train.of_class(label))
         objective = job.objective(begun(job, start))
         probe = of_class(job, label, start, done)
-        done.append(
-            trained(job, f"train:{name}", f"class-{label}", objective, ids, job.schedule(), probe)
-        )
+        part = Part(f"train:{name}", f"class-{label}", objective, ids, job.schedule(), probe)
+        done.append(trained(job, part))
     return done
 
 
@@ -194,7 +209,8 @@ def tell_classes_apart(job: Job, before: Checkpoint, *, raw: bool) -> Checkpoint
     )
     schedule = Schedule(settings.steps, settings.lr, 0)
     ids = job.tokenizer.encode_all(split.texts)
-    return trained(job, "class-likelihood", "class-likelihood", objective, ids, schedule)
+    part = Part("class-likelihood", "class-likelihood", objective, ids, schedule)
+    return trained(job, part)
 
 
 def begun(job: Job, start: Start) -> nn.Module:
@@ -218,48 +234,34 @@ def classifier(
     return Classifier(models, labels or job.dataset.labels, job.tokenizer, job.config)
 
 
-def trained(
-    job: Job,
-    phase: str,
-    name: str,
-    objective: Objective,
-    ids: Sequence[list[int]],
-    schedule: Schedule,
-    probe: Probe | None = None,
-) -> Checkpoint:
-    """The phase's checkpoint: the one in the folder, or one trained now, from its state if any.
+def trained(job: Job, part: Part) -> Checkpoint:
+    """The part's checkpoint: the one in the folder, or one trained now, from its state if any.
 
     Stopped: a signal came, and the folder has what is needed to go on.
     """
-    path, kept = job.folder / f"{name}.pt", job.folder / f"{name}.state.pt"
+    path, kept = job.folder / f"{part.file}.pt", job.folder / f"{part.file}.state.pt"
     digest = job.digest
     if job.resumes and path.exists():
         found = checkpoint.read(path)
         earlier.check_digest(path, found.config, digest)
-        job.say(f"{phase}: done before, read from {path.name}")
+        job.say(f"{part.phase}: done before, read from {path.name}")
         return found
     state = None
     if job.resumes and kept.exists():
         state = checkpoint.content(kept)
         earlier.check_digest(kept, state.get("config"), digest)
-        job.say(f"{phase}: goes on after step {state['step']} of {schedule.steps}")
+        job.say(f"{part.phase}: goes on after step {state['step']} of {part.schedule.steps}")
     hooks = Hooks(
-        report=_told(job, phase, schedule.steps),
+        report=_reporting(job, part),
         save=lambda now: checkpoint.write(kept, {**now, "config": digest}),
-        validate=probe or of_one_model(job, phase),
+        validate=part.probe or of_one_model(job, part.phase),
         stopping=job.stopping,
     )
     with job.deferred():
         averaged, last = fit(
-            objective,
-            ids,
-            job.config,
-            schedule,
-            job.world,
-            seed=_seed(job, phase),
-            hooks=hooks,
-            resume=state,
-        )
+            part.objective, part.ids, job.config, part.schedule, job.world,
+            seed=_seed(job, part.phase), hooks=hooks, resume=state,
+        )  # fmt: skip
         tokenizer = (job.tokenizer.kind, job.tokenizer.content)
         made = Checkpoint(averaged, last, tokenizer, digest)
         if job.world.first:
@@ -275,9 +277,9 @@ def _seed(job: Job, phase: str) -> str:
     return f"{job.config.seed}:{phase}"
 
 
-def _told(job: Job, phase: str, steps: int) -> Callable[[StepReport], None]:
+def _reporting(job: Job, part: Part) -> Callable[[StepReport], None]:
     """Each step's figures, as a point of metrics.jsonl and a line on the console."""
-    report = job.reporter.phase(phase)
+    report, steps = job.reporter.phase(part.phase), part.schedule.steps
 
     def on_step(step: StepReport) -> None:
         report(
@@ -294,9 +296,6 @@ def _told(job: Job, phase: str, steps: int) -> Callable[[StepReport], None]:
         )
 
     return on_step
-
-
-Probe = Callable[[Mapping[str, Tensor]], Mapping[str, float]]
 
 
 def of_one_model(job: Job, phase: str) -> Probe:

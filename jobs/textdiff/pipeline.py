@@ -181,14 +181,22 @@ def prepare(
     more: tuple[str, ...] = ()
     if config.pretrain.texts is not None and start is None:
         more = data.more_texts(config.data, config.pretrain.texts, around.data, dataset)
+    judged = dataset.split(config.eval.split)
     return Job(
-        config, dataset, more, words, start,
-        data.sample(dataset.split(config.eval.split), config.eval.max_examples, config.seed),
-        around.results, around.world, say, reporter,
+        config=config,
+        dataset=dataset,
+        unlabelled=more,
+        tokenizer=words,
+        start=start,
+        evaluated=data.sample(judged, config.eval.max_examples, config.seed),
+        results=around.results,
+        world=around.world,
+        say=say,
+        reporter=reporter,
         resumes=not mode.canary,
         stopping=lambda: signals.asked,
         deferred=signals.deferred,
-    )  # fmt: skip
+    )
 
 
 def _begin(job: Job, mode: Mode, attempt: int) -> None:

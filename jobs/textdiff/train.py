@@ -91,11 +91,41 @@ class Ema:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What stays the same through a training, beside the model and its texts."""
+
+    seed: str
+    config: Config
+    schedule: Schedule
+    world: World
+    hooks: Hooks
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """All that is random in a step, and its texts."""
 
     seed: int  # dropout's
     rows: tuple[Tensor, ...]  # of the whole batch, for the objective
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A step that was taken. On a GPU both tensors may still be in the making, and neither is known
+    to be finite."""
+
+    loss: Tensor  # this process's share of it
+    norm: Tensor  # of the gradient, before clipping
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came of it, over all processes."""
+
+    loss: float
+    norm: float
     tokens: int
 
 
@@ -149,7 +179,7 @@ def fit(
     """
     if not ids:
         raise TrainingError(f"{seed}: no training text")
-    model = objective.model
+    given, model = Given(seed, config, schedule, world, hooks), objective.model
     stream = Batches(ids, config.loader.global_batch_size, seed)
     now = Training(model, _optimizer(model, config, schedule), Ema(model, config.training.ema))
     if resume is not None:
@@ -157,7 +187,7 @@ def fit(
     net = world.wrap(objective)  # type: ignore[arg-type]
     model.train()
     if world.peak is not None:
-        now.flops_per_token = _flops_per_token(net, objective, stream, config, world)
+        now.flops_per_token = _flops_per_token(net, objective, stream, given)
     for name in ("step", "save", "validate"):
         now.timers[name] = hooks.clock()
 
@@ -166,13 +196,9 @@ def fit(
 
     ahead = drawn(now.step + 1)
     while ahead is not None:
-        loss, norm, tokens = _step(now, net, ahead, config, schedule, world)
+        taken = _step(now, net, ahead, given)
         ahead = drawn(now.step + 1)  # a GPU is still at work on the step
-        value, gradient = world.total(loss), float(norm)
-        if not (math.isfinite(value) and math.isfinite(gradient)):
-            what = f"gradient is {gradient}" if math.isfinite(value) else f"loss is {value}"
-            raise TrainingError(f"{seed}: {what} at step {now.step} of {schedule.steps}")
-        _beside(now, (value, gradient, tokens), config, schedule, world, hooks)
+        _beside(now, _finished(now, taken, given), given)
     return now.ema.weights(model), {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
@@ -187,13 +213,12 @@ def _flops_per_token(
     net: Callable[..., Tensor],
     objective: Objective,
     stream: Batches,
-    config: Config,
-    world: World,
+    given: Given,
 ) -> float:
     """Counted on the first batch, whose gradients the first step clears away unused."""
-    batch = stream.at(1)
+    batch, world = stream.at(1), given.world
     rows = world.share(objective.prepare(batch, Generator().manual_seed(0)))
-    with precision(config, world.device), fused.eager():
+    with precision(given.config, world.device), fused.eager():
         own = utilisation.counted(lambda: net(*rows))
     return world.total(torch.tensor(float(own), device=world.device)) / batch.tokens
 
@@ -205,20 +230,13 @@ def _drawn(objective: Objective, stream: Batches, seed: str, step: int) -> Drawn
     return Drawn(drawn, rows, batch.tokens)
 
 
-def _step(
-    now: Training,
-    net: Callable[..., Tensor],
-    drawn: Drawn,
-    config: Config,
-    schedule: Schedule,
-    world: World,
-) -> tuple[Tensor, Tensor, int]:
-    """One optimizer step: (this process's loss, gradient norm, tokens); the first two may still be
-    in the making on a GPU, and neither is known to be finite."""
+def _step(now: Training, net: Callable[..., Tensor], drawn: Drawn, given: Given) -> Taken:
+    """One optimizer step."""
+    config, world = given.config, given.world
     now.step += 1
     torch.manual_seed(drawn.seed + world.rank)  # dropout
     for group in now.optimizer.param_groups:
-        group["lr"] = schedule.rate(now.step)
+        group["lr"] = given.schedule.rate(now.step)
     with precision(config, world.device):
         loss = net(*world.share(drawn.rows)).sum()
     now.optimizer.zero_grad(set_to_none=True)
@@ -226,31 +244,34 @@ def _step(
     norm = nn.utils.clip_grad_norm_(now.model.parameters(), config.trainer.gradient_clip_val)
     now.optimizer.step()
     now.ema.update(now.model)
-    return loss.detach().clone(), norm, drawn.tokens
+    return Taken(loss.detach().clone(), norm, drawn.tokens)
 
 
-def _beside(
-    now: Training,
-    found: tuple[float, float, int],
-    config: Config,
-    schedule: Schedule,
-    world: World,
-    hooks: Hooks,
-) -> None:
+def _finished(now: Training, taken: Taken, given: Given) -> Figures:
+    """The GPU is waited for. TrainingError when a figure is not finite."""
+    loss, norm = given.world.total(taken.loss), float(taken.norm)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        what = f"gradient is {norm}" if math.isfinite(loss) else f"loss is {loss}"
+        raise TrainingError(f"{given.seed}: {what} at step {now.step} of {given.schedule.steps}")
+    return Figures(loss, norm, taken.tokens)
+
+
+def _beside(now: Training, figures: Figures, given: Given) -> None:
     """Validates, reports, saves, stops: each when it is time. Whoever asks for the end does not
     wait for a validation; after the last step the weights are the caller's to save."""
-    last, spent = now.step == schedule.steps, hooks.clock() - now.timers["step"]
+    trainer, world, hooks = given.config.trainer, given.world, given.hooks
+    last, spent = now.step == given.schedule.steps, hooks.clock() - now.timers["step"]
     validation: Mapping[str, float] = {}
-    due = last or _due(now, "validate", config.trainer.validate_minutes, hooks)
+    due = last or _due(now, "validate", trainer.validate_minutes, hooks)
     if due and world.first and not hooks.stopping():
         validation = hooks.validate(now.ema.weights(now.model))
         now.model.train()
         now.timers["validate"] = hooks.clock()
-    hooks.report(_told(now, found, spent, validation, schedule, world))
+    hooks.report(_reported(now, figures, spent, validation, given))
     if last:
         return
     stop = world.any(hooks.stopping())
-    if stop or _due(now, "save", config.trainer.checkpoint_minutes, hooks):
+    if stop or _due(now, "save", trainer.checkpoint_minutes, hooks):
         if world.first:
             hooks.save(now.state())
         now.timers["save"] = hooks.clock()
@@ -259,28 +280,22 @@ def _beside(
     now.timers["step"] = hooks.clock()  # a step's speed is its own, without all this
 
 
-def _told(
-    now: Training,
-    found: tuple[float, float, int],
-    spent: float,
-    validation: Mapping[str, float],
-    schedule: Schedule,
-    world: World,
+def _reported(
+    now: Training, figures: Figures, spent: float, validation: Mapping[str, float], given: Given
 ) -> StepReport:
-    loss, norm, tokens = found
-    speed = tokens / spent if spent > 0 else 0.0
-    mfu = now.flops_per_token * speed / (world.peak * world.size) if world.peak else None
+    world = given.world
+    speed = figures.tokens / spent if spent > 0 else 0.0
     return StepReport(
-        now.step,
-        loss,
-        schedule.rate(now.step),
-        norm,
-        tokens,
-        speed,
-        memory_mb(world.device),
-        validation,
-        now.flops_per_token * tokens,
-        mfu,
+        step=now.step,
+        loss=figures.loss,
+        lr=given.schedule.rate(now.step),
+        grad_norm=figures.norm,
+        tokens=figures.tokens,
+        tokens_per_s=speed,
+        memory_mb=memory_mb(world.device),
+        validation=validation,
+        flops=now.flops_per_token * figures.tokens,
+        mfu=now.flops_per_token * speed / (world.peak * world.size) if world.peak else None,
     )
 
 

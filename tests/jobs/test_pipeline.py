@@ -479,8 +479,8 @@ def test_pretraining_reads_all_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -
     class Seen(Exception):
         pass
 
-    def trained(job: Any, phase: str, name: str, objective: Any, ids: Any, schedule: Any) -> None:
-        raise Seen(ids)
+    def trained(job: Any, part: phases.Part) -> None:
+        raise Seen(part.ids)
 
     monkeypatch.setattr(phases, "trained", trained)
     job = SimpleNamespace(
