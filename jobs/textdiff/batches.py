@@ -31,9 +31,10 @@ class Batches:
 
     Texts are sorted by length before they are cut into batches, so that on a large set next to no
     position is padding; the batches then come in random order, and so do the texts of a batch: what
-    is stratified over a batch, as noise levels are, must not follow the length. All batches have
-    `size` texts or a few less, so that none counts as a step with a handful of texts. A batch is a
-    function of the seed and its step alone, so that training can go on at any step.
+    is stratified over a batch, as noise levels are, must not follow the length. An epoch
+    has ceil(texts / size) batches that are equally large but for one text, so that none is a
+    handful (129 texts at size 128: 64 and 65). A batch is a function of the seed and its step
+    alone, so that training can go on at any step.
     """
 
     def __init__(self, ids: Sequence[Sequence[int]], size: int, seed: str) -> None:

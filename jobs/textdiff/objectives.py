@@ -31,7 +31,9 @@ class Objective(Protocol):
 
 
 class Diffusion(nn.Module):
-    """The bound on -log p in nats per token: summed masked NLL x weight, over all tokens."""
+    """The bound on -log p in nats per token of the batch: summed masked NLL x weight, over all
+    tokens. As a batch holds texts of about one length, texts count alike whatever theirs is.
+    """
 
     def __init__(
         self,
