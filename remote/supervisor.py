@@ -114,7 +114,8 @@ class Supervisor:
             self.attempt.sentry.look(ended=True)
         following = follows(self.layout, done, self.order.get("retry"), end, self._is_cancelled)
         if following is not None:
-            # The marker of the next attempt is there already: nobody takes this end for the last.
+            # Its marker is there already: who finds this end looks for one, and knows it is not the
+            # last.
             end = end._replace(reasons=(*end.reasons, "attempt %d follows" % following.attempt))
             ownership.identify(following)
         self._record(done, end)
