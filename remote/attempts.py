@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from remote import files, procs, status
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from remote.sentry import Sentry
 
 GRACE = 10.0
+RESERVE = 64 * 1024  # bytes freed when the disk is full, so that the exit record has room
 
 
 class Attempt:
@@ -41,11 +43,21 @@ def follows(
     end: End,
     cancelled: Callable[[], bool],
 ) -> Optional[RunFiles]:
-    """The next attempt, begun (its marker stands), if the spec's `retry` asks for one."""
+    """The next attempt, begun (its marker stands), if the spec's `retry` asks for one.
+
+    OSError: it asks for one, and nothing was begun, for want of room, say.
+    """
     if not asked_for(retry, end.verdict, end.cause, end.exit_code, run.attempt) or cancelled():
         return None
     following = layout.attempt(run.run_id, run.attempt + 1)
+    lay_reserve(following)
     return following if mark_begun(following) else None
+
+
+def lay_reserve(run: RunFiles) -> None:
+    """What may be freed for the exit record of this attempt is there."""
+    if not os.path.exists(run.reserve) or os.path.getsize(run.reserve) < RESERVE:
+        files.write_atomic(run.reserve, bytes(RESERVE), durable=False)
 
 
 def asked_for(

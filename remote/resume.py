@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from remote import datasets, files, start, status
+from remote import attempts, datasets, files, start, status
 from remote.channel import Channel
 from remote.errors import Refused, before_any_change
 from remote.layout import Layout, RunFiles
@@ -45,7 +45,7 @@ def _resume(layout: Layout, request: Dict[str, Any], following: RunFiles) -> Dic
             raise Refused("NotResumable", "its data %r was changed on the host since" % name)
         order = _order(run.order, request)
         start.check_host(layout, order, 0)
-        start.lay_reserve(following)
+        attempts.lay_reserve(following)
         return start.launch(layout, following, order)
     finally:
         os.close(guard)

@@ -195,7 +195,9 @@ def end_without_supervisor(run: RunFiles, same_boot: bool = True) -> End:
     return End("lost", "supervisor_lost", reasons=(told,))
 
 
-def write_exit(run: RunFiles, end: End, metrics: Optional[Dict[str, Any]]) -> bool:
+def write_exit(
+    run: RunFiles, end: End, metrics: Optional[Dict[str, Any]], ended_at: Optional[str] = None
+) -> bool:
     """Write the exit record unless there is one; True if this one stands. Survives a full disk."""
     job = files.read_json(run.job) or {}
     reasons = list(end.reasons)
@@ -208,7 +210,7 @@ def write_exit(run: RunFiles, end: End, metrics: Optional[Dict[str, Any]]) -> bo
         "signal": end.signal,
         "reasons": reasons,
         "started_at": job.get("started_at"),
-        "ended_at": now(),
+        "ended_at": ended_at or now(),
         "boot_id": procs.boot_id(),
         "metrics": metrics,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from remote import (
     causes,
@@ -112,12 +112,9 @@ class Supervisor:
         end = self.attempt.leader.told_in(end, done)
         if self.attempt.sentry is not None:
             self.attempt.sentry.look(ended=True)
-        following = follows(self.layout, done, self.order.get("retry"), end, self._is_cancelled)
-        if following is not None:
-            # Its marker is there already: who finds this end looks for one, and knows it is not the
-            # last.
-            end = end._replace(reasons=(*end.reasons, "attempt %d follows" % following.attempt))
-            ownership.identify(following)
+        following, end = self._following(done, end)
+        if following is None:
+            self._let_go()  # before the record, which may have to wait
         self._record(done, end)
         self.voice.notify(done, "end", ": ".join([end.verdict, *end.reasons[:3]]))
         if following is None:
@@ -125,6 +122,22 @@ class Supervisor:
             return False
         self.attempt = Attempt(following, self.order)
         return True
+
+    def _following(self, done: RunFiles, end: End) -> Tuple[Optional[RunFiles], End]:
+        """The attempt that follows, and the end of `done` with a word of it."""
+        retry = self.order.get("retry")
+        try:
+            following = follows(self.layout, done, retry, end, self._is_cancelled)
+        except OSError as exc:
+            full = files.is_full(exc)
+            why = files.full_words(exc, self.layout.root) if full else files.words(exc)
+            return None, end._replace(reasons=(*end.reasons, "no attempt follows: %s" % why))
+        if following is None:
+            return None, end
+        # Its marker is there now: who finds this end looks for one, and knows it is not the last.
+        ownership.identify(following)
+        told = "attempt %d follows" % following.attempt
+        return following, end._replace(reasons=(*end.reasons, told))
 
     # --- before the job ---------------------------------------------------------------------------
 
@@ -176,7 +189,8 @@ class Supervisor:
             told = {"stage": stage["name"], "last": last}
             if index == 0:
                 # Before the fork: killed right after it, we must not leave a job untold of.
-                files.write_json(self.run.job, {"phase": "spawning"}, durable=False)
+                spawning = leader.spawning(self.gpus, self._time_left())
+                files.write_json(self.run.job, spawning, durable=False)
             pid = self.attempt.leader.pid = keeper.spawn(
                 stage["argv"], env, self.run, self.voice.log, self.leases, told
             )
@@ -199,11 +213,14 @@ class Supervisor:
         self.voice.outlived(self.run, self.attempt.leader.outlived(self.run.run_id, self.aside))
 
     def _started(self, pid: int) -> None:
-        left = None if self.attempt.deadline is None else self.attempt.deadline - time.monotonic()
-        record = leader.record(self.run, pid, self.gpus, left)
+        record = leader.record(self.run, pid, self.gpus, self._time_left())
         self._report(record)
         files.write_json(self.run.job, record)
         self._stand_guard()
+
+    def _time_left(self) -> Optional[float]:
+        deadline = self.attempt.deadline
+        return None if deadline is None else deadline - time.monotonic()
 
     def _stand_guard(self) -> None:
         if self.order.get("guards") and self.attempt.sentry is None:
@@ -282,15 +299,32 @@ class Supervisor:
         return self.attempt.leader.clear(self.run.run_id, self.aside, self.attempt.grace)
 
     def _record(self, run: RunFiles, end: End) -> None:
+        """The exit record stands. Where it cannot be written (others keep the disk full, a file
+        server is away) it is tried until it can: without it the run would be taken for lost."""
         try:
             os.fsync(self.voice.log)
         except OSError:
             end = end._replace(reasons=(*end.reasons, "the end of the log may be missing"))
-        status.write_exit(run, end, status.metrics_of(run))
+        ended_at, told = status.now(), False
+        while True:
+            try:
+                status.write_exit(run, end, status.metrics_of(run), ended_at)
+                return
+            except FileNotFoundError:  # its folder was taken away
+                raise
+            except OSError as exc:
+                if not told:
+                    self.voice.say("its end cannot be written down yet: %s" % files.words(exc))
+                told = True
+            self.aside.reap()
+            time.sleep(STUCK_POLL)
+
+    def _let_go(self) -> None:
+        """Others may have the GPUs."""
+        while self.leases:
+            os.close(self.leases.pop())
 
     def _leave(self) -> None:
-        for held in self.leases:
-            os.close(held)
         self.view.close()
         self.voice.report({"phase": "finished"})
 

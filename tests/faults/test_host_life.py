@@ -308,6 +308,38 @@ def test_f26_a_cancel_and_a_normal_end_at_the_same_moment_agree_on_one_end(
     assert_truthful(desk, host_root(desk), host_was_hurt=True)
 
 
+NO_ROOM = """
+import errno, os, sys
+sys.path.insert(0, {root!r})
+from remote import files, supervisor
+write, supervisor.STUCK_POLL = files._write_synced, 0.1
+def synced(path, *more):
+    if "exit.json" in path and os.path.exists({full!r}):
+        raise OSError(errno.{fault}, os.strerror(errno.{fault}), path)
+    write(path, *more)
+files._write_synced = synced
+"""
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "ESTALE"])
+def test_f29_an_end_that_cannot_be_written_down_is_written_when_it_can_be(
+    fault: str, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    """Others take every byte that the reserve frees, or the file server is away for a while."""
+    full = tmp_path / "full"
+    python = Python(tmp_path / "python")
+    python.preamble(NO_ROOM.format(root=str(ROOT), full=str(full), fault=fault))
+    desk = new_desk({"fails": "exit 3"}, host=python.host)
+    full.touch()
+    run_id = desk.submit("fails")
+    place = host_root(desk) / "runs" / run_id
+    until(lambda: "cannot be written down yet" in (place / "log").read_text())
+    assert desk.show(run_id)["state"] == "running"
+    full.unlink()
+    desk.orch("wait", run_id, code=1)
+    assert (desk.show(run_id)["verdict"], desk.show(run_id)["exit_code"]) == ("failed", 3)
+
+
 CLOCK = "import time; real = time.time; time.time = lambda: real() + {by}"
 
 

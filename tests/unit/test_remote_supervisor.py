@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remote import adopt, attempts, files, gpu, procs, status
+from remote import adopt, attempts, files, gpu, keeper, procs, status
 from remote.attempts import Attempt
 from remote.causes import End
 from remote.layout import Layout, RunFiles
@@ -59,6 +59,35 @@ def test_a_watcher_has_the_gpus_and_the_time_of_the_job_it_found(layout: Layout)
     watcher = adopt.Watcher(layout, run)
     assert watcher.gpus == [CARD]
     assert watcher.attempt.deadline is not None
+
+
+def test_a_job_adopted_in_the_moment_of_its_spawn_has_its_time_limit_and_gpus(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    order = {**ORDER, "stages": [{"name": "main", "argv": ["true"]}]}
+    owner = Supervisor(layout, Attempt(run, order), order, None)
+    owner.gpus = [CARD]
+
+    def killed(*_: object) -> int:
+        raise InterruptedError
+
+    monkeypatch.setattr(keeper, "spawn", killed)
+    with pytest.raises(InterruptedError):
+        owner._stages("/bin")
+    watcher = adopt.Watcher(layout, run)
+    assert watcher.gpus == [CARD]
+    assert watcher.attempt.deadline == pytest.approx(owner.attempt.deadline, abs=1)
+
+
+def test_an_attempt_that_follows_has_a_reserve_for_its_end_too(layout: Layout) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    owner = Supervisor(layout, Attempt(run, ORDER), ORDER, None)
+    for number in (1, 2):
+        files.remove(run.reserve)  # it was freed for the end of the attempt before
+        assert owner._over(AGAIN)
+        assert owner.run.attempt == number + 1
+        assert os.path.getsize(run.reserve) == attempts.RESERVE
 
 
 def test_a_cancel_of_the_attempt_that_was_adopted_also_ends_the_one_that_follows(
