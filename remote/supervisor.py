@@ -195,7 +195,7 @@ class Supervisor:
                 stage["argv"], env, self.run, self.voice.log, self.leases, told
             )
             self._started(pid)
-            if index == 0 and self.run.attempt == 1:
+            if index == 0 and not os.path.exists(self.run.synced):
                 self.aside.do(lambda: self._leave_behind(path))
             end = self._end_of(self._wait(pid, None))
             if end.verdict != "succeeded" or last:
@@ -234,8 +234,19 @@ class Supervisor:
             self.voice.say("a logout will end this run: %s" % stays)
 
     def _leave_behind(self, path: str) -> None:
-        """For runs to come a copy of the tree; for comparisons what this one ran in."""
+        """What the run needs to go on after a crash is on the disk. Of its first attempt also, for
+        runs to come, a copy of the tree, and for comparisons what it ran in."""
         os.nice(10)
+        try:
+            files.sync_tree(self.run.tree)
+            for path in (self.run.config, self.run.spec, self.run.order):
+                files.sync_dir(path)
+            files.write_once(self.run.synced, b"")
+        finally:
+            if self.run.attempt == 1:
+                self._leave_copies(path)
+
+    def _leave_copies(self, path: str) -> None:
         try:
             trees.make_spare(self.layout, str(self.order["snapshot"]))
         finally:

@@ -1,5 +1,5 @@
 """What a run's host wrote down by itself: guards that fired, notifications that did not get out,
-processes that the job left behind."""
+processes that the job left behind, code that a crash of the host had cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator import lawful
 from orchestrator.domain import Run
 from orchestrator.ledger.store import Ledger
 
-KINDS = ("guard", "notify", "leftover")
+KINDS = ("guard", "notify", "leftover", "mended")
 COUNT_MAX = 100
 TEXT_MAX = 1000
 ITEM_MAX = 20_000
