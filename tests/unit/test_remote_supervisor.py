@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remote import adopt, attempts, files, gpu, keeper, procs, status
+from remote import adopt, attempts, ending, files, gpu, keeper, procs, status
 from remote.attempts import Attempt
 from remote.causes import End
 from remote.layout import Layout, RunFiles
@@ -103,6 +105,19 @@ def test_a_cancel_of_the_attempt_that_was_adopted_also_ends_the_one_that_follows
     monkeypatch.setattr(Supervisor, "_fresh", fresh)
     adopt.Watcher(layout, run).watch()
     assert verdicts(run) == {"exit.json": "failed", "exit.2.json": "cancelled"}
+
+
+def test_an_owner_whose_name_found_no_room_is_asked_to_end_by_its_locks_word(
+    layout: Layout,
+) -> None:
+    held = files.try_lock(layout.lock(RUN_ID + ".lock"))
+    assert held is not None
+    with subprocess.Popen(["sleep", "60"]) as owner:
+        known = {"pid": owner.pid, "start_time": procs.start_time(owner.pid)}
+        files.note(held, json.dumps(known))
+        ending._ask(layout, RUN_ID)
+        assert owner.wait(20) == -signal.SIGTERM
+    os.close(held)
 
 
 @pytest.mark.parametrize(("age", "phase"), [(0, "starting"), (60, "finished"), (-60, "finished")])
