@@ -180,7 +180,7 @@ def event_words(event: Event, *, places: bool = True) -> list[str]:
     message = data.get("message")
     if event.kind in ("guard", "notify"):
         return [f"{data.get('action') if data.get('acted') else 'warning'}: {message}"]
-    if event.kind in ("leftover", "changed"):
+    if event.kind in ("leftover", "changed", "mended"):
         return [str(message)]
     told = []
     place, session = data.pop("place", None), data.get("session")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from remote import files, procs, status
 from remote.causes import End
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from remote.sentry import Sentry
 
 GRACE = 10.0
+RESERVE = 64 * 1024  # bytes freed when the disk is full, so that the exit record has room
 
 
 class Attempt:
@@ -34,18 +36,20 @@ class Attempt:
         self.sentry: Optional[Sentry] = None
 
 
-def follows(
-    layout: Layout,
-    run: RunFiles,
-    retry: Optional[Dict[str, Any]],
-    end: End,
-    cancelled: Callable[[], bool],
-) -> Optional[RunFiles]:
-    """The next attempt, begun (its marker stands), if the spec's `retry` asks for one."""
-    if not asked_for(retry, end, run.attempt) or cancelled():
-        return None
+def begin_next(layout: Layout, run: RunFiles) -> Optional[RunFiles]:
+    """The next attempt, begun (its marker stands); None: somebody has begun it.
+
+    OSError: nothing was begun, for want of room, say.
+    """
     following = layout.attempt(run.run_id, run.attempt + 1)
+    lay_reserve(following)
     return following if mark_begun(following) else None
+
+
+def lay_reserve(run: RunFiles) -> None:
+    """What may be freed for the exit record of this attempt is there."""
+    if not os.path.exists(run.reserve) or os.path.getsize(run.reserve) < RESERVE:
+        files.write_atomic(run.reserve, bytes(RESERVE), durable=False)
 
 
 def asked_for(retry: Optional[Dict[str, Any]], end: End, attempt: int) -> bool:

@@ -2,7 +2,8 @@
 
 The folder's seal, a file beside it, has the times of its files as they were placed. A folder that
 was changed since, or has more in it now, is placed anew and put aside. One of it is kept; those
-from before too while a run goes on, which may stand in one of them.
+from before too while a run goes on, which may stand in one of them. What such a run left beside its
+data, a cache perhaps, is left to it until then.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import os
 import shutil
 import stat
-from typing import List, Mapping
+from typing import List, Mapping, Optional
 
 from remote import files, status, store, wire
 from remote.channel import Beat, no_beat
@@ -50,30 +51,36 @@ def place(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> b
 
 
 def changed(layout: Layout, trees: Mapping[str, str]) -> List[str]:
-    """The names (to whose datasets `trees` has the hash) of those that are not as placed."""
+    """The names (to whose datasets `trees` has the hash) of those with files that are not as they
+    were placed. What a job left beside them hinders no attempt."""
     return [
         name
         for name, tree in sorted(trees.items())
-        if os.path.exists(layout.seal(tree)) and not is_intact(layout, tree)
+        if os.path.exists(layout.seal(tree)) and _beside(layout, tree) is None
     ]
 
 
 def is_intact(layout: Layout, tree: str) -> bool:
     """Whether the folder is there with every file of the size and time that it was placed with, and
     with nothing else: what a job left beside its data would be data of every later run."""
+    more = _beside(layout, tree)
+    return more == 0 or (more is not None and _is_in_use(layout, tree))
+
+
+def _beside(layout: Layout, tree: str) -> Optional[int]:
+    """How much lies there besides what was placed; None if that is not there as it was."""
     base = os.fsencode(layout.dataset(tree))
     try:
         lines = wire.split_manifest(store.manifest_of(layout, tree))
         with open(layout.seal(tree), "rb") as file:
             times = file.read().split()
-        if len(lines) != len(times) or _count(base) != len(lines):
-            return False
-        return all(
+        whole = len(lines) == len(times) and all(
             _is_as_placed(base, wire.parse_line(line), int(time))
             for line, time in zip(lines, times)
         )
+        return _count(base) - len(lines) if whole else None
     except (OSError, ValueError, wire.WireError):
-        return False
+        return None
 
 
 def copied_bytes(entries: List[wire.Entry]) -> int:

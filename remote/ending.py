@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any, Dict, Optional
 
-from remote import adopt, closing, files, procs, status, stream, vanished
+from remote import adopt, closing, files, ownership, procs, status, stream, vanished
 from remote.causes import End
 from remote.channel import Channel
 from remote.errors import Refused
@@ -48,10 +48,11 @@ def _ask(layout: Layout, run_id: str) -> None:
     """The mark first: a supervisor that comes up now sees it, one that is up is signalled."""
     run = layout.run(run_id)
     _mark(run)
-    identity = files.read_json(run.identity) or {}
-    pid = identity.get("pid")
-    if procs.is_same(pid, identity.get("start_time")):
-        procs.send(int(pid), 15)  # type: ignore[arg-type]
+    known = files.read_json(run.identity) or {}
+    alive = procs.is_same(known.get("pid"), known.get("start_time"))
+    pid = known["pid"] if alive else ownership.owner(layout, run_id)
+    if pid is not None:
+        procs.send(pid, 15)
 
 
 def _mark(run: RunFiles) -> None:

@@ -35,8 +35,8 @@ def append(run: RunFiles, at: str, kind: str, message: str, **about: Any) -> Non
 
 
 def read(run: RunFiles) -> List[Dict[str, Any]]:
-    """The latest events, oldest first, each with its line number as `number`; torn lines and those
-    that are too long to be ours are left out."""
+    """The latest of the events in the file's first `FILE_MAX` bytes, oldest first, each with its
+    line number as `number`; torn lines and those that are too long to be ours are left out."""
     raw = files.read_regular(run.events, FILE_MAX) or b""
     lines = list(enumerate(raw[:FILE_MAX].split(b"\n")[:-1], start=1))
     found: List[Dict[str, Any]] = []

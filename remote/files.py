@@ -11,7 +11,12 @@ import stat
 import time
 from typing import Any, Dict, Optional
 
-NETWORK_FS = ("nfs", "cifs", "smb", "fuse", "afs", "lustre", "gpfs", "beegfs", "9p")
+# What their names begin with; `orchestrator.ledger.files` has the same, but for FUSE.
+NETWORK_FS = (
+    "nfs", "cifs", "smb", "afs", "ncpfs", "9p", "virtiofs", "ceph", "glusterfs", "lustre", "gpfs",
+    "beegfs", "wekafs", "panfs",
+)  # fmt: skip
+FUSE = "fuse"  # sshfs and its like, and others that look the same from here
 LEFTOVER_AGE = 86400  # seconds
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # link() there: exFAT, some FUSE and SMB
 FEW = 64  # files that are cheaper to sync one by one than with all else on their file system
@@ -42,10 +47,14 @@ def write_once(path: str, data: bytes) -> bool:
     link() decides a race: of two writers the first wins and the second learns that it did not.
     """
     tmp = "%s.once.%d" % (path, os.getpid())
+    remove(tmp)  # of one of the same number that was killed: it may be `path` itself
     try:
         _write_synced(tmp, data, True)
         try:
             os.link(tmp, path)
+        except FileExistsError:
+            if os.stat(tmp).st_nlink != 2:  # else NFS, whose client asked twice for our own link
+                raise
         except OSError as exc:
             if exc.errno not in NO_LINKS:
                 raise
@@ -165,7 +174,7 @@ def clear_leftovers(folder: str) -> None:
 
 
 def sync_tree(path: str) -> None:
-    """All that is in the folder is on the disk.
+    """All that is in the folder is on the disk, but for what goes away meanwhile.
 
     One call for its whole file system takes a fraction of the time of an fsync for each of many.
     """
@@ -176,8 +185,11 @@ def sync_tree(path: str) -> None:
             _sync_filesystem(path)
             return
     for each in found:
-        if not os.path.islink(each):
-            sync_dir(each)
+        try:
+            if stat.S_IFMT(os.lstat(each).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+                sync_dir(each)
+        except FileNotFoundError:
+            continue
 
 
 def _sync_filesystem(path: str) -> None:
@@ -261,7 +273,7 @@ def filesystem(path: str) -> str:
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, right.split(" ")[0]
-    return kind if kind.startswith(NETWORK_FS) else "local"
+    return kind if kind.startswith((*NETWORK_FS, FUSE)) else "local"
 
 
 def try_lock(path: str) -> Optional[int]:
@@ -281,9 +293,14 @@ def try_lock(path: str) -> Optional[int]:
 
 
 def note(held: int, text: str) -> None:
-    """The file of a lock that is held says this, for those who find it locked."""
-    os.ftruncate(held, 0)
-    os.pwrite(held, text.encode("ascii"), 0)
+    """The file of a lock that is held says this, for those who find it locked; nothing where there
+    is no room for it: the lock is what counts."""
+    try:
+        os.ftruncate(held, 0)
+        os.pwrite(held, text.encode("ascii"), 0)
+    except OSError as exc:
+        if not is_full(exc):
+            raise
 
 
 def lock_within(path: str, seconds: float) -> Optional[int]:

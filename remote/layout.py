@@ -124,6 +124,7 @@ class RunFiles:
         self.environment = below + "environment.json"  # may be absent
         self.session = below + "session.json"
         self.events = below + "events.jsonl"
+        self.synced = below + "synced"  # the tree and what else a resume needs is on the disk
         self.reserve = below + "reserve"  # freed so that a full disk can hold `exit`
         number = "" if attempt == 1 else ".%d" % attempt
         self.started = below + "started" + number  # by O_EXCL: at most one start

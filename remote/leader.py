@@ -82,20 +82,26 @@ class Leader:
         return end._replace(exit_code=code, signal=self.last.signal)
 
 
+def spawning(cards: Sequence[Gpu], time_left: Optional[float]) -> Dict[str, Any]:
+    """`job.json` before there is a job: what a watcher would need to know if the owner were killed
+    in this moment. `time_left`: seconds of the run's limit from now, None without one."""
+    return {
+        "phase": "spawning",
+        "gpus": [card._asdict() for card in cards],
+        "time_left": time_left,
+        "since_boot": procs.since_boot(),
+    }
+
+
 def record(
     run: RunFiles, pid: int, cards: Sequence[Gpu], time_left: Optional[float]
 ) -> Dict[str, Any]:
-    """`job.json`, each stage anew: what a watcher would need to know if the owner were killed.
-
-    `time_left`: seconds of the run's limit from now, None without one.
-    """
+    """`job.json` with the job, each stage anew."""
     before = files.read_json(run.job) or {}
     return {
+        **spawning(cards, time_left),
         "phase": "running",
         "pid": pid,
         "start_time": procs.start_time(pid),
         "started_at": before.get("started_at") or status.now(),
-        "gpus": [card._asdict() for card in cards],
-        "time_left": time_left,
-        "since_boot": procs.since_boot(),
     }

@@ -32,7 +32,7 @@ def take(layout: Layout, run: RunFiles, report: int, **more: Any) -> bool:
 
 def owner(layout: Layout, run_id: str) -> Optional[int]:
     """The pid of the run's owner as its lock file names it, if it lives: for a run whose directory
-    is gone."""
+    is gone, or had no room for its name."""
     known = files.read_json(layout.lock(run_id + ".lock")) or {}
     return known["pid"] if procs.is_same(known.get("pid"), known.get("start_time")) else None
 

@@ -274,7 +274,8 @@ def let_go(keep: Sequence[int] = ()) -> None:
     for kept in sorted(keep):
         os.closerange(first, kept)
         first = kept + 1
-    os.closerange(first, 1024)
+    last = max(int(number) for number in os.listdir("/proc/self/fd"))
+    os.closerange(first, last + 1)
 
 
 def run_quiet(argv: Sequence[str], env: Dict[str, str], deadline: float) -> Optional[int]:

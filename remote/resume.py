@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from remote import drift, files, start, status
-from remote.channel import Channel
-from remote.errors import Refused, before_any_change
-from remote.layout import Layout, RunFiles
+from remote import attempts, drift, events, files, procs, start, status, trees
+from remote.aside import Aside
+from remote.channel import Beat, Channel
+from remote.errors import Damaged, Refused, before_any_change
+from remote.layout import BadName, Layout, RunFiles
+from remote.voice import Voice
 
 OWNER_PATIENCE = 20.0  # seconds; more than the deadlines of a slow tmux together
+NAMED_MAX = 5
 
 
 def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -21,10 +24,12 @@ def resume(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[st
     """
     following = layout.attempt(str(request["run_id"]), int(request["attempt"]))
     with before_any_change(lambda: start.is_decided(following)):
-        return _resume(layout, request, following)
+        return _resume(layout, channel, request, following)
 
 
-def _resume(layout: Layout, request: Dict[str, Any], following: RunFiles) -> Dict[str, Any]:
+def _resume(
+    layout: Layout, channel: Channel, request: Dict[str, Any], following: RunFiles
+) -> Dict[str, Any]:
     run_id, wanted = following.run_id, following.attempt
     guard = files.lock(layout.lock(run_id + ".claim"))
     try:
@@ -44,7 +49,8 @@ def _resume(layout: Layout, request: Dict[str, Any], following: RunFiles) -> Dic
             raise Refused("NotResumable", "its data %r was changed on the host since" % name)
         order = _order(run.order, request)
         start.check_host(layout, order, 0)
-        start.lay_reserve(following)
+        _mend_after_crash(layout, run, order, channel.beat)
+        attempts.lay_reserve(following)
         return start.launch(layout, following, order)
     finally:
         os.close(guard)
@@ -58,6 +64,30 @@ def _await_owner(layout: Layout, run_id: str) -> None:
         told = "its supervisor is still closing its session; the same command works in a moment"
         raise Refused("NotResumable", told)
     os.close(held)
+
+
+def _mend_after_crash(layout: Layout, run: RunFiles, order: Dict[str, Any], beat: Beat) -> None:
+    """The run has its code and config whole, also where the host crashed before they had reached
+    the disk; what was mended is said. Refused where that cannot be."""
+    begun = files.read_json(run.started) or {}
+    if os.path.exists(run.synced) or begun.get("boot_id") == procs.boot_id():
+        return
+    lost = "the host went down before the run's %s had reached the disk"
+    if files.read_json(run.config) is None and not drift.restore_config(run):
+        raise Refused("NotResumable", lost % "config")
+    aside = os.path.join(run.path, "unsynced")
+    try:
+        names = trees.mend(layout, str(order.get("snapshot")), run.tree, aside, beat)
+    except (BadName, FileNotFoundError, Damaged):
+        raise Refused("NotResumable", lost % "code" + ", and it has no other copy") from None
+    if names:
+        more = " and %d more" % (len(names) - NAMED_MAX) if len(names) > NAMED_MAX else ""
+        told = "placed anew, since they had not reached the disk when the host went down: %s%s"
+        told %= (", ".join(names[:NAMED_MAX]), more)
+        voice = Voice(run, order, None, Aside())
+        voice.say(told)
+        os.close(voice.log)
+        events.append(run, status.now(), "mended", told)
 
 
 def _why_not(known: Dict[str, Any], attempt: int, wanted: int) -> str:

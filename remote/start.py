@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -16,7 +15,6 @@ from remote.errors import HEADROOM, Damaged, Refused, before_any_change
 from remote.layout import Layout, RunFiles
 
 REPORT_DEADLINE = 20.0
-RESERVE = 64 * 1024  # bytes freed when the disk is full, so that the exit record has room
 
 
 def start(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -183,13 +181,8 @@ def _claim(
     order.pop("webhook", None)
     order["secrets_named"] = sorted(order.pop("secrets", None) or {})
     files.write_json(run.order, order, durable=False)
-    lay_reserve(run)
+    attempts.lay_reserve(run)
     return True
-
-
-def lay_reserve(run: RunFiles) -> None:
-    with open(run.reserve, "wb") as file:
-        file.write(b"\0" * RESERVE)
 
 
 def _lay_results(run: RunFiles, results_dir: str) -> None:
@@ -254,9 +247,6 @@ def _first_report(pipe: int) -> Optional[Dict[str, Any]]:
             if not chunk:
                 return None
             text += chunk
-    except OSError as exc:
-        if exc.errno != errno.EINTR:
-            raise
     finally:
         os.close(pipe)
     value = json.loads(text.split(b"\n")[0].decode("utf-8"))

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from remote import causes, files, keeper, procs, session
 from remote.causes import End
 from remote.layout import Layout, RunFiles
 
-EXIT_MAX = 8 * 1024 * 1024
+EXIT_MAX = 8 * 1024 * 1024  # bytes of an exit record: what is larger is neither written nor read
 OPEN = ("starting", "queued", "running", "unowned")  # phases of a run that was started and goes on
 START_GRACE = 15.0  # seconds between the start marker and a supervisor that holds its lock
 
@@ -33,6 +33,8 @@ def status(layout: Layout, run_id: str) -> Dict[str, Any]:
     """`phase` is absent | claimed | starting | queued | running | unowned | finished, of the run's
     latest attempt. `machine`: the name of another one that has this root too, and on which the
     attempt was started; `phase` is then what its records say, since nothing here can prove an end.
+    `exit`: the record of one that is finished; null with `exit_fault`, why it can never be read, or
+    null alone where it cannot be read now.
     `place`: this machine and this root, which alone can say that they do not have a run.
     """
     run = layout.run(run_id)
@@ -40,7 +42,7 @@ def status(layout: Layout, run_id: str) -> Dict[str, Any]:
     report["place"] = {**procs.machine(), "root": layout.root}
     if not os.path.isdir(run.path):
         return report
-    report["phase"] = _phase(layout, run)
+    run, report["phase"] = _latest(layout, run)
     report["attempt"] = run.attempt
     away = other_machine(layout, run)
     if away is not None:
@@ -58,21 +60,43 @@ def status(layout: Layout, run_id: str) -> Dict[str, Any]:
 
         report["events"] = events.read(run)
     if report["phase"] == "finished":
-        report["exit"] = exit_record(run)
+        report["exit"], fault = exit_record(run)
+        if fault is not None:
+            report["exit_fault"] = fault
     elif (files.read_json(run.identity) or {}).get("adopted_at"):
         report["adopted"] = True
     return report
 
 
-def exit_record(run: RunFiles) -> Optional[Dict[str, Any]]:
-    raw = files.read_regular(run.exit, EXIT_MAX)
-    if raw is None or len(raw) > EXIT_MAX:
-        return None
+def exit_record(run: RunFiles) -> Tuple[Optional[Dict[str, Any]], Optional[str]]:
+    """The attempt's exit record, which is written whole or not at all. Else None, and what is wrong
+    with what stands in its place; None for that too where the disk does not hand it out."""
+    try:
+        raw = files.read_regular(run.exit, EXIT_MAX)
+    except OSError:
+        raw = None
+    if raw is None:
+        return None, None
+    if len(raw) > EXIT_MAX:
+        return None, "it is larger than %d MiB" % (EXIT_MAX >> 20)
     try:
         record = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
+        record = None
+    return (record, None) if isinstance(record, dict) else (None, "it is damaged")
+
+
+def _latest(layout: Layout, run: RunFiles) -> Tuple[RunFiles, str]:
+    """The run's latest attempt and its phase. An attempt whose exit record is there was the latest
+    only if no marker of another is there now: the marker comes before the record."""
+    while True:
+        phase = _phase(layout, run)
+        if phase != "finished":
+            return run, phase
+        latest = layout.run(run.run_id)
+        if latest.attempt == run.attempt:
+            return run, phase
+        run = latest
 
 
 def _phase(layout: Layout, run: RunFiles) -> str:
@@ -172,7 +196,9 @@ def end_without_supervisor(run: RunFiles, same_boot: bool = True) -> End:
     return End("lost", "supervisor_lost", reasons=(told,))
 
 
-def write_exit(run: RunFiles, end: End, metrics: Optional[Dict[str, Any]]) -> bool:
+def write_exit(
+    run: RunFiles, end: End, metrics: Optional[Dict[str, Any]], ended_at: Optional[str] = None
+) -> bool:
     """Write the exit record unless there is one; True if this one stands. Survives a full disk."""
     job = files.read_json(run.job) or {}
     reasons = list(end.reasons)
@@ -185,18 +211,23 @@ def write_exit(run: RunFiles, end: End, metrics: Optional[Dict[str, Any]]) -> bo
         "signal": end.signal,
         "reasons": reasons,
         "started_at": job.get("started_at"),
-        "ended_at": now(),
+        "ended_at": ended_at or now(),
         "boot_id": procs.boot_id(),
         "metrics": metrics,
     }
+    raw = _encode(record)
+    if len(raw) > EXIT_MAX:
+        words = "the metrics take more than %d MiB in the run's exit record, so they are not in it"
+        record["metrics"] = {"error": words % (EXIT_MAX >> 20)}
+        raw = _encode(record)
     try:
-        return files.write_once(run.exit, _encode(record))
+        return files.write_once(run.exit, raw)
     except OSError as exc:
         if not files.is_full(exc):
             raise
     files.remove(run.reserve)
     try:
-        return files.write_once(run.exit, _encode(record))
+        return files.write_once(run.exit, raw)
     except OSError as exc:
         if not files.is_full(exc):
             raise
@@ -206,7 +237,10 @@ def write_exit(run: RunFiles, end: End, metrics: Optional[Dict[str, Any]]) -> bo
 
 
 def _encode(record: Dict[str, Any]) -> bytes:
-    return json.dumps(record, sort_keys=True).encode("ascii")
+    """UTF-8, in which text is not longer than it was; what of a path has no characters stays
+    escaped."""
+    text = json.dumps(record, sort_keys=True, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 METRICS_MAX = 4 * 1024 * 1024
@@ -226,7 +260,10 @@ def metrics_of(run: RunFiles) -> Optional[Dict[str, Any]]:
     name = str(spec.get("metrics_file") or "results/metrics.json")
     folder = str(spec.get("results_dir") or "results")
     relative = os.path.relpath(name, folder)
-    raw = files.read_regular(os.path.join(results_root(run, folder), relative), METRICS_MAX)
+    try:
+        raw = files.read_regular(os.path.join(results_root(run, folder), relative), METRICS_MAX)
+    except OSError as exc:
+        return {"error": "%s cannot be read: %s" % (name, exc.strerror)}
     if raw is None:
         return None
     if len(raw) > METRICS_MAX:

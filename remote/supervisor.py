@@ -28,7 +28,7 @@ from remote import (
     trees,
 )
 from remote.aside import Aside
-from remote.attempts import Attempt, asked_for, follows, owned_by
+from remote.attempts import Attempt, asked_for, begin_next, owned_by
 from remote.causes import End
 from remote.layout import Layout, RunFiles
 from remote.leader import Ending
@@ -116,10 +116,8 @@ class Supervisor:
         if self.attempt.sentry is not None:
             self.attempt.sentry.look(ended=True)
         end, following = self._next(done, end)
-        if following is not None:
-            # The marker of the next attempt is there already: nobody takes this end for the last.
-            end = end._replace(reasons=(*end.reasons, "attempt %d follows" % following.attempt))
-            ownership.identify(following)
+        if following is None:
+            self._let_go()  # before the record, which may have to wait
         self._record(done, end)
         self.voice.notify(done, "end", ": ".join([end.verdict, *end.reasons[:3]]))
         if following is None:
@@ -129,30 +127,39 @@ class Supervisor:
         return True
 
     def _next(self, done: RunFiles, end: End) -> Tuple[End, Optional[RunFiles]]:
-        """The attempt that follows, begun, if the spec wants one and its data is still the same."""
-        retry = self.order.get("retry")
-        if asked_for(retry, end, done.attempt) and not self._is_cancelled():
-            spoiled = self._spoiled(done)
-            if spoiled is not None:
-                self.voice.say(spoiled)
-                return end._replace(reasons=(*end.reasons, spoiled)), None
-        return end, follows(self.layout, done, retry, end, self._is_cancelled)
+        """The end of `done` with a word of the attempt that follows, and that, begun, if the spec
+        wants one, its data is still the same, and it can be begun."""
+        if not asked_for(self.order.get("retry"), end, done.attempt) or self._is_cancelled():
+            return end, None
+        try:
+            self._check_data(done)
+            following = None if self._is_cancelled() else begin_next(self.layout, done)
+        except OSError as exc:
+            full = files.is_full(exc)
+            why = files.full_words(exc, self.layout.root) if full else files.words(exc)
+            told = "no attempt follows: %s" % why
+            self.voice.say(told)
+            return end._replace(reasons=(*end.reasons, told)), None
+        if following is None:
+            return end, None
+        # Its marker is there now: who finds this end looks for one, and knows it is not the last.
+        ownership.identify(following)
+        told = "attempt %d follows" % following.attempt
+        return end._replace(reasons=(*end.reasons, told)), following
 
-    def _spoiled(self, done: RunFiles) -> Optional[str]:
+    def _check_data(self, done: RunFiles) -> None:
+        """OSError where its data is not what was sent."""
+
         def look() -> None:
             from remote import drift  # in a child: a large dataset has a large manifest
 
             for name in drift.changed_data(self.layout, done):
-                told = "attempt %d does not follow: its data %r was changed on the host since"
-                raise OSError(0, told % (done.attempt + 1, name))
+                raise OSError(0, "its data %r was changed on the host since" % name)
 
         try:
             procs.in_child(look)
-        except OSError as exc:
-            return exc.strerror
         except RuntimeError:
-            return "attempt %d does not follow: its data could not be checked" % (done.attempt + 1)
-        return None
+            raise OSError(0, "its data could not be checked") from None
 
     # --- before the job ---------------------------------------------------------------------------
 
@@ -219,12 +226,13 @@ class Supervisor:
             told = {"stage": stage["name"], "last": last}
             if index == 0:
                 # Before the fork: killed right after it, we must not leave a job untold of.
-                files.write_json(self.run.job, {"phase": "spawning"}, durable=False)
+                spawning = leader.spawning(self.gpus, self._time_left())
+                files.write_json(self.run.job, spawning, durable=False)
             pid = self.attempt.leader.pid = keeper.spawn(
                 stage["argv"], env, self.run, self.voice.log, self.leases, told
             )
             self._started(pid)
-            if index == 0 and self.run.attempt == 1:
+            if index == 0 and not os.path.exists(self.run.synced):
                 self.aside.do(lambda: self._leave_behind(path))
             end = self._end_of(self._wait(pid, None))
             if end.verdict != "succeeded" or last:
@@ -242,11 +250,14 @@ class Supervisor:
         self.voice.outlived(self.run, self.attempt.leader.outlived(self.run.run_id, self.aside))
 
     def _started(self, pid: int) -> None:
-        left = None if self.attempt.deadline is None else self.attempt.deadline - time.monotonic()
-        record = leader.record(self.run, pid, self.gpus, left)
+        record = leader.record(self.run, pid, self.gpus, self._time_left())
         self._report(record)
         files.write_json(self.run.job, record)
         self._stand_guard()
+
+    def _time_left(self) -> Optional[float]:
+        deadline = self.attempt.deadline
+        return None if deadline is None else deadline - time.monotonic()
 
     def _stand_guard(self) -> None:
         if self.order.get("guards") and self.attempt.sentry is None:
@@ -260,8 +271,19 @@ class Supervisor:
             self.voice.say("a logout will end this run: %s" % stays)
 
     def _leave_behind(self, path: str) -> None:
-        """For runs to come a copy of the tree; for comparisons what this one ran in."""
+        """What the run needs to go on after a crash is on the disk. Of its first attempt also, for
+        runs to come, a copy of the tree, and for comparisons what it ran in."""
         os.nice(10)
+        try:
+            files.sync_tree(self.run.tree)
+            for path in (self.run.config, self.run.spec, self.run.order):
+                files.sync_dir(path)
+            files.write_once(self.run.synced, b"")
+        finally:
+            if self.run.attempt == 1:
+                self._leave_copies(path)
+
+    def _leave_copies(self, path: str) -> None:
         try:
             trees.make_spare(self.layout, str(self.order["snapshot"]))
         finally:
@@ -325,15 +347,32 @@ class Supervisor:
         return self.attempt.leader.clear(self.run.run_id, self.aside, self.attempt.grace)
 
     def _record(self, run: RunFiles, end: End) -> None:
+        """The exit record stands. Where it cannot be written (others keep the disk full, a file
+        server is away) it is tried until it can: without it the run would be taken for lost."""
         try:
             os.fsync(self.voice.log)
         except OSError:
             end = end._replace(reasons=(*end.reasons, "the end of the log may be missing"))
-        status.write_exit(run, end, status.metrics_of(run))
+        ended_at, told = status.now(), False
+        while True:
+            try:
+                status.write_exit(run, end, status.metrics_of(run), ended_at)
+                return
+            except FileNotFoundError:  # its folder was taken away
+                raise
+            except OSError as exc:
+                if not told:
+                    self.voice.say("its end cannot be written down yet: %s" % files.words(exc))
+                told = True
+            self.aside.reap()
+            time.sleep(STUCK_POLL)
+
+    def _let_go(self) -> None:
+        """Others may have the GPUs."""
+        while self.leases:
+            os.close(self.leases.pop())
 
     def _leave(self) -> None:
-        for held in self.leases:
-            os.close(held)
         self.view.close()
         self.voice.report({"phase": "finished"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from typing import Callable
+from typing import Callable, List
 
 from remote import files, procs, store, wire
 from remote.channel import Beat, no_beat
@@ -80,6 +80,49 @@ def _copy(
                 return
     finally:
         os.close(write)
+
+
+# --- after a crash of the host --------------------------------------------------------------------
+
+
+def mend(
+    layout: Layout, tree: str, destination: str, aside: str, beat: Beat = no_beat
+) -> List[str]:
+    """The files of `destination` that the tree has are as the tree has them; the names of those
+    that were not, which lie in `aside` now. What else is there stays.
+
+    FileNotFoundError: the manifest is gone. Damaged: content is; what could be mended is.
+    """
+    names, bad = [], 0
+    base, other = os.fsencode(destination), os.fsencode(aside)
+    for entry in wire.parse_manifest(store.manifest_of(layout, tree)):
+        target = base + b"/" + entry.path
+        if not _is_whole(target, entry, beat):
+            names.append(os.fsdecode(entry.path))
+            for place in (target, other + b"/" + entry.path):
+                os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
+            if os.path.lexists(target):
+                os.rename(target, other + b"/" + entry.path)
+            bad += not _place(layout, entry, target, beat)
+    if bad:
+        raise Damaged(bad)
+    return names
+
+
+def _is_whole(path: bytes, entry: wire.Entry, beat: Beat) -> bool:
+    digest = hashlib.sha256()
+    try:
+        if entry.kind == "l":
+            digest.update(os.readlink(path))
+        else:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                for chunk in iter(lambda: file.read(1 << 20), b""):
+                    digest.update(chunk)
+                    beat()
+    except OSError:
+        return False
+    return digest.hexdigest() == entry.sha256
 
 
 # --- spares: a tree made ahead of its run ---------------------------------------------------------

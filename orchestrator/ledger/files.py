@@ -9,11 +9,13 @@ from pathlib import Path
 from orchestrator.errors import LedgerError
 
 # SQLite's write-ahead log lives in memory shared by the processes of one machine; over these a
-# second machine would see a torn log.
-_NETWORK = frozenset(
-    "nfs nfs4 cifs smb3 smbfs afs ncpfs lustre gpfs beegfs ceph glusterfs "
-    "fuse.sshfs fuse.s3fs fuse.rclone fuse.glusterfs fuse.gcsfuse fuse.cephfs".split()
-)
+# second machine would see a torn log. What their names begin with; `remote.files` has the same.
+_NETWORK = (
+    "nfs", "cifs", "smb", "afs", "ncpfs", "9p", "virtiofs", "ceph", "glusterfs", "lustre", "gpfs",
+    "beegfs", "wekafs", "panfs",
+)  # fmt: skip
+# Those among FUSE's; others, such as mergerfs or an encrypted home, are this machine's own.
+_FUSE = tuple(f"fuse.{name}" for name in ("sshfs", "s3fs", "rclone", "gcsfuse", *_NETWORK))
 KEEP = "keep the file; `orch ledger rebuild` makes a new ledger from the hosts' run directories"
 
 
@@ -87,7 +89,7 @@ def make_parent(path: Path) -> None:
 def refuse_network(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> None:
     """Raises LedgerError when the folder of `path` is a network file system (Linux only)."""
     kind = _filesystem(path.parent, mountinfo)
-    if kind in _NETWORK:
+    if kind is not None and kind.startswith((*_NETWORK, *_FUSE)):
         raise LedgerError(
             f"the ledger {path} would lie on {kind}, where SQLite's log is not safe; "
             "nothing was changed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -220,7 +221,8 @@ def wait(
         if run.state in UNSETTLED:
             run = meet(ctx, ledger, run, agent)
         while True:
-            left = math.inf if end is None else max(0.0, end - ctx.clock.monotonic())
+            asked = ctx.clock.monotonic()
+            left = math.inf if end is None else max(0.0, end - asked)
             pause = left if progress is None else min(LOOK_EVERY, left)
             body = {"run_id": run.run_id, "timeout": None if math.isinf(pause) else pause}
             status = agent.call(
@@ -241,6 +243,9 @@ def wait(
             if progress is not None:
                 moved(False)
                 _look(agent, run, progress)
+            # A host answers when the run has ended or the time is up. One that has answered before
+            # (it cannot read how the run ended) would else be asked without a pause.
+            time.sleep(max(0.0, asked + min(pause, LOOK_EVERY) - ctx.clock.monotonic()))
 
     host = ctx.host_of(run)
     with silence.of(ctx, ledger, run, "how it ends was not learnt"):

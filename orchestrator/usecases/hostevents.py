@@ -1,5 +1,6 @@
 """What a run's host wrote down by itself: guards that fired, notifications that did not get out,
-processes that the job left behind, what it changed of its config and code before an attempt."""
+processes that the job left behind, what it changed of its config and code before an attempt, code
+that a crash of the host had cost."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from orchestrator.domain import Run
 from orchestrator.ledger.store import Ledger
 
 CHANGED = "changed"
-KINDS = ("guard", "notify", "leftover", CHANGED)
+KINDS = ("guard", "notify", "leftover", CHANGED, "mended")
 COUNT_MAX = 100
 TEXT_MAX = 1000
 ITEM_MAX = 20_000

@@ -49,6 +49,8 @@ def settle(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> Run:
         ledger.seen(run.run_id, at)  # the host has not heard of our attempt yet
     elif phase == "finished" and isinstance(status.get("exit"), dict):
         _finished(ledger, run, status, at)
+    elif phase == "finished" and status.get("exit_fault") is not None:
+        _unread(ledger, run, status, at)
     elif phase in PHASES:
         state = PHASES[phase]
         if state is not run.state or run.session is None:
@@ -79,6 +81,14 @@ def _finished(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> N
         _started(ledger, run, status, at, run.state)
     began, ended = hostclock.ours(ledger, run, status, at, record.started_at, record.ended_at)
     record = replace(record, started_at=began, ended_at=ended)
+    ledger.finished(run.run_id, at, record, judge_record(run, record))
+
+
+def _unread(ledger: Ledger, run: Run, status: Mapping[str, Any], at: str) -> None:
+    """It has ended, and nobody will ever read how: what stands for its exit record is none."""
+    fault = lawful.text(status["exit_fault"]) or "its host does not say why"
+    reason = f"it has ended, and its exit record on the host cannot be read: {fault}"
+    record = ExitRecord(Verdict.LOST, reasons=(reason,), attempt=attempt_of(status))
     ledger.finished(run.run_id, at, record, judge_record(run, record))
 
 

@@ -177,7 +177,8 @@ def _exit_faults(run: Run, raw: Any) -> Iterator[str]:
             yield f"it has ended there ({verdict}) and is {run.state.value} here"
         return
     if not isinstance(raw, dict):
-        yield f"it has no exit record, and is {run.verdict.value if run.verdict else ''} here"
+        here = run.verdict.value if run.verdict else ""
+        yield f"it has no exit record that can be read, and is {here} here"
         return
     record = exit_record(raw)
     if (record.verdict, record.exit_code, record.signal) != (

@@ -142,6 +142,19 @@ def test_f29_a_disk_that_fills_during_the_run_still_gets_the_verdict(
     assert desk.orch("tail", "--no-follow").stdout.startswith("begun")
 
 
+def test_f29_on_a_full_disk_no_other_attempt_is_begun_and_the_end_is_the_jobs_own(
+    new_desk: MakeDesk, small_disk: Mount, tmp_path: Path
+) -> None:
+    place = small_disk(tmp_path / "host", "24m")
+    spec = {"command": "python3 fill.py", "retry": {"on": [{"exit": [75]}], "max": 2}}
+    desk = new_desk({"fill": spec}, host=on(place), files={"fill.py": FILL % 75})
+    run_id = desk.submit("fill")
+    desk.orch("wait", run_id, code=1)
+    shown = desk.show(run_id)
+    assert (shown["verdict"], shown["exit_code"], shown["attempt"]) == ("failed", 75, 1)
+    assert "no attempt follows: the disk under" in " ".join(shown["outcome_reasons"])
+
+
 HOARD = """
 import os, time
 print("begun", flush=True)

@@ -26,7 +26,7 @@ from orchestrator.errors import (
 from orchestrator.ledger.store import Ledger
 from orchestrator.transport import base
 from orchestrator.transport.base import Agent
-from orchestrator.usecases import asking, attach, cancel, follow, hostclock
+from orchestrator.usecases import asking, attach, cancel, follow, hostclock, settle
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.evidence import Hosts
 from remote import wire
@@ -154,6 +154,29 @@ def test_f51_a_wait_that_slept_past_its_time_did_not_see_the_end(
         follow.wait(replace(ctx, clock=clock), ledger, run, 30.0, print)
     assert "within 30 s" in caught.value.message
     assert f"orch wait {RUN_ID}" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("phase", ["finished", "running"])
+@pytest.mark.parametrize("shown", [None, print])
+def test_a_host_that_answers_a_wait_at_once_is_asked_again_after_a_pause(
+    phase: str, shown: Any, ctx: Context, ledger: Ledger, run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    clock, asked = Slept(), []
+
+    def answer(request: dict[str, Any], nonce: bytes) -> bytes:
+        asked.append(request["verb"])
+        assert len(asked) < 100
+        return end({"ok": True, "run_id": RUN_ID, "phase": phase, "exit": None})(request, nonce)
+
+    def sleep(seconds: float) -> None:
+        clock.passed += seconds
+
+    liar.lie(monkeypatch, answer)
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(NotFinished):
+        follow.wait(replace(ctx, clock=clock), ledger, run, 30.0, print, shown)
+    assert asked.count("wait") <= 30.0 / follow.LOOK_EVERY + 2
 
 
 def interrupted(*_: object) -> bytes:
@@ -320,6 +343,20 @@ def test_a_finished_run_does_not_finish_twice(
     first = asking.refresh(ctx, ledger, run)
     liar.lie(monkeypatch, liar.statuses(exit_with(verdict="failed", exit_code=1)))
     assert asking.refresh(ctx, ledger, first).verdict is Verdict.SUCCEEDED
+
+
+def test_an_exit_record_that_its_host_cannot_read_leaves_the_run_lost_and_says_why(
+    ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = {"run_id": RUN_ID, "phase": "finished", "exit": None, "exit_fault": "it is damaged"}
+    liar.lie(monkeypatch, liar.statuses(damaged))
+    known = asking.refresh(ctx, ledger, run)
+    assert known.verdict is Verdict.LOST
+    assert "cannot be read: it is damaged" in known.outcome_reasons[0]
+    settle.settle_anew(ledger, known, exit_with(), ctx.now())
+    assert ledger.get(RUN_ID).verdict is Verdict.SUCCEEDED  # it was put back from a copy
+    settle.settle_anew(ledger, ledger.get(RUN_ID), damaged, ctx.now())
+    assert ledger.get(RUN_ID).verdict is Verdict.SUCCEEDED  # damage contradicts nothing
 
 
 # --- wait, cancel, attach -------------------------------------------------------------------------

@@ -198,14 +198,30 @@ def test_an_attempt_that_would_read_other_data_does_not_follow(
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").write_text("good")
-    spoil = "cd -P $ORCH_DATA/set; chmod 700 .; echo leak > train-2; exit 75"
+    spoil = "cd -P $ORCH_DATA/set; chmod 600 train; echo leak > train; exit 75"
     data = {"set": {"from": str(tmp_path / "data")}}
     desk = new_desk({"leaks": {"command": spoil, "data": data, "retry": RETRY}})
     out = desk.orch("submit", "leaks", "-f", code=1).stdout
     shown = desk.show()
     assert (shown["attempt"], shown["verdict"], shown["exit_code"]) == (1, "failed", 75)
-    why = "attempt 2 does not follow: its data 'set' was changed on the host since"
+    why = "no attempt follows: its data 'set' was changed on the host since"
     assert why in shown["outcome_reasons"] and f"[orch] {why}\n" in out
+
+
+def test_a_cache_that_a_job_left_beside_its_data_hinders_no_attempt(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").write_text("good")
+    data = {"set": {"from": str(tmp_path / "data")}}
+    work = (
+        'cd -P $ORCH_DATA/set; ls; chmod 700 .; echo x > cache; test "$ORCH_ATTEMPT" = 2 || exit 75'
+    )
+    desk = new_desk({"caches": {"command": work, "data": data, "retry": RETRY}})
+    assert "cache\n" in desk.orch("submit", "caches", "-f").stdout
+    assert desk.show()["attempt"] == 2
+    again = desk.orch("submit", "caches", "--force", "-f")  # another run has the data as sent
+    assert again.stdout.count("cache\n") == 1 and "is whole again there" in again.stderr
 
 
 # --- because the spec asks ------------------------------------------------------------------------

@@ -19,7 +19,16 @@ import pytest
 from orchestrator.usecases import hosts
 from remote import files
 from tests.contract.conftest import MakeDesk, box
-from tests.contract.desk import TRAIN, assert_clear, is_root, job_of, of_run, supervisor_of, until
+from tests.contract.desk import (
+    TRAIN,
+    Desk,
+    assert_clear,
+    is_root,
+    job_of,
+    of_run,
+    supervisor_of,
+    until,
+)
 from tests.contract.terminal import attached
 from tests.faults.hosts import Python
 from tests.faults.truth import MARK, assert_truthful, host_root
@@ -307,6 +316,102 @@ def test_f26_a_cancel_and_a_normal_end_at_the_same_moment_agree_on_one_end(
         seen.add(told)
     assert seen <= {"cancelled", "succeeded"}
     assert_truthful(desk, host_root(desk), host_was_hurt=True)
+
+
+LATE = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
+
+
+@pytest.fixture
+def crashed(new_desk: MakeDesk, tmp_path: Path) -> tuple[Desk, str, Path]:
+    """A run, lost when the power of its host went, of whose code and config one file is empty; and
+    its folder there."""
+    boot = tmp_path / "boot"
+    boot.write_text("one")
+    python = Python(tmp_path / "python")
+    python.preamble(f"import os\nos.environ['ORCH_BOOT_ID_FILE'] = {str(boot)!r}")
+    desk = new_desk({"late": "python3 late.py"}, host=python.host, files={"late.py": LATE})
+    run_id = desk.submit("late")
+    place = host_root(desk) / "runs" / run_id
+    until(lambda: "up" in (place / "log").read_text() and (place / "synced").exists())
+    processes.end([supervisor_of(place)])
+    processes.end(of_run(run_id))
+    boot.write_text("another")
+    os.truncate(place / "tree" / "late.py", 0)
+    (place / "tree" / "made").write_text("by the job")
+    desk.orch("wait", run_id, code=1)
+    return desk, run_id, place
+
+
+def test_f16_code_that_had_not_reached_the_disk_is_placed_anew_before_a_resume(
+    crashed: tuple[Desk, str, Path],
+) -> None:
+    desk, run_id, place = crashed
+    (place / "synced").unlink()
+    desk.orch("resume", run_id)
+    until(lambda: (place / "log").read_text().count("up\n") == 2)
+    until((place / "synced").exists)
+    assert (place / "tree" / "late.py").read_text() == LATE
+    assert (place / "tree" / "made").read_text() == "by the job"
+    assert (place / "unsynced" / "late.py").read_text() == ""
+    told = "placed anew, since they had not reached the disk when the host went down: late.py"
+    assert told in (place / "log").read_text()
+    assert told in desk.orch("show", run_id).stdout
+    desk.orch("cancel", run_id)
+
+
+def test_f16_code_that_had_reached_the_disk_is_the_jobs_own_to_change(
+    crashed: tuple[Desk, str, Path],
+) -> None:
+    desk, run_id, place = crashed
+    desk.orch("resume", run_id, "-f")
+    assert (place / "tree" / "late.py").read_text() == ""
+
+
+@pytest.mark.parametrize("what", ["config", "code"])
+def test_f16_a_run_whose_code_or_config_a_crash_has_cost_is_not_resumed(
+    what: str, crashed: tuple[Desk, str, Path]
+) -> None:
+    desk, run_id, place = crashed
+    (place / "synced").unlink()
+    if what == "config":
+        os.truncate(place / "config.json", 0)
+    else:
+        shutil.rmtree(host_root(desk) / "store" / "objects")
+    done = desk.orch("resume", run_id, code=5)
+    assert_clear(done, f"before the run's {what} had reached the disk", "orch retry")
+    assert desk.show(run_id)["attempt"] == 1
+
+
+NO_ROOM = """
+import errno, os, sys
+sys.path.insert(0, {root!r})
+from remote import files, supervisor
+write, supervisor.STUCK_POLL = files._write_synced, 0.1
+def synced(path, *more):
+    if "exit.json" in path and os.path.exists({full!r}):
+        raise OSError(errno.{fault}, os.strerror(errno.{fault}), path)
+    write(path, *more)
+files._write_synced = synced
+"""
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "ESTALE"])
+def test_f29_an_end_that_cannot_be_written_down_is_written_when_it_can_be(
+    fault: str, new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    """Others take every byte that the reserve frees, or the file server is away for a while."""
+    full = tmp_path / "full"
+    python = Python(tmp_path / "python")
+    python.preamble(NO_ROOM.format(root=str(ROOT), full=str(full), fault=fault))
+    desk = new_desk({"fails": "exit 3"}, host=python.host)
+    full.touch()
+    run_id = desk.submit("fails")
+    place = host_root(desk) / "runs" / run_id
+    until(lambda: "cannot be written down yet" in (place / "log").read_text())
+    assert desk.show(run_id)["state"] == "running"
+    full.unlink()
+    desk.orch("wait", run_id, code=1)
+    assert (desk.show(run_id)["verdict"], desk.show(run_id)["exit_code"]) == ("failed", 3)
 
 
 CLOCK = "import time; real = time.time; time.time = lambda: real() + {by}"

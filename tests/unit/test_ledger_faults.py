@@ -15,6 +15,7 @@ import pytest
 from orchestrator.domain import ExitRecord, Judged, Outcome, Verdict
 from orchestrator.errors import LedgerError
 from orchestrator.ledger import Ledger, files, schema
+from remote import files as remote_files
 from tests.helpers.runs import AT, a_run, an_id
 
 NEWEST = len(schema.MIGRATIONS)
@@ -121,7 +122,7 @@ def test_f62_a_ledger_others_could_read_is_private_again(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs", "fuse.ceph-fuse"])
 def test_f60_a_network_file_system_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     device = tmp_path.stat().st_dev
     mounts = tmp_path / "mountinfo"
@@ -131,6 +132,10 @@ def test_f60_a_network_file_system_is_refused_by_name(tmp_path: Path, kind: str)
         files.refuse_network(tmp_path / "ledger.db", mounts)
     mounts.write_text(line.replace(kind, "ext4"))
     files.refuse_network(tmp_path / "ledger.db", mounts)
+
+
+def test_f60_here_and_on_a_host_the_same_file_systems_are_a_networks() -> None:
+    assert set(files._NETWORK) == set(remote_files.NETWORK_FS)
 
 
 def test_f54_a_lock_held_by_another_process_ends_in_an_error_and_nothing_half_done(

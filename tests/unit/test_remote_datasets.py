@@ -175,18 +175,18 @@ def file_for_folder(place: Path) -> None:
     (place / "deep" / "er" / "x").rename(place / "deep" / "er" / "y")
 
 
-CHANGES = [other_bytes, other_size, other_file, other_kind, other_link, no_folder]
-CHANGES += [more_file, more_link, more_folder, file_for_folder]
+CHANGES = [other_bytes, other_size, other_file, other_kind, other_link, no_folder, file_for_folder]
+MORE = [more_file, more_link, more_folder]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*CHANGES, *MORE])
 def test_a_changed_dataset_is_found_out_and_placed_anew(
     change: Callable[[Path], None], layout: Layout
 ) -> None:
     place, tree = placed(layout)
     change(place)
     assert not datasets.is_intact(layout, tree)
-    assert datasets.changed(layout, {"sst2": tree}) == ["sst2"]
+    assert datasets.changed(layout, {"sst2": tree}) == ([] if change in MORE else ["sst2"])
     assert place_again(layout, tree) is (change is not no_folder)
     assert_whole(place)
     assert datasets.changed(layout, {"sst2": tree}) == []
@@ -238,8 +238,10 @@ def test_what_a_job_that_goes_on_may_stand_in_is_kept(goes_on: bool, layout: Lay
     guard = files.lock(layout.lock(run.run_id + ".lock"))
     if not goes_on:
         write_exit(run, End("succeeded"), None)
+    more_file(place)
+    assert datasets.is_intact(layout, tree) is goes_on  # it may be a cache of that job's
     for _ in range(3):
-        more_file(place)
+        other_bytes(place)
         assert place_again(layout, tree) is True
         assert_whole(place)
     aside = [name for name in os.listdir(layout.data) if ".damaged" in name]

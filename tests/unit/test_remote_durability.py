@@ -37,6 +37,27 @@ def test_every_file_of_a_tree_is_synced_one_by_one_or_all_at_once(
     assert sorted(synced) == (sorted([".", "deep", *names]) if count < files.FEW else ["all"])
 
 
+def test_of_a_folder_in_use_what_is_no_file_or_goes_away_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("x")
+    synced: list[str] = []
+    sync = files.sync_dir
+
+    def note(path: str) -> None:
+        for name in ("a", "b"):
+            if path.endswith(("/a", "/b")) and not path.endswith(name):
+                (tmp_path / name).unlink(missing_ok=True)
+        sync(path)
+        synced.append(os.path.basename(path))
+
+    monkeypatch.setattr(files, "sync_dir", note)
+    files.sync_tree(str(tmp_path))
+    assert len(synced) == 2 and {"a", "b"} & set(synced)
+
+
 def test_an_environment_is_on_the_disk_before_it_is_marked_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

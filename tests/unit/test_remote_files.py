@@ -63,6 +63,33 @@ def test_of_many_writers_at_once_exactly_one_writes_once(system: str, tmp_path: 
     assert names(tmp_path) == ["f"]
 
 
+def test_a_link_that_a_file_server_was_asked_for_twice_is_known_as_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first answer was lost, and the client asked again."""
+    link = os.link
+
+    def twice(source: str, target: str) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert files.write_once(str(tmp_path / "f"), b"one")
+    assert not files.write_once(str(tmp_path / "f"), b"two")
+    assert (tmp_path / "f").read_bytes() == b"one"
+    assert names(tmp_path) == ["f"]
+
+
+def test_what_a_killed_writer_of_the_same_number_left_costs_the_record_nothing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "f").write_bytes(b"one")
+    os.link(tmp_path / "f", tmp_path / f"f.once.{os.getpid()}")
+    assert not files.write_once(str(tmp_path / "f"), b"two")
+    assert (tmp_path / "f").read_bytes() == b"one"
+    assert names(tmp_path) == ["f"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"pid": 1'], ids=range(7)
 )

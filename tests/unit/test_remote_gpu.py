@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -68,6 +69,24 @@ def test_f38_a_card_is_leased_once_and_free_when_its_holder_lets_go(tmp_path: Pa
     assert gpu.lease(layout, seen, 0, 2, None) == ([], [])
     os.close(first.locks[0])
     assert gpu.lease(layout, seen, 1, 2, None).cards == first.cards
+
+
+def test_a_full_disk_costs_a_lease_its_name_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(str(tmp_path))
+    layout.ensure()
+    seen = gpu.parse(IDLE)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    for _ in range(2):
+        lease = gpu.lease(layout, seen, 1, 1, None, "some-run")
+        assert gpu.holder(layout, seen[0]) == ""
+        os.close(lease.locks[0])
+        assert gpu.holder(layout, seen[0]) is None
 
 
 def test_a_lease_that_is_one_short_holds_none(tmp_path: Path) -> None:

@@ -198,3 +198,25 @@ def test_which_ignores_folders_and_files_that_cannot_be_run(tmp_path: Path) -> N
     assert procs.which("tool", f"{tmp_path}/a:{tmp_path}/b") is None
     (tmp_path / "b" / "tool").chmod(0o755)
     assert procs.which("tool", f"{tmp_path}/a:{tmp_path}/b") == f"{tmp_path}/b/tool"
+
+
+LET_GO = """
+import fcntl, os, resource
+from remote import procs
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+low, high = os.pipe()
+kept, other = (fcntl.fcntl(high, fcntl.F_DUPFD, number) for number in (2000, 3000))
+procs.let_go([kept])
+os.fstat(kept)
+for number in (low, high, other):
+    try:
+        os.fstat(number)
+    except OSError:
+        continue
+    os._exit(number)
+"""
+
+
+def test_a_fork_lets_go_of_descriptors_whatever_their_number() -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([PYTHON, "-c", LET_GO], cwd=root, check=False).returncode == 0

@@ -256,3 +256,37 @@ def test_what_a_process_of_the_same_number_left_is_in_nobodys_way(layout: Layout
     made = Path(layout.object(sha256))
     assert (made.read_bytes(), made.stat().st_ino == inode) == (b"odd", False)
     assert not left.exists()
+
+
+def test_f16_what_a_crash_has_cost_a_tree_is_placed_anew_and_the_rest_stays(
+    layout: Layout, tmp_path: Path
+) -> None:
+    _, tree = put(layout, TREE)
+    place, aside = str(tmp_path / "tree"), str(tmp_path / "aside")
+    trees.take(layout, tree, "", b"", place)
+    assert trees.mend(layout, tree, place, aside) == []
+    for name in ("a.py", "deep/er/x", "link"):
+        os.unlink(os.path.join(place, name))
+    Path(place, "a.py").touch()
+    os.symlink("elsewhere", os.path.join(place, "link"))
+    os.rmdir(os.path.join(place, "deep/er"))
+    Path(place, "made by the job").write_text("x")
+    assert trees.mend(layout, tree, place, aside) == ["a.py", "deep/er/x", "link"]
+    mended = read(place)
+    assert mended.pop(b"made by the job")[2] == b"x"
+    assert mended == TREE
+    assert sorted(read(aside)) == [b"a.py", b"link"]
+
+
+def test_f16_a_tree_whose_content_is_nowhere_cannot_be_placed_anew(
+    layout: Layout, tmp_path: Path
+) -> None:
+    _, tree = put(layout, TREE)
+    place = str(tmp_path / "tree")
+    trees.take(layout, tree, "", b"", place)
+    for name in ("a.py", "bin/run"):
+        Path(place, name).write_text("")
+    Path(layout.object(hashlib.sha256(b"print(1)\n").hexdigest())).unlink()
+    with pytest.raises(Damaged):
+        trees.mend(layout, tree, place, str(tmp_path / "aside"))
+    assert Path(place, "bin/run").read_bytes() == TREE[b"bin/run"][2]

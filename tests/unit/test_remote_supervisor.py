@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remote import adopt, attempts, files, gpu, procs, status
+from remote import adopt, attempts, ending, files, gpu, keeper, procs, status
 from remote.attempts import Attempt
 from remote.causes import End
 from remote.layout import Layout, RunFiles
@@ -61,6 +63,35 @@ def test_a_watcher_has_the_gpus_and_the_time_of_the_job_it_found(layout: Layout)
     assert watcher.attempt.deadline is not None
 
 
+def test_a_job_adopted_in_the_moment_of_its_spawn_has_its_time_limit_and_gpus(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    order = {**ORDER, "stages": [{"name": "main", "argv": ["true"]}]}
+    owner = Supervisor(layout, Attempt(run, order), order, None)
+    owner.gpus = [CARD]
+
+    def killed(*_: object) -> int:
+        raise InterruptedError
+
+    monkeypatch.setattr(keeper, "spawn", killed)
+    with pytest.raises(InterruptedError):
+        owner._stages("/bin")
+    watcher = adopt.Watcher(layout, run)
+    assert watcher.gpus == [CARD]
+    assert watcher.attempt.deadline == pytest.approx(owner.attempt.deadline, abs=1)
+
+
+def test_an_attempt_that_follows_has_a_reserve_for_its_end_too(layout: Layout) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    owner = Supervisor(layout, Attempt(run, ORDER), ORDER, None)
+    for number in (1, 2):
+        files.remove(run.reserve)  # it was freed for the end of the attempt before
+        assert owner._over(AGAIN)
+        assert owner.run.attempt == number + 1
+        assert os.path.getsize(run.reserve) == attempts.RESERVE
+
+
 def test_a_cancel_of_the_attempt_that_was_adopted_also_ends_the_one_that_follows(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +105,19 @@ def test_a_cancel_of_the_attempt_that_was_adopted_also_ends_the_one_that_follows
     monkeypatch.setattr(Supervisor, "_fresh", fresh)
     adopt.Watcher(layout, run).watch()
     assert verdicts(run) == {"exit.json": "failed", "exit.2.json": "cancelled"}
+
+
+def test_an_owner_whose_name_found_no_room_is_asked_to_end_by_its_locks_word(
+    layout: Layout,
+) -> None:
+    held = files.try_lock(layout.lock(RUN_ID + ".lock"))
+    assert held is not None
+    with subprocess.Popen(["sleep", "60"]) as owner:
+        known = {"pid": owner.pid, "start_time": procs.start_time(owner.pid)}
+        files.note(held, json.dumps(known))
+        ending._ask(layout, RUN_ID)
+        assert owner.wait(20) == -signal.SIGTERM
+    os.close(held)
 
 
 @pytest.mark.parametrize(("age", "phase"), [(0, "starting"), (60, "finished"), (-60, "finished")])
