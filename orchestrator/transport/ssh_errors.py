@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator import errors
 from orchestrator.transport.pipe import CONNECT_TIMEOUT
@@ -87,6 +88,14 @@ def _connect_error(there: Destination, place: str, exc: Exception) -> errors.Orc
             hint="many logins at once may exceed its MaxStartups; try again",
         )
     return errors.ConnectFailed(f"{place}: cannot connect: {text}", hint=hint)
+
+
+def revoked(there: Destination, key: paramiko.PKey, by: Path) -> errors.TrustError:
+    return errors.TrustError(
+        f"{there.label} ({there.where}): its host key {fingerprint(key)} is REVOKED by {by}; "
+        "nothing was sent",
+        hint="somebody else may have that key: ask whoever runs the host for its new one",
+    )
 
 
 def _was_mute(exc: Exception) -> bool:

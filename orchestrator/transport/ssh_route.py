@@ -17,7 +17,8 @@ from typing import Any
 from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.transport.pipe import CONNECT_TIMEOUT
-from orchestrator.transport.ssh_errors import translated
+from orchestrator.transport.ssh_errors import revoked, translated
+from orchestrator.transport.ssh_keys import Vouched
 from orchestrator.transport.ssh_libraries import fabric, paramiko
 from orchestrator.transport.ssh_options import Destination, destination
 from orchestrator.transport.sshargs import address
@@ -63,11 +64,24 @@ def _transport(*args: Any, **kwargs: Any) -> paramiko.Transport:
     return made
 
 
+class _Refuse(paramiko.MissingHostKeyPolicy):
+    """For a key that nobody vouched for; one that was revoked is not merely unknown."""
+
+    def __init__(self, vouched: Vouched, there: Destination) -> None:
+        self._vouched, self._there = vouched, there
+
+    def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:
+        by = self._vouched.revoked_by(self._there, key)
+        if by is not None:
+            raise revoked(self._there, key, by)
+        paramiko.RejectPolicy().missing_host_key(client, hostname, key)
+
+
 class Route:
     """What is open on the way to a host; closed by `close`, the last first."""
 
     def __init__(self, config: SshConfig, pinned: Path) -> None:
-        self._config, self._pinned = config, pinned
+        self._config, self._vouched = config, Vouched(pinned)
         self._opened = contextlib.ExitStack()
 
     def login(self, there: Destination) -> fabric.Connection:
@@ -138,13 +152,9 @@ class Route:
     def _reject_unknown_keys(self, connection: fabric.Connection, there: Destination) -> None:
         """fabric accepts any host key by default; this refuses what nobody vouched for."""
         client = connection.client
-        client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        for path in there.known_hosts:
-            with contextlib.suppress(OSError, paramiko.SSHException):
-                client.load_system_host_keys(str(path))
-        if self._pinned.exists():
-            with contextlib.suppress(paramiko.SSHException):
-                client.load_host_keys(str(self._pinned))
+        client.set_missing_host_key_policy(_Refuse(self._vouched, there))
+        for kind, key in self._vouched.keys(there).items():
+            client.get_host_keys().add(there.known_as, kind, key)
 
     def close(self) -> None:
         self._opened.close()

@@ -98,6 +98,37 @@ def _fingerprint(server: PrivateSshd) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
 
 
+def test_f86_lines_of_known_hosts_that_say_nothing_of_a_host_hide_no_other(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = sshd.write_client_config(tmp_path / "client", trusted=True)
+    known_hosts = tmp_path / "client" / "known_hosts"
+    other = " ".join(sshd.host_key_line().split()[1:3])
+    odd = f"@cert-authority *.example {other}\nold ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI\nword\n"
+    salted = "|1|!|! ssh-rsa AAAA\n# caf\xe9\n"
+    known_hosts.write_bytes((odd + known_hosts.read_text() + salted).encode("latin-1"))
+    desk = new_desk(host=box(sshd), ssh_config=config)
+    assert "ok  connection" in desk.orch("doctor", "box").stdout
+    assert key_of(desk, "box") is True
+    assert f"is known already, by {known_hosts}" in desk.orch("host", "trust", "box").stderr
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_f87_a_revoked_key_is_refused_and_is_not_pinned(
+    known: bool, new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = sshd.write_client_config(tmp_path / "client", trusted=known)
+    with (tmp_path / "client" / "known_hosts").open("a") as file:
+        file.write(f"@revoked * {' '.join(sshd.host_key_line().split()[1:3])}\n")
+    desk = new_desk(host=box(sshd), ssh_config=config)
+    done = desk.orch("submit", "train", code=8)
+    assert_clear(done, "box", "host key", "REVOKED", "nothing was sent")
+    never_ran(desk)
+    assert key_of(desk, "box") is False
+    assert_clear(desk.orch("host", "trust", "-y", "box", code=8), "REVOKED", "nothing was sent")
+    assert "REVOKED" in desk.orch("doctor", "box", code=8).stdout
+
+
 @pytest.mark.parametrize("pinned_by", ["known_hosts", "orch host trust"])
 def test_f87_a_changed_key_is_refused_and_nothing_is_sent(
     pinned_by: str, new_desk: MakeDesk, make_sshd: MakeSshd, tmp_path: Path
