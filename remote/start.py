@@ -45,11 +45,12 @@ def _start(
         return {"need": "data", "names": lacking}
     check_host(layout, request["order"], int(request.get("tree_bytes") or 0))
     # Two controllers may hold the same run id: the second waits here and finds it started.
-    guard, config = files.lock(layout.lock(run.run_id + ".claim")), None
+    claim = layout.lock(run.run_id + ".claim")
+    guard, config = files.lock_alive(claim, channel.beat), None
     try:
         if is_decided(run):
             return {**status.status(layout, run.run_id), "already": True}
-        config = unique.hold(layout, request)
+        config = unique.hold(layout, request, channel.beat)
         unique.refuse_second(layout, request)
         refuse_busy(layout, request["order"])
         if not _claimed(layout, run, request, delta, channel.beat):
@@ -59,7 +60,7 @@ def _start(
         if config is not None:
             os.close(config)
         if is_decided(run):  # whoever comes now is told so without the lock
-            files.remove(layout.lock(run.run_id + ".claim"))
+            files.remove(claim)
         os.close(guard)
 
 
