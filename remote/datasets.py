@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 from typing import List, Mapping
 
@@ -35,13 +34,13 @@ def place(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> b
     making = "%s.making.%d" % (layout.dataset(tree), os.getpid())
     files.remove_tree(making)
     try:
-        _make(layout, entries, making)
-        guard = files.lock(layout.lock(tree_name(tree) + ".data"))
+        _make(layout, entries, making, beat)
+        guard = files.lock_alive(layout.lock(tree_name(tree) + ".data"), beat)
         try:
             if is_intact(layout, tree):
                 return False
             was_sealed = os.path.exists(layout.seal(tree))
-            return _put_in_place(layout, entries, making, tree) and was_sealed
+            return _put_in_place(layout, entries, making, tree, beat) and was_sealed
         finally:
             os.close(guard)
     finally:
@@ -100,7 +99,7 @@ def _is_sound(layout: Layout, entry: wire.Entry, beat: Beat) -> bool:
     return False
 
 
-def _make(layout: Layout, entries: List[wire.Entry], making: str) -> None:
+def _make(layout: Layout, entries: List[wire.Entry], making: str, beat: Beat) -> None:
     base = os.fsencode(making)
     os.mkdir(base, 0o700)
     for entry in entries:
@@ -111,12 +110,14 @@ def _make(layout: Layout, entries: List[wire.Entry], making: str) -> None:
             with open(source, "rb") as file:
                 os.symlink(file.read(), target)
         else:
-            _link_or_copy(source, target)
+            _link_or_copy(source, target, beat)
+        beat()
     for place, _, _ in os.walk(base):
         os.chmod(place, 0o500)
+        beat()
 
 
-def _link_or_copy(source: str, target: bytes) -> None:
+def _link_or_copy(source: str, target: bytes, beat: Beat) -> None:
     """Data is read-only (0400) and large: one copy on disk where that is safe and possible."""
     if not _must_copy():
         try:
@@ -124,7 +125,10 @@ def _link_or_copy(source: str, target: bytes) -> None:
             return
         except OSError:
             pass
-    shutil.copyfile(os.fsdecode(source), os.fsdecode(target))
+    with open(source, "rb") as old, open(target, "xb") as new:
+        for chunk in iter(lambda: old.read(1 << 20), b""):
+            new.write(chunk)
+            beat()
     os.chmod(target, 0o400)
 
 
@@ -133,12 +137,35 @@ def _must_copy() -> bool:
     return os.geteuid() == 0
 
 
-def _put_in_place(layout: Layout, entries: List[wire.Entry], making: str, tree: str) -> bool:
+def _sync(making: str, beat: Beat) -> None:
+    """What was copied is on the disk. That is one call, which may take minutes."""
+    import threading  # only here: every import costs a host memory
+
+    failed: List[OSError] = []
+
+    def work() -> None:
+        try:
+            files.sync_tree(making)
+        except OSError as exc:
+            failed.append(exc)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    while worker.is_alive():
+        worker.join(1.0)
+        beat()
+    if failed:
+        raise failed[0]
+
+
+def _put_in_place(
+    layout: Layout, entries: List[wire.Entry], making: str, tree: str, beat: Beat
+) -> bool:
     """True if there was a folder. The seal first: what a crash leaves under another one's seal is
     placed anew."""
     base = os.fsencode(making)
     times = [os.lstat(base + b"/" + entry.path).st_mtime_ns for entry in entries]
-    files.sync_tree(making)
+    _sync(making, beat)
     files.write_atomic(layout.seal(tree), b"\n".join(b"%d" % time for time in times))
     final = layout.dataset(tree)
     before = os.path.lexists(final)

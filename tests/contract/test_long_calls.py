@@ -187,6 +187,17 @@ def test_a_host_that_builds_a_tree_or_a_dataset_gives_signs_of_life(
     assert len(channel.items) >= 3
 
 
+def test_a_host_that_copies_a_dataset_in_place_gives_signs_of_life(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, tree = a_tree(layout)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # whose data is not linked
+    monkeypatch.setattr(datasets, "_is_sound", lambda *_: True)
+    channel = Told()
+    datasets.place(layout, manifest, tree, channel.beat)
+    assert len(channel.items) >= 3
+
+
 def test_a_start_that_waits_for_another_of_its_config_gives_signs_of_life(layout: Layout) -> None:
     ours = {"spec": {"job": "train", "config_hash": "c1:0"}}
     held = unique.hold(layout, {**ours, "unique": "train"}, no_beat)
