@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from typing import List, Mapping
+from typing import Iterable, Iterator, List, Mapping
 
 from remote import files, store, wire
 from remote.channel import Beat, no_beat
@@ -24,7 +24,7 @@ def place(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> b
 
     Damaged: an object's bytes are not what its name says; it was put aside and no folder was made.
     """
-    if is_intact(layout, tree):
+    if is_intact(layout, tree, beat):
         return False
     files.clear_leftovers(layout.data)
     entries = wire.parse_manifest(manifest)
@@ -37,7 +37,7 @@ def place(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> b
         _make(layout, entries, making, beat)
         guard = files.lock_alive(layout.lock(tree_name(tree) + ".data"), beat)
         try:
-            if is_intact(layout, tree):
+            if is_intact(layout, tree, beat):
                 return False
             was_sealed = os.path.exists(layout.seal(tree))
             return _put_in_place(layout, entries, making, tree, beat) and was_sealed
@@ -56,7 +56,7 @@ def changed(layout: Layout, trees: Mapping[str, str]) -> List[str]:
     ]
 
 
-def is_intact(layout: Layout, tree: str) -> bool:
+def is_intact(layout: Layout, tree: str, beat: Beat = no_beat) -> bool:
     """Whether the folder is there with every file of the size and time that it was placed with."""
     base = os.fsencode(layout.dataset(tree))
     try:
@@ -65,10 +65,16 @@ def is_intact(layout: Layout, tree: str) -> bool:
             times = file.read().split()
         return len(lines) == len(times) and all(
             _is_as_placed(base, wire.parse_line(line), int(time))
-            for line, time in zip(lines, times)
+            for line, time in zip(_alive(lines, beat), times)
         )
     except (OSError, ValueError, wire.WireError):
         return False
+
+
+def _alive(items: Iterable[bytes], beat: Beat) -> Iterator[bytes]:
+    for item in items:
+        beat()
+        yield item
 
 
 def copied_bytes(entries: List[wire.Entry]) -> int:

@@ -40,7 +40,7 @@ def _start(
         store.manifest_of(layout, str(request["tree"]))
     except FileNotFoundError:
         return {"need": "tree"}
-    lacking = _lacking_data(layout, request)
+    lacking = _lacking_data(layout, request, channel.beat)
     if lacking:
         return {"need": "data", "names": lacking}
     check_host(layout, request["order"], int(request.get("tree_bytes") or 0))
@@ -108,10 +108,10 @@ def _receive_delta(layout: Layout, channel: Channel, request: Dict[str, Any]) ->
     return delta
 
 
-def _lacking_data(layout: Layout, request: Dict[str, Any]) -> List[str]:
+def _lacking_data(layout: Layout, request: Dict[str, Any], beat: Beat) -> List[str]:
     lacking = []
     for item in request.get("data") or []:
-        if item.get("tree") and not datasets.is_intact(layout, item["tree"]):
+        if item.get("tree") and not datasets.is_intact(layout, item["tree"], beat):
             lacking.append(item["name"])
         elif item.get("at") and not os.path.exists(os.path.expanduser(item["at"])):
             message = "data %r: %s does not exist on the host" % (item["name"], item["at"])

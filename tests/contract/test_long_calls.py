@@ -196,6 +196,9 @@ def test_a_host_that_copies_a_dataset_in_place_gives_signs_of_life(
     channel = Told()
     datasets.place(layout, manifest, tree, channel.beat)
     assert len(channel.items) >= 3
+    channel.items.clear()
+    assert datasets.is_intact(layout, tree, channel.beat)
+    assert channel.items == [{}]
 
 
 def test_a_start_that_waits_for_another_of_its_config_gives_signs_of_life(layout: Layout) -> None:
