@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from orchestrator import lawful
 from orchestrator.compare import Code, CodeFile
 from orchestrator.domain import Host, Run
 from orchestrator.errors import OrchError, TransportError
@@ -24,6 +25,7 @@ from orchestrator.usecases.settle import settle
 from remote import wire
 
 ENVIRONMENT = "environment"  # the kind of the timeline's line
+ENVIRONMENT_MAX = 1 << 20  # bytes; thousands of packages take a tenth of it
 TEXT_MAX = 256 * 1024  # of a file whose diff is made
 CONTENT_MAX = 256 * 1024 * 1024
 GIT_FILES_MAX = 20_000
@@ -187,13 +189,13 @@ def _is_manifest(raw: bytes, tree: str) -> bool:
 def told(item: Any) -> Told:
     """An item of `evidence`, or another verb's status with some of its records."""
     status = run_status(item)
-    spec, environment = item.get("spec"), item.get("environment")
+    spec, environment = item.get("spec"), lawful.table(item.get("environment"))
     config, log, size = item.get("config"), item.get("log"), item.get("log_size")
     return Told(
         status=status,
         config=config if isinstance(config, str) else None,
         spec=spec if isinstance(spec, dict) else None,
-        environment=environment if isinstance(environment, dict) else None,
+        environment=environment if 2 < len(repr(environment)) <= ENVIRONMENT_MAX else None,
         log=log if isinstance(log, str) else None,
         log_size=size if isinstance(size, int) else None,
     )
