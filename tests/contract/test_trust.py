@@ -56,6 +56,18 @@ def test_f86_an_unknown_key_is_refused_shown_and_pinned_once(
     assert desk.show(run_id)["accuracy"] == 0.9
 
 
+def test_a_pin_does_not_join_a_last_line_without_an_end(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    desk = stranger(new_desk, sshd, tmp_path)
+    pinned = desk.home / "state" / "orch" / "known_hosts"
+    pinned.parent.mkdir(parents=True)
+    pinned.write_text("other ssh-ed25519 AAAA")
+    desk.orch("host", "trust", "-y", "box")
+    assert pinned.read_text().splitlines()[0] == "other ssh-ed25519 AAAA"
+    assert key_of(desk, "box") is True
+
+
 def key_of(desk: Desk, name: str) -> bool | None:
     listed = json.loads(desk.orch("host", "ls", "--json").stdout)
     assert [each["name"] for each in listed if each["default"]] == ["box"]
