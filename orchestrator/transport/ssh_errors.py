@@ -34,7 +34,8 @@ def translated(there: Destination) -> Iterator[None]:
     except paramiko.PasswordRequiredException as exc:
         raise errors.AuthFailed(
             f"{place}: a private key asks for a passphrase ({exc})",
-            hint="add it to ssh-agent; orch never prompts",
+            hint="add it to ssh-agent; orch never prompts. Where `ssh` by hand gets in without "
+            f"asking, `transport: openssh` for {there.origin} in orch.yaml does too",
         ) from None
     except paramiko.AuthenticationException as exc:
         raise errors.AuthFailed(

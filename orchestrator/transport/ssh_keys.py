@@ -1,12 +1,15 @@
-"""Host keys that somebody vouched for: in the user's known_hosts, the system's, or pinned here.
+"""Host keys that somebody vouched for: in the user's known_hosts, the system's, or pinned here. The
+user's own keys that ssh-agent holds.
 
 A line that is none, or of an authority (`@cert-authority`), vouches for no key and hides no other.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.transport.ssh_libraries import paramiko
@@ -52,7 +55,7 @@ class Vouched:
 
     def _lines(self, path: Path) -> list[list[str]]:
         if path not in self._read:
-            self._read[path] = list(_lines_in(path))
+            self._read[path] = [words for words in _lines_in(path) if len(words) >= 3]
         return self._read[path]
 
 
@@ -64,7 +67,7 @@ def _lines_in(path: Path) -> Iterator[list[str]]:
         return
     for line in text.split("\n"):
         words = line.split()
-        if len(words) >= 3 and not words[0].startswith("#"):
+        if words and not words[0].startswith("#"):
             yield words
 
 
@@ -80,3 +83,23 @@ def _key(line: str) -> paramiko.PKey | None:
     except Exception:
         return None
     return None if entry is None else entry.key
+
+
+def named_key(agent: paramiko.Agent, files: Sequence[str]) -> paramiko.PKey | None:
+    """The agent's key that the first of the files names that it has one of: by its public half,
+    which lies beside the file or in it."""
+    held = {key.blob: key for key in agent.get_keys()}
+    for name in files:
+        for path in (Path(name + ".pub"), Path(name)):
+            for words in _lines_in(path):
+                key = held.get(_decoded(words[1])) if len(words) > 1 else None
+                if key is not None:
+                    return key
+    return None
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        return b""

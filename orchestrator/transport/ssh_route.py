@@ -18,7 +18,7 @@ from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.transport.pipe import CONNECT_TIMEOUT
 from orchestrator.transport.ssh_errors import revoked, translated
-from orchestrator.transport.ssh_keys import Vouched
+from orchestrator.transport.ssh_keys import Vouched, named_key
 from orchestrator.transport.ssh_libraries import fabric, paramiko
 from orchestrator.transport.ssh_options import Destination, destination
 from orchestrator.transport.sshargs import address
@@ -27,6 +27,7 @@ from orchestrator.transport.sshconfig import SshConfig
 AUTH_TIMEOUT = 30.0
 BANNER_TIMEOUT = CONNECT_TIMEOUT
 HOPS = 8
+USUAL = [os.path.expanduser(f"~/.ssh/id_{kind}") for kind in ("rsa", "ecdsa", "ed25519")]
 
 # Linux; elsewhere the kernel decides. The first reads are the handshake's.
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -102,7 +103,7 @@ class Route:
                 "transport_factory": _transport,
                 "auth_timeout": AUTH_TIMEOUT,
                 "banner_timeout": BANNER_TIMEOUT,
-                **_identities(there),
+                **self._identities(there),
             },
         )
         self._opened.callback(_quietly, connection.close)
@@ -156,6 +157,20 @@ class Route:
         for kind, key in self._vouched.keys(there).items():
             client.get_host_keys().add(there.known_as, kind, key)
 
+    def _identities(self, there: Destination) -> dict[str, Any]:
+        """No look round for keys when the config names one: six wrong keys would use up sshd's
+        MaxAuthTries. A file that is not there would end the login with an error about it."""
+        named = there.identity_files
+        existing = [name for name in named or () if os.path.exists(name)]
+        found: dict[str, Any] = {"look_for_keys": named is None, "key_filename": existing}
+        if not there.agent or not there.only_named:
+            return {**found, "allow_agent": there.agent}
+        with contextlib.suppress(OSError, paramiko.SSHException):  # an agent that does not answer
+            agent = paramiko.Agent()
+            self._opened.callback(_quietly, agent.close)
+            found["pkey"] = named_key(agent, USUAL if named is None else named)
+        return {**found, "allow_agent": False}
+
     def close(self) -> None:
         self._opened.close()
 
@@ -163,11 +178,3 @@ class Route:
 def _quietly(close: Any) -> None:
     with contextlib.suppress(Exception):
         close()
-
-
-def _identities(there: Destination) -> dict[str, Any]:
-    """No look round for keys when the config names one: six wrong keys would use up sshd's
-    MaxAuthTries. A file that is not there would end the login with an error about it."""
-    named = there.identity_files
-    existing = [name for name in named or () if os.path.exists(name)]
-    return {"allow_agent": there.agent, "look_for_keys": named is None, "key_filename": existing}

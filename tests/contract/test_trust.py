@@ -230,6 +230,29 @@ def test_f90_a_login_that_is_refused_says_why_and_asks_nobody(
     assert json.loads(report.stdout)
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_key_that_asks_for_a_passphrase_is_used_where_ssh_agent_holds_it(
+    held: bool, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    """The ssh config says `IdentitiesOnly yes`: of the agent's keys only those that it names."""
+    server = make_sshd()
+    assert "IdentitiesOnly yes" in server.client_config.read_text()
+    key = str(server.identity)
+    other = server.base / "other_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
+    with running_agent(server.base / "agent") as socket:
+        env = {**os.environ, "SSH_AUTH_SOCK": socket}
+        for added in (str(other), *([key] if held else [])):
+            subprocess.run(["ssh-add", "-q", added], check=True, env=env)
+        subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", key], check=True)
+        desk = new_desk(host=box(server), ssh_config=server.client_config)
+        desk.env["SSH_AUTH_SOCK"] = socket
+        if held:
+            desk.orch("doctor", "box")
+        else:
+            assert_clear(desk.orch("submit", "train", code=8, timeout=40), "box")
+
+
 @pytest.mark.parametrize(
     ("config", "codes"),
     [
