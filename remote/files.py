@@ -274,6 +274,14 @@ def note(held: int, text: str) -> None:
     os.pwrite(held, text.encode("ascii"), 0)
 
 
+def touch(path: str) -> None:
+    """The file, if it is there, was changed now."""
+    try:
+        os.utime(path)
+    except OSError:
+        pass
+
+
 def lock_within(path: str, seconds: float) -> Optional[int]:
     """Like `try_lock`, for `seconds`."""
     end = time.monotonic() + seconds
