@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from typing import Any, Callable, Dict, Iterator, Optional
 
-from remote import adopt, closing, files, procs, session, status, wire
+from remote import adopt, closing, files, session, status
 from remote.causes import End
 from remote.channel import Channel
 from remote.layout import Layout, RunFiles
 
 Body = Dict[str, Any]
 Verb = Callable[[Layout, Channel, Body], Body]
-
-
-def hello(layout: Layout, channel: Channel, request: Body) -> Body:
-    return {
-        "protocol": wire.PROTOCOL,
-        "python": list(sys.version_info[:3]),
-        "boot_id": procs.boot_id(),
-        "host_time": status.now(),
-        "root": layout.root,
-    }
 
 
 def statuses(layout: Layout, channel: Channel, request: Body) -> Body:
@@ -94,7 +83,6 @@ def list_runs(layout: Layout, channel: Channel, request: Body) -> Body:
 
 # Where each verb lives: a call imports what it needs and no more, since a start is waited for.
 VERBS: Dict[str, str] = {
-    "hello": "remote.verbs:hello",
     "doctor": "remote.doctor:doctor",
     "sync": "remote.sync:sync",
     "start": "remote.start:start",

@@ -32,6 +32,7 @@ from remote import wire
 from tests.contract import liar
 from tests.contract.liar import Answer, end, frames
 from tests.helpers.project import make_project
+from tests.helpers.runs import refreshed
 
 SYNCED = end({"ok": True}, (wire.ITEM, {"wanted": []}))
 
@@ -371,12 +372,12 @@ def test_a_resume_whose_answer_is_lost_is_unknown_and_settled_by_the_host(
     known = ledger.get(liar.RUN_ID)
     assert (known.state, known.attempt) == (RunState.UNKNOWN, 2)
     # The host has not heard of it: the old record proves nothing of the new attempt.
-    refreshed = asking.refresh(ctx, ledger, known)
-    assert (refreshed.state, refreshed.attempt) == (RunState.UNKNOWN, 2)
+    known = refreshed(ctx, ledger, known)
+    assert (known.state, known.attempt) == (RunState.UNKNOWN, 2)
     (closing,) = host.asked[-1]["close"]
     assert (closing["attempt"], closing["verdict"]) == (2, "never_started")
     liar.lie(monkeypatch, liar.statuses(a_status(phase="running", attempt=2)))
-    assert asking.refresh(ctx, ledger, known).state is RunState.RUNNING
+    assert refreshed(ctx, ledger, known).state is RunState.RUNNING
 
 
 def test_an_attempt_begun_by_another_controller_is_learnt_of(
@@ -384,6 +385,6 @@ def test_an_attempt_begun_by_another_controller_is_learnt_of(
 ) -> None:
     before = failed(ctx, ledger)
     liar.lie(monkeypatch, liar.statuses(a_status(phase="running", attempt=3)))
-    known = asking.refresh(ctx, ledger, before)
+    known = refreshed(ctx, ledger, before)
     assert (known.state, known.attempt, known.verdict) == (RunState.RUNNING, 3, None)
     assert known.accuracy is None
