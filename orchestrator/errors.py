@@ -15,7 +15,6 @@
     │   ├── FrameGarbled    6   what came back is not our protocol
     │   ├── HostFailed      6   the agent met an error of its own in the middle of a call
     │   └── HostUnfit       6   reached, but it cannot run jobs (no python, too old, ...)
-    ├── OutcomeGate         7   the run succeeded, its result does not pass
     ├── TrustError          8   never retried
     │   ├── HostKeyUnknown  8
     │   ├── HostKeyChanged  8
@@ -28,8 +27,9 @@
     ├── Interrupted       130   Ctrl-C; says what is true of the run now
     └── StdoutLost        141   stdout did not take what was to go there
 
-Exit codes 1 (the run ended badly) and 141 (stdout closed by its reader) are results, not errors. A
-run that fails is a value, never an exception. Any other exception is a fault of orch itself: 70.
+Exit codes 1 (the run ended badly), 7 (it succeeded and its result does not pass) and 141 (stdout
+closed by its reader) are results, not errors. A run that fails is a value, never an exception. Any
+other exception is a fault of orch itself: 70.
 """
 
 from __future__ import annotations
@@ -117,10 +117,6 @@ class HostFailed(TransportError):
 
 class HostUnfit(TransportError):
     pass
-
-
-class OutcomeGate(OrchError):
-    exit_code = 7
 
 
 class TrustError(OrchError):

@@ -8,6 +8,7 @@ files that look like secrets.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import hashlib
 import os
@@ -37,6 +38,9 @@ SECRETS = (
 SECRET_EXAMPLES = (".env.example", ".env.sample", ".env.template")
 _SECRET = re.compile("|".join(fnmatch.translate(pattern) for pattern in SECRETS))
 _CACHED = re.compile(rb"(\d+ ){5}\d{3} [fl] \d+ [0-9a-f]{64} ")
+
+# Of a file that was there a moment ago: it is gone, or a link now, or no link any more.
+CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 # A path in the tree; what stat says of it; where its bytes lie: under the root, or anywhere.
 Found = tuple[bytes, os.stat_result, bytes]
@@ -233,7 +237,9 @@ def scan(
         else:
             try:
                 made = _entry(os.path.join(base, place), path, info)
-            except PermissionError as exc:
+            except OSError as exc:
+                if exc.errno in CHANGED:
+                    raise _changed(path) from None
                 raise unreadable(os.path.join(base, place), exc.strerror) from None
             if made is None:
                 skipped.append((os.fsdecode(path), "a link that leaves the tree"))
@@ -287,11 +293,15 @@ def _entry(place: bytes, path: bytes, info: os.stat_result) -> wire.Entry | None
     mode = 0o755 if info.st_mode & 0o100 else 0o644
     digest, size = _hash(place)
     if size != info.st_size:
-        raise SourceChanged(
-            f"{os.fsdecode(path)} changed while it was read; nothing was sent",
-            hint="run the command again when nothing writes there",
-        )
+        raise _changed(path)
     return wire.Entry(mode, "f", size, digest, path)
+
+
+def _changed(path: bytes) -> SourceChanged:
+    return SourceChanged(
+        f"{os.fsdecode(path)} changed while it was read; nothing was sent",
+        hint="run the command again when nothing writes there",
+    )
 
 
 def _hash(path: bytes) -> tuple[str, int]:

@@ -37,6 +37,10 @@ class LocalLayout:
         """Locked by the command that is about to start the run."""
         return self.home / "inflight" / run_id
 
+    def telling(self, run_id: str) -> Path:
+        """Locked by the command that tells of the run's end."""
+        return self.home / "inflight" / f"{run_id}.told"
+
     def hash_cache(self, tree: Path) -> Path:
         return self.home / "cache" / ("hashes-" + _short(str(tree)))
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
-from typing import List, Mapping, Optional
+from typing import Iterable, Iterator, List, Mapping, Optional
 
 from remote import files, status, store, wire
 from remote.channel import Beat, no_beat
@@ -27,7 +26,7 @@ def place(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> b
 
     Damaged: an object's bytes are not what its name says; it was put aside and no folder was made.
     """
-    if is_intact(layout, tree):
+    if is_intact(layout, tree, beat):
         return False
     files.clear_leftovers(layout.data)
     entries = wire.parse_manifest(manifest)
@@ -37,13 +36,13 @@ def place(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> b
     making = "%s.making.%d" % (layout.dataset(tree), os.getpid())
     files.remove_tree(making)
     try:
-        _make(layout, entries, making)
-        guard = files.lock(layout.lock(tree_name(tree) + ".data"))
+        _make(layout, entries, making, beat)
+        guard = files.lock_alive(layout.lock(tree_name(tree) + ".data"), beat)
         try:
-            if is_intact(layout, tree):
+            if is_intact(layout, tree, beat):
                 return False
             was_sealed = os.path.exists(layout.seal(tree))
-            return _put_in_place(layout, entries, making, tree) and was_sealed
+            return _put_in_place(layout, entries, making, tree, beat) and was_sealed
         finally:
             os.close(guard)
     finally:
@@ -60,14 +59,14 @@ def changed(layout: Layout, trees: Mapping[str, str]) -> List[str]:
     ]
 
 
-def is_intact(layout: Layout, tree: str) -> bool:
+def is_intact(layout: Layout, tree: str, beat: Beat = no_beat) -> bool:
     """Whether the folder is there with every file of the size and time that it was placed with, and
     with nothing else: what a job left beside its data would be data of every later run."""
-    more = _beside(layout, tree)
+    more = _beside(layout, tree, beat)
     return more == 0 or (more is not None and _is_in_use(layout, tree))
 
 
-def _beside(layout: Layout, tree: str) -> Optional[int]:
+def _beside(layout: Layout, tree: str, beat: Beat = no_beat) -> Optional[int]:
     """How much lies there besides what was placed; None if that is not there as it was."""
     base = os.fsencode(layout.dataset(tree))
     try:
@@ -76,11 +75,17 @@ def _beside(layout: Layout, tree: str) -> Optional[int]:
             times = file.read().split()
         whole = len(lines) == len(times) and all(
             _is_as_placed(base, wire.parse_line(line), int(time))
-            for line, time in zip(lines, times)
+            for line, time in zip(_alive(lines, beat), times)
         )
         return _count(base) - len(lines) if whole else None
     except (OSError, ValueError, wire.WireError):
         return None
+
+
+def _alive(items: Iterable[bytes], beat: Beat) -> Iterator[bytes]:
+    for item in items:
+        beat()
+        yield item
 
 
 def copied_bytes(entries: List[wire.Entry]) -> int:
@@ -124,7 +129,7 @@ def _is_sound(layout: Layout, entry: wire.Entry, beat: Beat) -> bool:
     return False
 
 
-def _make(layout: Layout, entries: List[wire.Entry], making: str) -> None:
+def _make(layout: Layout, entries: List[wire.Entry], making: str, beat: Beat) -> None:
     base = os.fsencode(making)
     os.mkdir(base, 0o700)
     for entry in entries:
@@ -135,12 +140,14 @@ def _make(layout: Layout, entries: List[wire.Entry], making: str) -> None:
             with open(source, "rb") as file:
                 os.symlink(file.read(), target)
         else:
-            _link_or_copy(source, target)
+            _link_or_copy(source, target, beat)
+        beat()
     for place, _, _ in os.walk(base):
         os.chmod(place, 0o500)
+        beat()
 
 
-def _link_or_copy(source: str, target: bytes) -> None:
+def _link_or_copy(source: str, target: bytes, beat: Beat) -> None:
     """Data is read-only (0400) and large: one copy on disk where that is safe and possible."""
     if not _must_copy():
         try:
@@ -148,7 +155,10 @@ def _link_or_copy(source: str, target: bytes) -> None:
             return
         except OSError:
             pass
-    shutil.copyfile(os.fsdecode(source), os.fsdecode(target))
+    with open(source, "rb") as old, open(target, "xb") as new:
+        for chunk in iter(lambda: old.read(1 << 20), b""):
+            new.write(chunk)
+            beat()
     os.chmod(target, 0o400)
 
 
@@ -157,12 +167,35 @@ def _must_copy() -> bool:
     return os.geteuid() == 0
 
 
-def _put_in_place(layout: Layout, entries: List[wire.Entry], making: str, tree: str) -> bool:
+def _sync(making: str, beat: Beat) -> None:
+    """What was copied is on the disk. That is one call, which may take minutes."""
+    import threading  # only here: every import costs a host memory
+
+    failed: List[OSError] = []
+
+    def work() -> None:
+        try:
+            files.sync_tree(making)
+        except OSError as exc:
+            failed.append(exc)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    while worker.is_alive():
+        worker.join(1.0)
+        beat()
+    if failed:
+        raise failed[0]
+
+
+def _put_in_place(
+    layout: Layout, entries: List[wire.Entry], making: str, tree: str, beat: Beat
+) -> bool:
     """True if there was a folder. The seal first: what a crash leaves under another one's seal is
     placed anew."""
     base = os.fsencode(making)
     times = [os.lstat(base + b"/" + entry.path).st_mtime_ns for entry in entries]
-    files.sync_tree(making)
+    _sync(making, beat)
     files.write_atomic(layout.seal(tree), b"\n".join(b"%d" % time for time in times))
     final = layout.dataset(tree)
     before = os.path.lexists(final)

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 # What their names begin with; `orchestrator.ledger.files` has the same, but for FUSE.
 NETWORK_FS = (
@@ -276,14 +276,15 @@ def filesystem(path: str) -> str:
     return kind if kind.startswith((*NETWORK_FS, FUSE)) else "local"
 
 
-def try_lock(path: str) -> Optional[int]:
-    """An open descriptor that holds the lock on `path`, or None while another process holds it.
+def try_lock(path: str, shared: bool = False) -> Optional[int]:
+    """An open descriptor that holds the lock on `path`, or None while another process holds it;
+    `shared`: beside others that do so too.
 
     The kernel frees the lock when the last copy of the descriptor closes, SIGKILL included.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(fd)
         if exc.errno in (errno.EAGAIN, errno.EACCES):
@@ -303,6 +304,14 @@ def note(held: int, text: str) -> None:
             raise
 
 
+def touch(path: str) -> None:
+    """The file, if it is there, was changed now."""
+    try:
+        os.utime(path)
+    except OSError:
+        pass
+
+
 def lock_within(path: str, seconds: float) -> Optional[int]:
     """Like `try_lock`, for `seconds`."""
     end = time.monotonic() + seconds
@@ -320,11 +329,14 @@ def lock(path: str) -> int:
     return fd
 
 
-def lock_shared(path: str) -> int:
-    """Like `lock`, beside others that hold it shared."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_SH)
-    return fd
+def lock_alive(path: str, beat: Callable[[], None], shared: bool = False) -> int:
+    """Like `try_lock`, but waits, however long another's work takes, and calls `beat` meanwhile."""
+    while True:
+        held = try_lock(path, shared)
+        if held is not None:
+            return held
+        beat()
+        time.sleep(0.05)
 
 
 def is_locked(path: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from typing import Any, Dict, List, Optional
 
@@ -82,11 +83,15 @@ def _run(order: Dict[str, Any], message: Dict[str, Any], cwd: str) -> Optional[s
         return str(exc.strerror)
     finally:
         os.close(read_end)
+    # A command that does not want to read is no reason to end, as it would be for an agent.
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         os.write(write_end, json.dumps(message).encode("ascii")[:60000])  # a pipe holds this much
     except OSError:
-        pass  # it did not want to read
-    os.close(write_end)
+        pass
+    finally:
+        os.close(write_end)
+        signal.signal(signal.SIGPIPE, before)
     code = procs.wait_for(pid, COMMAND_DEADLINE)
     if code is None:
         return "it did not end within %g s" % COMMAND_DEADLINE

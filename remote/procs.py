@@ -6,6 +6,7 @@ and `ORCH_RUN_ID` in its environment tells to which run it belongs, however it w
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -217,16 +218,16 @@ def spawn(
 def begin(name: str, work: Callable[[], None]) -> int:
     """Do `work` in a fork, which does not return from it; the fork's pid.
 
-    Waits until `work` has closed its descriptors, by exec or by hand. An OSError before that is
-    raised here, as one of `name`.
+    Waits until `work` has closed its descriptors, by exec or by hand. What it raised before that is
+    an OSError here, of `name`.
     """
     read_end, write_end = os.pipe()  # close-on-exec: an empty read means that exec succeeded
     pid = os.fork()
     if pid == 0:
         try:
             work()
-        except OSError as exc:
-            os.write(write_end, b"%d" % (exc.errno or 0))
+        except Exception as exc:
+            os.write(write_end, _failure(exc))
         finally:
             os._exit(127)
     os.close(write_end)
@@ -234,9 +235,17 @@ def begin(name: str, work: Callable[[], None]) -> int:
         failure = pipe.read()
     if failure:
         os.waitpid(pid, 0)
-        code = int(failure)
-        raise OSError(code, os.strerror(code), name)
+        code, text = json.loads(failure.decode("ascii"))
+        raise OSError(code, text, name)
     return pid
+
+
+def _failure(exc: Exception) -> bytes:
+    if isinstance(exc, OSError):
+        told = [exc.errno or 0, exc.strerror or type(exc).__name__]
+    else:  # e.g. of a word that the kernel cannot be given
+        told = [errno.EINVAL, "%s: %s" % (type(exc).__name__, exc)]
+    return json.dumps(told).encode("ascii")
 
 
 def _become(

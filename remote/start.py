@@ -38,16 +38,17 @@ def _start(
         store.manifest_of(layout, str(request["tree"]))
     except FileNotFoundError:
         return {"need": "tree"}
-    lacking = _lacking_data(layout, request)
+    lacking = _lacking_data(layout, request, channel.beat)
     if lacking:
         return {"need": "data", "names": lacking}
     check_host(layout, request["order"], int(request.get("tree_bytes") or 0))
     # Two controllers may hold the same run id: the second waits here and finds it started.
-    guard, config = files.lock(layout.lock(run.run_id + ".claim")), None
+    claim = layout.lock(run.run_id + ".claim")
+    guard, config = files.lock_alive(claim, channel.beat), None
     try:
         if is_decided(run):
             return {**status.status(layout, run.run_id), "already": True}
-        config = unique.hold(layout, request)
+        config = unique.hold(layout, request, channel.beat)
         unique.refuse_second(layout, request)
         refuse_busy(layout, request["order"])
         if not _claimed(layout, run, request, delta, channel.beat):
@@ -57,7 +58,7 @@ def _start(
         if config is not None:
             os.close(config)
         if is_decided(run):  # whoever comes now is told so without the lock
-            files.remove(layout.lock(run.run_id + ".claim"))
+            files.remove(claim)
         os.close(guard)
 
 
@@ -105,10 +106,10 @@ def _receive_delta(layout: Layout, channel: Channel, request: Dict[str, Any]) ->
     return delta
 
 
-def _lacking_data(layout: Layout, request: Dict[str, Any]) -> List[str]:
+def _lacking_data(layout: Layout, request: Dict[str, Any], beat: Beat) -> List[str]:
     lacking = []
     for item in request.get("data") or []:
-        if item.get("tree") and not datasets.is_intact(layout, item["tree"]):
+        if item.get("tree") and not datasets.is_intact(layout, item["tree"], beat):
             lacking.append(item["name"])
         elif item.get("at") and not os.path.exists(os.path.expanduser(item["at"])):
             message = "data %r: %s does not exist on the host" % (item["name"], item["at"])

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 QUEUE_POLL = 3.0
 SETUP_POLL = 1.0
 STUCK_POLL = 5.0
+TOUCH_EVERY = 3600.0
 
 
 class Ended(Exception):
@@ -66,6 +67,7 @@ class Supervisor:
         self.view = View(attempt.run, self.aside)
         self.voice = Voice(attempt.run, order, report, self.aside)
         self.first = attempt.run.attempt  # the earliest that this process owned
+        self.touch_at = time.monotonic() + TOUCH_EVERY
 
     @property
     def run(self) -> RunFiles:
@@ -302,12 +304,13 @@ class Supervisor:
         attempt = self.attempt
         while True:
             self.aside.reap()
+            self._touch_locks()
             ended = attempt.leader.ending(pid) if pid is not None else None
             if ended is not None:
                 if ended.code != 0 and causes.is_logout():
                     raise Ended(self._asked_to_end())  # the job may go before us
                 return ended
-            pause = 3600.0 if attempt.leader.poll is None else attempt.leader.poll
+            pause = TOUCH_EVERY if attempt.leader.poll is None else attempt.leader.poll
             sentry = attempt.sentry
             for limit in (end, attempt.deadline, sentry.due if sentry else None):
                 if limit is not None:
@@ -323,6 +326,15 @@ class Supervisor:
                 self._guard(sentry)
             if end is not None and time.monotonic() >= end:
                 return None
+
+    def _touch_locks(self) -> None:
+        """Where they lie in /tmp, what was not touched for days may be swept away there, and then
+        another run could hold them too."""
+        if time.monotonic() < self.touch_at:
+            return
+        self.touch_at = time.monotonic() + TOUCH_EVERY
+        for name in (self.run.run_id + ".lock", *map(gpu.lock_name, self.gpus)):
+            files.touch(self.layout.lock(name))
 
     def _guard(self, sentry: Sentry) -> None:
         ending = sentry.look()

@@ -7,11 +7,12 @@ import os
 from typing import Any, Dict
 
 from remote import files, status
+from remote.channel import Beat
 from remote.errors import Refused
 from remote.layout import RUN_ID, Layout
 
 
-def hold(layout: Layout, request: Dict[str, Any]) -> int:
+def hold(layout: Layout, request: Dict[str, Any], beat: Beat) -> int:
     """A lock on the job's config, to be kept until the run is started or refused.
 
     Shared among ordinary starts, so that they do not wait for each other; a unique one has it
@@ -20,7 +21,7 @@ def hold(layout: Layout, request: Dict[str, Any]) -> int:
     job, digest = _key(request)
     name = hashlib.sha256(("%s\0%s" % (job, digest)).encode("utf-8", "replace")).hexdigest()[:32]
     path = layout.lock("config-" + name)
-    return files.lock(path) if request.get("unique") else files.lock_shared(path)
+    return files.lock_alive(path, beat, shared=not request.get("unique"))
 
 
 def _key(request: Dict[str, Any]) -> Any:

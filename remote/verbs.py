@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from typing import Any, Callable, Dict, Iterator, Optional
 
-from remote import adopt, closing, files, procs, session, status, wire
+from remote import adopt, closing, files, session, status
 from remote.causes import End
 from remote.channel import Channel
-from remote.layout import Layout
+from remote.layout import Layout, RunFiles
 
 Body = Dict[str, Any]
 Verb = Callable[[Layout, Channel, Body], Body]
-
-
-def hello(layout: Layout, channel: Channel, request: Body) -> Body:
-    return {
-        "protocol": wire.PROTOCOL,
-        "python": list(sys.version_info[:3]),
-        "boot_id": procs.boot_id(),
-        "host_time": status.now(),
-        "root": layout.root,
-    }
 
 
 def statuses(layout: Layout, channel: Channel, request: Body) -> Body:
@@ -61,7 +50,7 @@ def view(layout: Layout, channel: Channel, request: Body) -> Body:
     if known["phase"] == "absent":
         return known
     if known["phase"] == "finished":
-        return {**known, "view": None, "argv": list(session.log_argv(run, "none"))}
+        return _of_ended(known, run)
     state = status.view_state(run)
     kind = str(state["kind"])
     if not state["open"] and "machine" not in known:
@@ -70,9 +59,17 @@ def view(layout: Layout, channel: Channel, request: Body) -> Body:
             record = {"kind": kind, "name": session.name_of(run.run_id)}
             files.write_json(run.session, record, durable=False)
             state = {**record, "open": True, "rebuilt": True}
+            known = status.status(layout, run.run_id)
+            if known["phase"] == "finished":  # its end has closed what stood before ours
+                session.close(run)
+                return _of_ended(known, run)
     if not state["open"]:
         kind = "plain"
     return {**known, "view": state, "argv": list(session.attach_argv(kind, run))}
+
+
+def _of_ended(known: Body, run: RunFiles) -> Body:
+    return {**known, "view": None, "argv": list(session.log_argv(run, "none"))}
 
 
 def list_runs(layout: Layout, channel: Channel, request: Body) -> Body:
@@ -86,7 +83,6 @@ def list_runs(layout: Layout, channel: Channel, request: Body) -> Body:
 
 # Where each verb lives: a call imports what it needs and no more, since a start is waited for.
 VERBS: Dict[str, str] = {
-    "hello": "remote.verbs:hello",
     "doctor": "remote.doctor:doctor",
     "sync": "remote.sync:sync",
     "start": "remote.start:start",

@@ -94,9 +94,10 @@ class Database:
         """All statements inside are on disk when it ends, or none of them is."""
         if self.readonly:
             raise LedgerError(f"the ledger {self.path} was opened for reading only")
-        with mapped(self.path):
-            self.connection.execute("BEGIN IMMEDIATE")
         try:
+            with mapped(self.path):
+                # Ctrl-C while it waits for the lock is raised here after the transaction has begun.
+                self.connection.execute("BEGIN IMMEDIATE")
             yield
             with mapped(self.path):
                 self.connection.execute("COMMIT")

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.paths import RemoteLayout
-from orchestrator.transport.install import agent_digest, install
+from orchestrator.transport.install import PYTHON_FLAGS, agent_digest, install
 from orchestrator.transport.pipe import Pipe, Transport
 from orchestrator.transport.preface import PREFACE, refuse_shell, silence
 from orchestrator.transport.refusals import refusal
@@ -194,7 +194,8 @@ class Agent:
 
     def _open(self) -> None:
         layout = RemoteLayout.of(self.host.root)
-        command = f"exec {self.host.python} -IS {layout.agent(agent_digest())} {layout.root}"
+        agent = layout.agent(agent_digest())
+        command = f"exec {self.host.python} {PYTHON_FLAGS} {agent} {layout.root}"
         self._pipe = self._transport.run(command)
         pipe = self._pipe
         self._reader = wire.FrameReader(

@@ -17,6 +17,9 @@ from orchestrator.transport.refusals import HINTS
 from remote import wire
 
 INSTALL_DEADLINE = 60.0  # seconds
+# Nothing of the host's own python set-up; and names of files, arguments and environments are UTF-8
+# whatever the login's locale says.
+PYTHON_FLAGS = "-ISXutf8"
 
 
 def agent_files() -> dict[str, str]:
@@ -109,7 +112,7 @@ def install(transport: Transport, host: Host) -> bool:
     }
     program = INSTALLER.encode("utf-8")
     text = json.dumps(order).encode("ascii")
-    pipe = transport.run(f"exec {host.python} -IS -c '{BOOT}'")
+    pipe = transport.run(f"exec {host.python} {PYTHON_FLAGS} -c '{BOOT}'")
     try:
         pipe.send(PREFACE + b"%d\n" % len(program) + program + text + b"\n")
         answer = _installer_answer(host, pipe)

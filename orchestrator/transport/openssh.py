@@ -293,6 +293,11 @@ def translated(host: Host, words: str) -> errors.OrchError:
             hint="if the host was reinstalled, remove the old key from known_hosts "
             f"(`ssh-keygen -R`) and run `orch host trust {host.name}`",
         )
+    if "REVOKED HOST KEY" in words:
+        return errors.TrustError(
+            f"{where}: its host key is REVOKED by a known_hosts file; nothing was sent",
+            hint="somebody else may have that key: ask whoever runs the host for its new one",
+        )
     if "Host key verification failed" in words or "host key is known for" in words:
         return errors.HostKeyUnknown(
             f"{where}: its host key is not known; nothing was sent",

@@ -14,8 +14,8 @@ from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.retry import when_let_in
 from orchestrator.transport.pipe import CONNECT_TIMEOUT, SEND_DEADLINE
-from orchestrator.transport.ssh_errors import fingerprint, translated
-from orchestrator.transport.ssh_keys import key_in
+from orchestrator.transport.ssh_errors import fingerprint, revoked, translated
+from orchestrator.transport.ssh_keys import Vouched
 from orchestrator.transport.ssh_libraries import paramiko
 from orchestrator.transport.ssh_options import Destination, destination
 from orchestrator.transport.ssh_route import Route
@@ -122,8 +122,8 @@ class Offered(NamedTuple):
 def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> Offered:
     """The key the host offers now.
 
-    Only the key exchange takes place: no login is tried, nothing is sent. HostKeyChanged when the
-    user's own known_hosts name another key: that word goes before what is pinned.
+    Only the key exchange takes place: no login is tried, nothing is sent. TrustError when the
+    user's own known_hosts revoke it or name another key: that word goes before what is pinned.
     """
     config = SshConfig(ssh_config, home)
     there, route = destination(host, config), Route(config, pinned)
@@ -132,10 +132,13 @@ def offered_key(host: Host, ssh_config: Path, pinned: Path, home: Path) -> Offer
         with translated(there), contextlib.closing(paramiko.Transport(sock)) as transport:
             transport.start_client(timeout=CONNECT_TIMEOUT)
             key = transport.get_remote_server_key()
-    name = there.known_as
+    name, vouched = there.known_as, Vouched(pinned)
+    by = vouched.revoked_by(there, key)
+    if by is not None:
+        raise revoked(there, key, by)
     known_in = None
     for path in there.known_hosts:
-        known = key_in(path, name, key.get_name())
+        known = vouched.keys_in(path, name).get(key.get_name())
         if known == key:
             known_in = known_in or path
         elif known is not None:

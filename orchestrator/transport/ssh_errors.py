@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator import errors
 from orchestrator.transport.pipe import CONNECT_TIMEOUT
@@ -33,7 +34,8 @@ def translated(there: Destination) -> Iterator[None]:
     except paramiko.PasswordRequiredException as exc:
         raise errors.AuthFailed(
             f"{place}: a private key asks for a passphrase ({exc})",
-            hint="add it to ssh-agent; orch never prompts",
+            hint="add it to ssh-agent; orch never prompts. Where `ssh` by hand gets in without "
+            f"asking, `transport: openssh` for {there.origin} in orch.yaml does too",
         ) from None
     except paramiko.AuthenticationException as exc:
         raise errors.AuthFailed(
@@ -87,6 +89,14 @@ def _connect_error(there: Destination, place: str, exc: Exception) -> errors.Orc
             hint="many logins at once may exceed its MaxStartups; try again",
         )
     return errors.ConnectFailed(f"{place}: cannot connect: {text}", hint=hint)
+
+
+def revoked(there: Destination, key: paramiko.PKey, by: Path) -> errors.TrustError:
+    return errors.TrustError(
+        f"{there.label} ({there.where}): its host key {fingerprint(key)} is REVOKED by {by}; "
+        "nothing was sent",
+        hint="somebody else may have that key: ask whoever runs the host for its new one",
+    )
 
 
 def _was_mute(exc: Exception) -> bool:

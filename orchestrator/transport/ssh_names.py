@@ -50,7 +50,7 @@ def are_known(
     known = {}
     for host in hosts:
         try:
-            known[host] = vouched.any_for(destination(host, config))
+            known[host] = bool(vouched.keys(destination(host, config)))
         except errors.UsageError as exc:
             tell(exc)
     return known

@@ -34,6 +34,7 @@ class Destination:
     user: str
     identity_files: tuple[str, ...] | None  # None: none is named, the usual ones are looked for
     agent: bool  # whether the keys of ssh-agent are offered
+    only_named: bool  # of those that it has none but the ones that identity_files name
     host_key_alias: str | None
     known_hosts: tuple[Path, ...]
     jumps: tuple[str, ...]  # the last is the one next to the host
@@ -85,7 +86,8 @@ def destination(host: Host, config: SshConfig, before: Destination | None = None
         port=port,
         user=found.user,
         identity_files=tuple(_files(named, tokens, config.home)) if named else None,
-        agent=not only and found.word("identityagent") != "none",
+        agent=found.word("identityagent") != "none",
+        only_named=only,
         host_key_alias=alias,
         known_hosts=tuple(known_hosts),
         jumps=jumps,

@@ -17,7 +17,8 @@ from typing import Any
 from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.transport.pipe import CONNECT_TIMEOUT
-from orchestrator.transport.ssh_errors import translated
+from orchestrator.transport.ssh_errors import revoked, translated
+from orchestrator.transport.ssh_keys import Vouched, named_key
 from orchestrator.transport.ssh_libraries import fabric, paramiko
 from orchestrator.transport.ssh_options import Destination, destination
 from orchestrator.transport.sshargs import address
@@ -26,6 +27,7 @@ from orchestrator.transport.sshconfig import SshConfig
 AUTH_TIMEOUT = 30.0
 BANNER_TIMEOUT = CONNECT_TIMEOUT
 HOPS = 8
+USUAL = [os.path.expanduser(f"~/.ssh/id_{kind}") for kind in ("rsa", "ecdsa", "ed25519")]
 
 # Linux; elsewhere the kernel decides. The first reads are the handshake's.
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -63,11 +65,24 @@ def _transport(*args: Any, **kwargs: Any) -> paramiko.Transport:
     return made
 
 
+class _Refuse(paramiko.MissingHostKeyPolicy):
+    """For a key that nobody vouched for; one that was revoked is not merely unknown."""
+
+    def __init__(self, vouched: Vouched, there: Destination) -> None:
+        self._vouched, self._there = vouched, there
+
+    def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:
+        by = self._vouched.revoked_by(self._there, key)
+        if by is not None:
+            raise revoked(self._there, key, by)
+        paramiko.RejectPolicy().missing_host_key(client, hostname, key)
+
+
 class Route:
     """What is open on the way to a host; closed by `close`, the last first."""
 
     def __init__(self, config: SshConfig, pinned: Path) -> None:
-        self._config, self._pinned = config, pinned
+        self._config, self._vouched = config, Vouched(pinned)
         self._opened = contextlib.ExitStack()
 
     def login(self, there: Destination) -> fabric.Connection:
@@ -88,7 +103,7 @@ class Route:
                 "transport_factory": _transport,
                 "auth_timeout": AUTH_TIMEOUT,
                 "banner_timeout": BANNER_TIMEOUT,
-                **_identities(there),
+                **self._identities(there),
             },
         )
         self._opened.callback(_quietly, connection.close)
@@ -138,13 +153,23 @@ class Route:
     def _reject_unknown_keys(self, connection: fabric.Connection, there: Destination) -> None:
         """fabric accepts any host key by default; this refuses what nobody vouched for."""
         client = connection.client
-        client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        for path in there.known_hosts:
-            with contextlib.suppress(OSError, paramiko.SSHException):
-                client.load_system_host_keys(str(path))
-        if self._pinned.exists():
-            with contextlib.suppress(paramiko.SSHException):
-                client.load_host_keys(str(self._pinned))
+        client.set_missing_host_key_policy(_Refuse(self._vouched, there))
+        for kind, key in self._vouched.keys(there).items():
+            client.get_host_keys().add(there.known_as, kind, key)
+
+    def _identities(self, there: Destination) -> dict[str, Any]:
+        """No look round for keys when the config names one: six wrong keys would use up sshd's
+        MaxAuthTries. A file that is not there would end the login with an error about it."""
+        named = there.identity_files
+        existing = [name for name in named or () if os.path.exists(name)]
+        found: dict[str, Any] = {"look_for_keys": named is None, "key_filename": existing}
+        if not there.agent or not there.only_named:
+            return {**found, "allow_agent": there.agent}
+        with contextlib.suppress(OSError, paramiko.SSHException):  # an agent that does not answer
+            agent = paramiko.Agent()
+            self._opened.callback(_quietly, agent.close)
+            found["pkey"] = named_key(agent, USUAL if named is None else named)
+        return {**found, "allow_agent": False}
 
     def close(self) -> None:
         self._opened.close()
@@ -153,11 +178,3 @@ class Route:
 def _quietly(close: Any) -> None:
     with contextlib.suppress(Exception):
         close()
-
-
-def _identities(there: Destination) -> dict[str, Any]:
-    """No look round for keys when the config names one: six wrong keys would use up sshd's
-    MaxAuthTries. A file that is not there would end the login with an error about it."""
-    named = there.identity_files
-    existing = [name for name in named or () if os.path.exists(name)]
-    return {"allow_agent": there.agent, "look_for_keys": named is None, "key_filename": existing}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +37,12 @@ def client(host: Host, ssh_config: Path) -> list[str]:
     argv = ["ssh", "-F", str(ssh_config)] if ssh_config.exists() else ["ssh"]
     port = address(host).port
     return argv if port is None else [*argv, "-p", str(port)]
+
+
+def quoted(word: str) -> str:
+    """The word for the login shell of a host, whichever that is: zsh replaces a bare `=word`."""
+    plain = re.match("[A-Za-z0-9/-]", word)
+    return shlex.quote(word) if plain else "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def vouching(known_hosts: str, pinned: Path) -> Sequence[str]:

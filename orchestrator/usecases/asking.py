@@ -46,14 +46,8 @@ def _closing(run: Run) -> dict[str, Any]:
     return {**told, "verdict": "never_started", "reason": reason}
 
 
-def refresh(ctx: Context, ledger: Ledger, run: Run) -> Run:
-    """The run by its host's latest word; raises when the host is silent."""
-    with ctx.connect(ctx.host_of(run)) as agent:
-        return meet(ctx, ledger, run, agent)
-
-
 def meet(ctx: Context, ledger: Ledger, run: Run, agent: Agent) -> Run:
-    """`refresh` over a connection that is open."""
+    """The run by its host's latest word; raises when the host is silent."""
     found = statuses(agent, question(ctx, [run]))
     return settle(ledger, run, only_status(found, run.run_id), ctx.now())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from orchestrator.ledger.store import Ledger
 from orchestrator.paths import ssh_config
 from orchestrator.transport.openssh import effective, known_hosts
 from orchestrator.transport.replies import unlawful, words
-from orchestrator.transport.sshargs import address, client, vouching
+from orchestrator.transport.sshargs import address, client, quoted, vouching
 from orchestrator.usecases import silence
 from orchestrator.usecases.context import Context
 
@@ -120,5 +119,5 @@ def _over_ssh(ctx: Context, host: Host, command: list[str], terminal: bool) -> t
     pinned = ctx.layout.known_hosts
     if pinned.exists():
         argv += vouching(known_hosts(effective(host, argv, ctx.env)), pinned)
-    shown = (shlex.quote(word) for word in command)
-    return ("ssh", "-t" if terminal else "-T", *argv[1:], address(host).target, "--", *shown)
+    way = "-t" if terminal else "-T"
+    return ("ssh", way, *argv[1:], address(host).target, "--", *map(quoted, command))

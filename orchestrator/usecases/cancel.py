@@ -7,13 +7,13 @@ from typing import Any
 
 from orchestrator import names
 from orchestrator.domain import ExitRecord, Judged, Outcome, Run, RunState, Verdict
-from orchestrator.errors import Interrupted, NotFinished, NotFound
+from orchestrator.errors import Interrupted, NotFinished, NotFound, OrchError
 from orchestrator.ledger.store import Ledger
 from orchestrator.recorded import recorded_of
 from orchestrator.transport.base import Agent
 from orchestrator.transport.replies import only_status
 from orchestrator.usecases import places, silence
-from orchestrator.usecases.asking import GONE, UNSETTLED, meet, statuses
+from orchestrator.usecases.asking import GONE, UNSETTLED, meet, question, statuses
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.settle import settle, settle_anew
 
@@ -54,6 +54,8 @@ def _open_canary(ctx: Context, ledger: Ledger, job: str) -> Run | None:
 
 def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
     """(the run, whether it had ended before). Raises when its processes have not gone in time."""
+    if run.verdict is Verdict.NEVER_STARTED:
+        run = _looked_for(ctx, ledger, run)
     if run.state is RunState.FINISHED and run.cause != "gone":
         return run, True
     asked: list[Run] = []
@@ -61,6 +63,18 @@ def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
         return _cancel(ctx, ledger, run, asked.append)
     except KeyboardInterrupt:
         raise _interrupted(run, bool(asked)) from None
+
+
+def _looked_for(ctx: Context, ledger: Ledger, run: Run) -> Run:
+    """A run that counts as never started, by its host's word if that can be had: who cancels it
+    may have seen it run. Of a silent host nothing is concluded."""
+    try:
+        with ctx.connect(ctx.host_of(run)) as agent:
+            status = only_status(statuses(agent, question(ctx, [run])), run.run_id)
+    except OrchError as exc:
+        ctx.say(f"whether {run.run_id} did start was not asked: {exc.message}")
+        return run
+    return settle_anew(ledger, run, status, ctx.now())
 
 
 def _interrupted(run: Run, asked: bool) -> Interrupted:

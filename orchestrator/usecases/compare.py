@@ -36,7 +36,7 @@ def compared(ctx: Context, ledger: Ledger, runs: Sequence[Run]) -> pure.Comparis
         code, missing = code_changes(hosts, runs)
     for run, environment in zip(runs, environments, strict=True):
         if environment is None:
-            why = hosts.silent.get(run.host, "none was recorded")
+            why = hosts.silent(run) or "none was recorded"
             missing.append(f"environment of {run.run_id}: {why}")
     return pure.compare(runs, _with_python(runs, environments, missing), code, missing)
 

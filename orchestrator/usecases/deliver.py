@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,16 @@ from orchestrator.wording import size
 START_WITHIN = 3600.0  # seconds in which the host may copy a large tree, with signs of life
 
 
-def deliver(
-    ctx: Context, plan: Plan, ledger: Ledger, run: Run, sent: threading.Event
-) -> tuple[Run, Agent]:
+@dataclass(slots=True)
+class Start:
+    """How far the start of a run got. `sent`: the host may have begun it. `taken`: it said so, and
+    no error on this side can mean any more that it was refused."""
+
+    sent: bool = False
+    taken: bool = False
+
+
+def deliver(ctx: Context, plan: Plan, ledger: Ledger, run: Run, began: Start) -> tuple[Run, Agent]:
     """Connect and read the tree at the same time; then content, then the start."""
     connecting = Background(lambda: ctx.connect(plan.host))
     try:
@@ -35,7 +42,7 @@ def deliver(
         raise
     agent = connecting.result()
     try:
-        return _start(ctx, plan, ledger, run, agent, content, sent), agent
+        return _start(ctx, plan, ledger, run, agent, content, began), agent
     except BaseException:
         agent.close()
         raise
@@ -56,7 +63,7 @@ def _start(
     run: Run,
     agent: Agent,
     content: ready.Content,
-    sent: threading.Event,
+    began: Start,
 ) -> Run:
     scan, data = content.code, content.data
     remembered = ctx.layout.host_cache(plan.host.name, plan.project)
@@ -73,11 +80,11 @@ def _start(
             delta, objects = change
             body = {**body, "base": _tree(old), "delta": len(delta)}
             attached = [delta, *objects]
-    reply = _start_call(agent, body, attached, sent)
+    reply = _start_call(agent, body, attached, began)
     for _ in range(3):
         if not reply.get("need"):
             break
-        sent.clear()
+        began.sent = False  # nothing was claimed: the same request may come again
         if reply["need"] == "tree":
             _push(ctx, agent, scan, "code")
         else:
@@ -88,7 +95,8 @@ def _start(
                 if pushed.get("replaced"):
                     ctx.say(f"data {name} had been changed on {run.host} and is whole again there")
         body = {key: value for key, value in body.items() if key not in ("base", "delta")}
-        reply = _start_call(agent, body, [], sent)
+        reply = _start_call(agent, body, [], began)
+    began.taken = True
     hashes = {name: item.tree for name, item in data.items()}
     ledger.synced(run.run_id, ctx.now(), scan.tree, hashes)
     started = settle(ledger, ledger.get(run.run_id), reply, ctx.now())
@@ -97,9 +105,9 @@ def _start(
 
 
 def _start_call(
-    agent: Agent, body: Mapping[str, Any], attached: list[bytes], sent: threading.Event
+    agent: Agent, body: Mapping[str, Any], attached: list[bytes], began: Start
 ) -> dict[str, Any]:
-    sent.set()
+    began.sent = True
     return agent.call("start", body, attached, within=START_WITHIN)
 
 

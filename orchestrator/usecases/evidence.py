@@ -14,9 +14,10 @@ from typing import Any
 
 from orchestrator import lawful
 from orchestrator.compare import Code, CodeFile
-from orchestrator.domain import Run
+from orchestrator.domain import Host, Run
 from orchestrator.errors import OrchError, TransportError
 from orchestrator.ledger.store import Ledger
+from orchestrator.recorded import Hearsay, hearsay_of
 from orchestrator.transport.base import Agent, End
 from orchestrator.transport.replies import run_status, unlawful
 from orchestrator.usecases.context import Context
@@ -24,6 +25,7 @@ from orchestrator.usecases.settle import settle
 from remote import wire
 
 ENVIRONMENT = "environment"  # the kind of the timeline's line
+ENVIRONMENT_MAX = 1 << 20  # bytes; thousands of packages take a tenth of it
 TEXT_MAX = 256 * 1024  # of a file whose diff is made
 CONTENT_MAX = 256 * 1024 * 1024
 GIT_FILES_MAX = 20_000
@@ -50,8 +52,8 @@ class Hosts:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._stack = ExitStack()
-        self._agents: dict[str, Agent | None] = {}
-        self.silent: dict[str, str] = {}  # host -> why
+        self._places: dict[tuple[str, str, Hearsay | None], Host | OrchError] = {}
+        self._agents: dict[Host, Agent | OrchError] = {}
 
     def __enter__(self) -> Hosts:
         return self
@@ -67,8 +69,10 @@ class Hosts:
     def ask(self, runs: Sequence[Run], *, log: int = 0, code: bool = False) -> dict[str, Told]:
         """run_id -> what its host says; runs of silent hosts and runs unknown there are absent."""
         found: dict[str, Told] = {}
-        for name in dict.fromkeys(run.host for run in runs):
-            mine = [run for run in runs if run.host == name]
+        groups: dict[Host | None, list[Run]] = {}
+        for run in runs:
+            groups.setdefault(self._host(run), []).append(run)
+        for mine in groups.values():
             asked = [run.run_id for run in mine]
             body = {"run_ids": asked, "log": log, "code": code}
             for each in self._ask(mine[0], body, len(mine)):
@@ -90,25 +94,49 @@ class Hosts:
                     on_item=lambda item: items.append(told(item)),
                 )
             except TransportError as exc:
-                self._give_up(run.host, exc)
+                self._give_up(run, exc)
         return items
 
     def agent(self, run: Run) -> Agent | None:
-        if run.host not in self._agents:
-            self._agents[run.host] = None
+        host = self._host(run)
+        if host is None:
+            return None
+        if host not in self._agents:
             try:
-                agent = self._ctx.connect(self._ctx.host_of(run))
-                self._agents[run.host] = self._stack.enter_context(agent)
+                self._agents[host] = self._stack.enter_context(self._ctx.connect(host))
             except OrchError as exc:
-                self._give_up(run.host, exc)
-        return self._agents[run.host]
+                self._agents[host] = exc
+        agent = self._agents[host]
+        return None if isinstance(agent, OrchError) else agent
+
+    def silent(self, run: Run) -> str | None:
+        """Why the run's host told nothing more; None if that is not known, or it was not asked."""
+        host = self._place(run)
+        why = host if isinstance(host, OrchError) else self._agents.get(host)
+        return why.message if isinstance(why, OrchError) else None
+
+    def _host(self, run: Run) -> Host | None:
+        host = self._place(run)
+        return None if isinstance(host, OrchError) else host
+
+    def _place(self, run: Run) -> Host | OrchError:
+        """The host as the run's project describes it: another project may mean another one by the
+        same name."""
+        key = (run.project, run.host, hearsay_of(run.spec))
+        if key not in self._places:
+            try:
+                self._places[key] = self._ctx.host_of(run)
+            except OrchError as exc:
+                self._places[key] = exc
+        return self._places[key]
 
     def knows_project_of(self, run: Run) -> bool:
         return self._ctx.knows_project_of(run)
 
-    def _give_up(self, host: str, exc: OrchError) -> None:
-        self._agents[host] = None
-        self.silent[host] = exc.message
+    def _give_up(self, run: Run, exc: OrchError) -> None:
+        host = self._host(run)
+        if host is not None:
+            self._agents[host] = exc
 
     def manifests(self, run: Run, trees: Iterable[str]) -> dict[str, bytes]:
         """tree -> manifest, verified; absent for what the run's host does not have."""
@@ -142,7 +170,7 @@ class Hosts:
                 lacking.remove(name)
                 last = found[name] = bytearray()
         except TransportError as exc:
-            self._give_up(run.host, exc)
+            self._give_up(run, exc)
             return {}
         return {name: bytes(raw) for name, raw in found.items()}
 
@@ -164,13 +192,13 @@ def _is_manifest(raw: bytes, tree: str) -> bool:
 def told(item: Any) -> Told:
     """An item of `evidence`, or another verb's status with some of its records."""
     status = run_status(item)
-    spec, environment = item.get("spec"), item.get("environment")
+    spec, environment = item.get("spec"), lawful.table(item.get("environment"))
     config, log, size = item.get("config"), item.get("log"), item.get("log_size")
     return Told(
         status=status,
         config=config if isinstance(config, str) else None,
         spec=spec if isinstance(spec, dict) else None,
-        environment=environment if isinstance(environment, dict) else None,
+        environment=environment if 2 < len(repr(environment)) <= ENVIRONMENT_MAX else None,
         log=log if isinstance(log, str) else None,
         log_size=size if isinstance(size, int) else None,
         changed=_changed(item.get("changed")),
@@ -238,7 +266,7 @@ class CodeStore:
                 for entry in wire.parse_manifest(raw)
             }
             return
-        why = self._hosts.silent.get(run.host, "the host does not have it any more")
+        why = self._hosts.silent(run) or "the host does not have it any more"
         if run.git_commit and run.git_dirty is False and self._hosts.knows_project_of(run):
             blobs = git_files(Path(run.project), run.git_commit)
             if blobs is not None:

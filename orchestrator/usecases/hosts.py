@@ -141,7 +141,9 @@ def _pin(pinned: Path, known_as: str, line: str) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
+    """Each with its line feed, which an editor may have left off the last."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [line + "\n" for line in text.splitlines()]
 
 
 def doctor(ctx: Context, name: str | None) -> tuple[Host, list[Check]]:

@@ -51,7 +51,7 @@ def account_of(ctx: Context, ledger: Ledger, run: Run, against: str | None) -> A
     with Hosts(ctx) as hosts:
         told = hosts.ask([run], log=LOG_BYTES).get(run.run_id)
         environment = environment_of(ctx, ledger, run, told)
-        why = hosts.silent.get(run.host, "the host does not have it any more")
+        why = hosts.silent(run) or "the host does not have it any more"
     log = None
     if told is None or told.log is None:
         missing.append(f"log: {why}")

@@ -8,8 +8,8 @@ run `unknown` and is never sent again under another id.
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from orchestrator import inflight, names
 from orchestrator.clock import span_words
@@ -17,6 +17,7 @@ from orchestrator.domain import Run, RunState, Verdict
 from orchestrator.errors import (
     HostUnfit,
     Interrupted,
+    LedgerError,
     OrchError,
     OutcomeUnknown,
     TransportError,
@@ -27,7 +28,7 @@ from orchestrator.recorded import recorded
 from orchestrator.transport.base import Agent
 from orchestrator.usecases import ready
 from orchestrator.usecases.context import Context
-from orchestrator.usecases.deliver import deliver
+from orchestrator.usecases.deliver import Start, deliver
 from orchestrator.usecases.plan import Plan, Request, finding_json, refuse_unforced
 
 AHEAD = 60.0  # seconds that clocks may differ before it is worth a word
@@ -48,8 +49,7 @@ def submit(
     refuse_unforced(plan, request)
     with ctx.ledger() as ledger:
         run = _intent(ctx, plan, request, ledger)
-        sent = threading.Event()
-        return _begin(ctx, plan, ledger, run, sent, announce)
+        return _begin(ctx, plan, ledger, run, announce)
 
 
 def _begin(
@@ -57,26 +57,31 @@ def _begin(
     plan: Plan,
     ledger: Ledger,
     run: Run,
-    sent: threading.Event,
     announce: Callable[[Run], None],
 ) -> tuple[Run, Agent]:
+    began = Start()
     try:
         with inflight.hold(ctx.layout.inflight(run.run_id)):
             ledger.intend(run)
             announce(run)
-            return deliver(ctx, plan, ledger, run, sent)
+            return deliver(ctx, plan, ledger, run, began)
     except BaseException as exc:
-        _note_failure(ctx, ledger, run, exc, sent.is_set())
+        # Where the ledger cannot be written, the run stays an intent, which the next look settles.
+        with suppress(LedgerError):
+            _note_failure(ctx, ledger, run, exc, began)
         unknown = isinstance(exc, TransportError) and not isinstance(exc, HostUnfit)
-        if sent.is_set() and unknown:
+        if began.sent and unknown:
             raise OutcomeUnknown(
                 f"{run.run_id}: the start was sent to {plan.host.name}, {answer_words(exc)}",
                 hint=f"the run may be going; `orch reconcile {run.run_id}` asks the host; "
                 "it is never started twice",
             ) from None
         if isinstance(exc, KeyboardInterrupt):
-            raise interrupted(run, sent.is_set()) from None
-        if isinstance(exc, OrchError) and _never_began(ledger, run):
+            raise interrupted(run, began.sent) from None
+        if isinstance(exc, OrchError) and began.taken:
+            exc.message = f"{plan.host.name} has taken {run.run_id}, but {exc.message}"
+            exc.hint = f"`orch reconcile {run.run_id}` asks the host and writes down what it says"
+        elif isinstance(exc, OrchError) and _never_began(ledger, run):
             exc.message += f"; {run.run_id} was not started"
         raise
 
@@ -125,8 +130,9 @@ def _new_id(ctx: Context, ledger: Ledger, project: str) -> str:
     return names.new_run_id(now, token, newest)
 
 
-def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, sent: bool) -> None:
-    """A run whose start was never sent did not start; one whose start was sent is unknown."""
+def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, began: Start) -> None:
+    """A run whose start was never sent, or that its host refused, did not start; any other whose
+    start was sent is unknown."""
     reason = exc.message if isinstance(exc, OrchError) else type(exc).__name__
     if isinstance(exc, KeyboardInterrupt):
         reason = "interrupted before it was started"
@@ -136,7 +142,7 @@ def _note_failure(ctx: Context, ledger: Ledger, run: Run, exc: BaseException, se
     refused = isinstance(exc, HostUnfit) or (
         isinstance(exc, OrchError) and not isinstance(exc, TransportError)
     )
-    if sent and not refused:
+    if began.taken or (began.sent and not refused):
         ledger.unknown(run.run_id, ctx.now(), reason)
         return
     ledger.never_started(run.run_id, ctx.now(), reason)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from orchestrator import inflight
 from orchestrator.domain import Run, RunState
 from orchestrator.errors import OrchError
 from orchestrator.ledger.store import Ledger
@@ -17,19 +20,35 @@ DEADLINE = 120.0  # seconds: three tries of a webhook, a minute of a command
 def of_end(ctx: Context, ledger: Ledger, run: Run) -> None:
     """Whom the spec names is told of the run's end; a failure is only said.
 
-    Once for each attempt: that it was told is a line of the run's timeline.
+    Once for each attempt: that it was told is a line of the run's timeline, and two commands that
+    see the end at once do not both tell it.
     """
     order = dict(orders_of(run.spec).notify or {})
     asked = order.get("by", "host") != "host" and "end" in order.get("events", ())
     if run.state is not RunState.FINISHED or not asked:
         return
-    told = [event.data for event in ledger.events(run.run_id) if event.kind == "told"]
-    if any(each.get("attempt") == run.attempt for each in told):
+    with _alone(ctx, run) as is_ours:
+        if not is_ours or _was_told(ledger, run):
+            return
+        problems = _deliver(ctx, run, order)
+        for problem in problems:
+            ctx.say(f"{run.run_id}: {problem}")
+        ledger.event(run.run_id, ctx.now(), "told", {"attempt": run.attempt, "problems": problems})
+
+
+@contextmanager
+def _alone(ctx: Context, run: Run) -> Iterator[bool]:
+    """Whether no other command is telling it. Where nothing can be written, nobody can know."""
+    if not os.access(ctx.layout.home, os.W_OK):
+        yield True
         return
-    problems = _deliver(ctx, run, order)
-    for problem in problems:
-        ctx.say(f"{run.run_id}: {problem}")
-    ledger.event(run.run_id, ctx.now(), "told", {"attempt": run.attempt, "problems": problems})
+    with inflight.hold(ctx.layout.telling(run.run_id)) as is_ours:
+        yield is_ours
+
+
+def _was_told(ledger: Ledger, run: Run) -> bool:
+    told = [event.data for event in ledger.events(run.run_id) if event.kind == "told"]
+    return any(each.get("attempt") == run.attempt for each in told)
 
 
 def _deliver(ctx: Context, run: Run, order: dict[str, object]) -> list[str]:

@@ -56,7 +56,7 @@ def verify(
                 checks += _row(run)
                 checks += _files(run)
                 if not offline:
-                    checks += _host(run, told.get(run.run_id), hosts.silent.get(run.host))
+                    checks += _host(run, told.get(run.run_id), hosts.silent(run))
             progress(at + len(some), len(runs))
     return checks
 

@@ -26,7 +26,7 @@ from orchestrator.usecases import sync
 def greeted(host: Host) -> Agent:
     """Connected, and the agent runs."""
     agent = connect(host, os.environ)
-    agent.call("hello", {})
+    agent.call("status", {"run_ids": []})
     return agent
 
 

@@ -97,10 +97,10 @@ def test_f36_an_agent_that_speaks_another_protocol_is_refused_in_words(
     from orchestrator.errors import HostUnfit
 
     with agent(home) as connection:
-        connection.call("hello", {})
+        connection.call("status", {"run_ids": []})
         monkeypatch.setattr(wire, "PROTOCOL", 99)
         with pytest.raises(HostUnfit, match="box"):
-            connection.call("hello", {})
+            connection.call("status", {"run_ids": []})
 
 
 def test_a_half_installed_agent_is_not_used(home: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_half_installed_agent_is_not_used(home: Path) -> None:
     (making / "remote").mkdir(parents=True)
     (making / "__main__.py").write_text("raise SystemExit(9)")
     with agent(home) as connection:
-        assert connection.call("hello", {})["protocol"] == wire.PROTOCOL
+        assert connection.call("status", {"run_ids": []})["ok"] is True
 
 
 def test_a_tree_has_the_name_it_always_had() -> None:
@@ -130,7 +130,7 @@ def test_frames_look_as_they_always_did() -> None:
 def damaged(home: Path, name: str, content: bytes) -> Path:
     """The installed agent, of which one file has other bytes since."""
     with agent(home) as connection:
-        connection.call("hello", {})
+        connection.call("status", {"run_ids": []})
     folder = home / ".orch" / "agent" / install.agent_digest()
     assert (folder / name).stat().st_size > 0
     (folder / name).write_bytes(content)
@@ -145,7 +145,7 @@ def test_an_agent_that_lost_bytes_in_a_crash_is_replaced(
     folder = damaged(home, name, content)
     for _ in range(2):
         with agent(home) as connection:
-            assert connection.call("hello", {})["ok"] is True
+            assert connection.call("status", {"run_ids": []})["ok"] is True
     texts = {path: (folder / path).read_text(encoding="utf-8") for path in install.agent_files()}
     assert texts == install.agent_files()
 
@@ -157,11 +157,11 @@ def test_an_agent_that_fails_with_sound_files_is_not_replaced(
     monkeypatch.setattr(install, "agent_files", lambda: files)
     monkeypatch.setattr(install, "_DIGEST", [])
     with agent(home) as connection, pytest.raises(LinkLost):  # just installed
-        connection.call("hello", {})
+        connection.call("status", {"run_ids": []})
     place = home / ".orch" / "agent" / install.agent_digest() / "__main__.py"
     inode = place.stat().st_ino
     with agent(home) as connection, pytest.raises(HostUnfit, match="exit status 7"):
-        connection.call("hello", {})
+        connection.call("status", {"run_ids": []})
     assert place.stat().st_ino == inode
 
 
@@ -175,7 +175,7 @@ def test_leftovers_of_installers_that_were_ended_are_removed_after_a_day(home: P
         (place / name / "remote").mkdir(parents=True)
         os.utime(place / name, (time.time() - age, time.time() - age))
     with agent(home) as connection:
-        connection.call("hello", {})
+        connection.call("status", {"run_ids": []})
     assert sorted(os.listdir(place)) == sorted(["new.making.1", install.agent_digest()])
 
 

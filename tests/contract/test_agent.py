@@ -109,7 +109,7 @@ def test_f49_two_controllers_with_one_id_make_one_start_with_its_whole_tree(
 
     def one(pause: float) -> None:
         with place.agent() as agent:
-            agent.call("hello", {})
+            agent.call("status", {"run_ids": []})
             barrier.wait()
             time.sleep(pause)
             try:
@@ -181,7 +181,7 @@ def test_f79_an_unsafe_run_id_is_refused_and_the_agent_goes_on(
     with place.agent() as agent:
         with pytest.raises(UsageError):
             agent.call(verb, request)
-        assert agent.call("hello", {})["protocol"] == 1
+        assert agent.call("status", {"run_ids": []})["ok"] is True
 
 
 def test_an_unknown_verb_and_a_request_without_fields_are_errors_in_words(place: Box) -> None:
@@ -279,17 +279,17 @@ def test_f05_a_frozen_host_is_a_timeout_and_the_connection_is_dropped(
         return Agent(host, transport)
 
     with connected() as agent:
-        agent.call("hello", {})
+        agent.call("status", {"run_ids": []})
         frozen = sshd.session_pids()
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
             with pytest.raises(CallTimeout):
-                agent.call("hello", {}, deadline=1.0)
+                agent.call("status", {"run_ids": []}, deadline=1.0)
             assert time.monotonic() - began < 30
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)
     with connected() as agent:
-        assert agent.call("hello", {}, deadline=10.0)["protocol"] == 1
+        assert agent.call("status", {"run_ids": []}, deadline=10.0)["ok"] is True

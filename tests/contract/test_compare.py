@@ -47,6 +47,21 @@ def test_what_differs_is_told_and_what_does_not_is_not(desk: Desk) -> None:
     assert "right" in text and "+# another line" in text and "the same: environment" in text
 
 
+def test_hosts_that_two_projects_call_by_one_name_are_told_apart(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    local = {"transport": "local", "session": "plain"}
+    one = new_desk({"job": "echo a"}, host={**local, "root": str(tmp_path / "a")})
+    two = new_desk({"job": "echo b"}, host={**local, "root": str(tmp_path / "b")})
+    both = [one, Desk(one.home, two.project)]
+    runs = [desk.submit("job") for desk in both]
+    for desk in both:
+        desk.orch("wait")
+    (change,) = compared(one, *runs)["code"]
+    assert "jobs/job.yaml" in [each["path"] for each in change["files"]]
+    assert ", 0 unproven, 0 differs" in one.orch("ledger", "verify", "--all").stdout
+
+
 def test_pythons_that_are_not_known_are_said_and_neither_alike_nor_different(desk: Desk) -> None:
     runs = two_runs(desk)
     file = desk.home / ".orch" / "runs" / runs[0] / "environment.json"

@@ -9,9 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from remote import attempts, files, session, status, verbs
+from remote.causes import End
+from remote.channel import Channel
+from remote.layout import Layout
 from tests.contract.conftest import MakeDesk, box
 from tests.contract.desk import Desk, of_run, supervisor_of, take_away, until
 from tests.contract.terminal import attached
@@ -246,3 +251,33 @@ def test_the_session_of_a_run_whose_directory_was_taken_away_is_closed(
     desk.orch("reconcile", run_id)
     assert desk.show(run_id)["verdict"] == "lost"
     assert f"orch-{run_id}" not in sshd.run(listed).stdout
+
+
+@pytest.mark.sessions
+def test_a_session_that_was_opened_while_its_run_ended_does_not_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
+    layout = Layout(str(tmp_path / "root"))
+    layout.ensure()
+    run = layout.attempt("20261123-100000-000abcde", 1)
+    os.mkdir(run.path)
+    attempts.mark_begun(run)
+    Path(run.log).touch()
+    files.write_json(run.session, {"kind": "tmux", "name": session.name_of(run.run_id)})
+    owned = files.try_lock(layout.lock(run.run_id + ".lock"))
+    assert owned is not None
+
+    def open_view(*args: Any) -> bool:
+        status.write_exit(run, End("succeeded", None, 0), None)
+        session.close(run)
+        os.close(owned)
+        return really_open(*args)
+
+    really_open = session.open_view
+    monkeypatch.setattr(session, "open_view", open_view)
+    told = verbs.view(layout, Channel(-1, -1), {"run_id": run.run_id})
+    stands = session.is_open("tmux", run, session.plain_env())
+    session.close(run)
+    assert (told["phase"], told["view"], told["argv"][0]) == ("finished", None, "tail")
+    assert not stands

@@ -278,6 +278,19 @@ def test_the_controller_tells_where_the_host_reaches_nobody(new_desk: MakeDesk) 
     assert "HOOK" in desk.orch("submit", "ends", code=5).stderr
 
 
+def test_of_two_terminals_that_see_the_end_one_tells_it(new_desk: MakeDesk) -> None:
+    tells = "echo once >> told; until test -e told.enough; do sleep 0.05; done"
+    desk = new_desk({"ends": {"command": "true", "notify": {"command": tells, "by": "controller"}}})
+    desk.submit("ends")
+    first = desk.start("wait")
+    until((desk.project / "told").exists)
+    desk.orch("wait")
+    (desk.project / "told.enough").touch()
+    first.communicate(timeout=20)
+    desk.orch("wait")
+    assert (desk.project / "told").read_text() == "once\n"
+
+
 def test_the_controller_tells_from_where_its_own_host_is_said_to_lie(
     new_desk: MakeDesk, tmp_path: Path
 ) -> None:

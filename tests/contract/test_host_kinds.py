@@ -211,7 +211,7 @@ def test_f30_a_root_that_may_not_be_written_is_an_answer_and_starts_nothing(
 NO_LINKS = """#!/bin/sh
 test "$2" = -c && exec python3 "$@"
 shift
-exec python3 -IS -c '
+exec python3 -ISXutf8 -c '
 import os, runpy, sys
 def link(source, *_):
     raise PermissionError(1, "Operation not permitted", source)

@@ -32,6 +32,7 @@ from orchestrator.usecases.evidence import Hosts
 from remote import wire
 from tests.contract import liar
 from tests.contract.liar import RUN_ID, Answer, assert_lawful, end, exit_with, frames
+from tests.helpers.runs import refreshed
 
 # --- bytes that are no answer ---------------------------------------------------------------------
 
@@ -246,7 +247,7 @@ def test_f81_a_host_sends_no_more_content_than_was_asked_for(
     liar.lie(monkeypatch, end({"ok": True}, *endless))
     with Hosts(ctx) as hosts:
         assert hosts.objects(run, ["0" * 64]) == {}
-        assert "nobody asked for" in hosts.silent["liar"]
+        assert "nobody asked for" in str(hosts.silent(run))
 
 
 @pytest.mark.parametrize("kind", ["HostError", "Unusable"])
@@ -313,7 +314,7 @@ def test_an_unlawful_status_moves_no_run(
         if quietly:
             asking.refresh_quietly(ctx, ledger, [run], lambda _host, _why: None)
         else:
-            asking.refresh(ctx, ledger, run)
+            refreshed(ctx, ledger, run)
     except OrchError as error:
         assert error.exit_code == 6
     known = assert_lawful(ledger)
@@ -325,7 +326,7 @@ def test_an_unlawful_exit_record_is_written_down_lawfully_or_not_at_all(
     kind: str, ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     liar.lie(monkeypatch, liar.statuses(exit_with(**EXITS[kind])))
-    asking.refresh(ctx, ledger, run)
+    refreshed(ctx, ledger, run)
     known = assert_lawful(ledger)
     assert known.state is RunState.FINISHED
     if kind.startswith("verdict"):
@@ -340,9 +341,9 @@ def test_a_finished_run_does_not_finish_twice(
     ctx: Context, ledger: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     liar.lie(monkeypatch, liar.statuses(exit_with()))
-    first = asking.refresh(ctx, ledger, run)
+    first = refreshed(ctx, ledger, run)
     liar.lie(monkeypatch, liar.statuses(exit_with(verdict="failed", exit_code=1)))
-    assert asking.refresh(ctx, ledger, first).verdict is Verdict.SUCCEEDED
+    assert refreshed(ctx, ledger, first).verdict is Verdict.SUCCEEDED
 
 
 def test_an_exit_record_that_its_host_cannot_read_leaves_the_run_lost_and_says_why(

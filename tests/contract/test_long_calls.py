@@ -27,8 +27,8 @@ from orchestrator.usecases import asking, fetch, sync
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.reconcile import _listed
 from remote import agent as host_agent
-from remote import datasets, results, store, trees, wire
-from remote.channel import Channel
+from remote import datasets, results, store, trees, unique, wire
+from remote.channel import Channel, no_beat
 from remote.layout import Layout
 from tests.contract import liar
 from tests.contract.liar import RUN_ID, end
@@ -185,6 +185,34 @@ def test_a_host_that_builds_a_tree_or_a_dataset_gives_signs_of_life(
     channel.items.clear()
     datasets.place(layout, manifest, tree, channel.beat)
     assert len(channel.items) >= 3
+
+
+def test_a_host_that_copies_a_dataset_in_place_gives_signs_of_life(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, tree = a_tree(layout)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # whose data is not linked
+    monkeypatch.setattr(datasets, "_is_sound", lambda *_: True)
+    channel = Told()
+    datasets.place(layout, manifest, tree, channel.beat)
+    assert len(channel.items) >= 3
+    channel.items.clear()
+    assert datasets.is_intact(layout, tree, channel.beat)
+    assert channel.items == [{}]
+
+
+def test_a_start_that_waits_for_another_of_its_config_gives_signs_of_life(layout: Layout) -> None:
+    ours = {"spec": {"job": "train", "config_hash": "c1:0"}}
+    held = unique.hold(layout, {**ours, "unique": "train"}, no_beat)
+    channel = Told()
+
+    def beat() -> None:
+        channel.beat()
+        if len(channel.items) == 2:
+            os.close(held)
+
+    os.close(unique.hold(layout, ours, beat))
+    assert channel.items == [{}, {}]
 
 
 def results_of(layout: Layout, here: dict[str, Any]) -> list[Any]:

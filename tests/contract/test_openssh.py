@@ -235,13 +235,13 @@ def test_f05_a_frozen_host_is_a_timeout(
     env = {"XDG_RUNTIME_DIR": str(runtime), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     opened = openssh.OpenSshTransport.open(host, server.client_config, tmp_path / "none", env)
     with Agent(host, opened) as agent:
-        agent.call("hello", {})
+        agent.call("status", {"run_ids": []})
         frozen = server.session_pids()
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
         with pytest.raises(errors.CallTimeout):
-            agent.call("hello", {}, deadline=1.0)
+            agent.call("status", {"run_ids": []}, deadline=1.0)
         assert time.monotonic() - began < 30
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)

@@ -139,6 +139,20 @@ def test_a_run_that_lives_though_the_ledger_says_dead_is_corrected(
     assert desk.show(run_id)["verdict"] == "cancelled"
 
 
+def test_a_cancel_asks_the_host_of_a_run_that_counts_as_never_started(new_desk: MakeDesk) -> None:
+    desk = new_desk({"sleep": SLEEP})
+    run_id = desk.submit("sleep")
+    never = {"state": "finished", "verdict": "never_started", "outcome": "unverified"}
+    rewritten(desk, run_id, **never)
+    before = unreachable(desk)
+    done = desk.orch("cancel", run_id)
+    assert f"whether {run_id} did start was not asked" in done.stderr
+    assert desk.rows()[0][2] == "never_started"
+    (desk.project / "orch.yaml").write_text(before)
+    desk.orch("cancel", run_id)
+    assert desk.show(run_id)["verdict"] == "cancelled"
+
+
 def test_a_verdict_that_the_exit_record_contradicts_is_corrected(new_desk: MakeDesk) -> None:
     desk = new_desk()
     desk.orch("submit", "train", "-f")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,35 @@ STREAMS = {
     "closed stdout": ("stdout", None),
     "closed stderr": ("stderr", None),
 }
+
+
+LATIN = "de_DE.ISO-8859-1"
+
+
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="no localedef here")
+def test_f64_a_login_with_an_old_locale_changes_no_name_argument_or_variable(
+    new_desk: MakeDesk, tmp_path: Path
+) -> None:
+    made = ["localedef", "--no-archive", "-i", "de_DE", "-f", "ISO-8859-1", str(tmp_path / LATIN)]
+    if subprocess.run(made, capture_output=True).returncode != 0:
+        pytest.skip("the sources of the locale are not installed")
+    python = tmp_path / "python"
+    login = f"LOCPATH={tmp_path} LC_ALL={LATIN}; export LOCPATH LC_ALL"
+    python.write_text(f'#!/bin/sh\n{login}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    job = {
+        "command": ["sh", "-c", 'cat n€.txt; echo "$1 $NAME"; echo > results/n€; env', "sh", "ä€"],
+        "env": {"NAME": "é€"},
+    }
+    host = {"transport": "local", "session": "plain", "python": str(python)}
+    desk = new_desk({"job": job}, host=host, files={"n€.txt": "data €\n"})
+    run_id = desk.submit("job")
+    desk.orch("wait", run_id)
+    told = desk.orch("tail", run_id, "--no-follow").stdout
+    assert told.startswith("data €\nä€ é€\n")
+    assert f"LC_ALL={LATIN}" in told and "PYTHONUTF8" not in told, "the login's own, as it is"
+    desk.orch("fetch-results", run_id)
+    assert (desk.results("job", run_id) / "n€").exists()
 
 
 @pytest.mark.parametrize("kind", STREAMS)

@@ -56,6 +56,18 @@ def test_f86_an_unknown_key_is_refused_shown_and_pinned_once(
     assert desk.show(run_id)["accuracy"] == 0.9
 
 
+def test_a_pin_does_not_join_a_last_line_without_an_end(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    desk = stranger(new_desk, sshd, tmp_path)
+    pinned = desk.home / "state" / "orch" / "known_hosts"
+    pinned.parent.mkdir(parents=True)
+    pinned.write_text("other ssh-ed25519 AAAA")
+    desk.orch("host", "trust", "-y", "box")
+    assert pinned.read_text().splitlines()[0] == "other ssh-ed25519 AAAA"
+    assert key_of(desk, "box") is True
+
+
 def key_of(desk: Desk, name: str) -> bool | None:
     listed = json.loads(desk.orch("host", "ls", "--json").stdout)
     assert [each["name"] for each in listed if each["default"]] == ["box"]
@@ -96,6 +108,37 @@ def test_a_port_that_is_none_is_a_matter_of_its_host_alone(
 def _fingerprint(server: PrivateSshd) -> str:
     argv = ["ssh-keygen", "-lf", str(server.base / "host_ed25519.pub")]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def test_f86_lines_of_known_hosts_that_say_nothing_of_a_host_hide_no_other(
+    new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = sshd.write_client_config(tmp_path / "client", trusted=True)
+    known_hosts = tmp_path / "client" / "known_hosts"
+    other = " ".join(sshd.host_key_line().split()[1:3])
+    odd = f"@cert-authority *.example {other}\nold ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI\nword\n"
+    salted = "|1|!|! ssh-rsa AAAA\n# caf\xe9\n"
+    known_hosts.write_bytes((odd + known_hosts.read_text() + salted).encode("latin-1"))
+    desk = new_desk(host=box(sshd), ssh_config=config)
+    assert "ok  connection" in desk.orch("doctor", "box").stdout
+    assert key_of(desk, "box") is True
+    assert f"is known already, by {known_hosts}" in desk.orch("host", "trust", "box").stderr
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_f87_a_revoked_key_is_refused_and_is_not_pinned(
+    known: bool, new_desk: MakeDesk, sshd: PrivateSshd, tmp_path: Path
+) -> None:
+    config = sshd.write_client_config(tmp_path / "client", trusted=known)
+    with (tmp_path / "client" / "known_hosts").open("a") as file:
+        file.write(f"@revoked * {' '.join(sshd.host_key_line().split()[1:3])}\n")
+    desk = new_desk(host=box(sshd), ssh_config=config)
+    done = desk.orch("submit", "train", code=8)
+    assert_clear(done, "box", "host key", "REVOKED", "nothing was sent")
+    never_ran(desk)
+    assert key_of(desk, "box") is False
+    assert_clear(desk.orch("host", "trust", "-y", "box", code=8), "REVOKED", "nothing was sent")
+    assert "REVOKED" in desk.orch("doctor", "box", code=8).stdout
 
 
 @pytest.mark.parametrize("pinned_by", ["known_hosts", "orch host trust"])
@@ -185,6 +228,29 @@ def test_f90_a_login_that_is_refused_says_why_and_asks_nobody(
     report = desk.orch("doctor", "box", "--json", code=None)
     assert report.returncode in (6, 8)
     assert json.loads(report.stdout)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_key_that_asks_for_a_passphrase_is_used_where_ssh_agent_holds_it(
+    held: bool, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    """The ssh config says `IdentitiesOnly yes`: of the agent's keys only those that it names."""
+    server = make_sshd()
+    assert "IdentitiesOnly yes" in server.client_config.read_text()
+    key = str(server.identity)
+    other = server.base / "other_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
+    with running_agent(server.base / "agent") as socket:
+        env = {**os.environ, "SSH_AUTH_SOCK": socket}
+        for added in (str(other), *([key] if held else [])):
+            subprocess.run(["ssh-add", "-q", added], check=True, env=env)
+        subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", key], check=True)
+        desk = new_desk(host=box(server), ssh_config=server.client_config)
+        desk.env["SSH_AUTH_SOCK"] = socket
+        if held:
+            desk.orch("doctor", "box")
+        else:
+            assert_clear(desk.orch("submit", "train", code=8, timeout=40), "box")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from orchestrator import confighash
-from orchestrator.usecases import asking
 from orchestrator.usecases.context import Context
 from orchestrator.usecases.plan import Request, make_plan
 from orchestrator.usecases.submit import submit
@@ -18,6 +17,7 @@ from tests.contract.conftest import MakeDesk
 from tests.contract.desk import TRAIN, of_run, until
 from tests.faults.truth import MARK
 from tests.helpers.cli import orch_argv, orch_env
+from tests.helpers.runs import refreshed
 
 
 class Backwards:
@@ -50,7 +50,7 @@ def test_f32_a_controller_whose_clock_goes_back_loses_and_mixes_up_no_run(
     for run_id in ids:
         until(lambda: not of_run(run_id))  # noqa: B023
         with ctx.ledger() as ledger:
-            until(lambda: not asking.refresh(ctx, ledger, ledger.get(run_id)).state.is_open)  # noqa: B023
+            until(lambda: not refreshed(ctx, ledger, ledger.get(run_id)).state.is_open)  # noqa: B023
         assert desk.show(run_id)["verdict"] == "succeeded"
     assert len(desk.rows()) == 3
 

@@ -39,7 +39,7 @@ def test_histories_leave_no_descriptor_open() -> None:
 
 
 def test_a_controller_that_gives_up_too_early_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def give_up(ctx: Any, ledger: Any, run: Any, exc: BaseException, sent: bool) -> None:
+    def give_up(ctx: Any, ledger: Any, run: Any, exc: BaseException, began: Any) -> None:
         ledger.never_started(run.run_id, ctx.now(), "something went wrong")
 
     monkeypatch.setattr(submitting, "_note_failure", give_up)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.domain import Run, RunState
+from orchestrator.ledger.store import Ledger
+from orchestrator.usecases import asking
+from orchestrator.usecases.context import Context
 
 AT = "2026-11-23T09:19:29.123456Z"
 HASH = "c1:" + "ab12" * 16
@@ -23,6 +26,12 @@ def a_run(run_id: str = "20261123-091929-123k3x7q", **changes: Any) -> Run:
         "created_at": AT,
     }
     return Run(**{**values, **changes})
+
+
+def refreshed(ctx: Context, ledger: Ledger, run: Run) -> Run:
+    """The run by its host's latest word, as commands learn it that meet an open run."""
+    with ctx.connect(ctx.host_of(run)) as agent:
+        return asking.meet(ctx, ledger, run, agent)
 
 
 def an_id(second: int) -> str:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.domain import ExitRecord, Judged, Outcome, Verdict
 from orchestrator.errors import LedgerError
 from orchestrator.ledger import Ledger, files, schema
+from orchestrator.ledger.database import Database
 from remote import files as remote_files
 from tests.helpers.runs import AT, a_run, an_id
 
@@ -171,6 +173,26 @@ def test_f54_a_lock_held_by_another_process_ends_in_an_error_and_nothing_half_do
         holder.kill()
         holder.wait()
         holder.stdout.close()
+
+
+class Interrupting(sqlite3.Connection):
+    """Raises Ctrl-C when a transaction has just begun, as one that came during the wait is."""
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        done = super().execute(statement, *values)
+        if statement == "BEGIN IMMEDIATE":
+            raise KeyboardInterrupt
+        return done
+
+
+def test_f54_ctrl_c_while_a_write_waits_for_the_lock_leaves_no_transaction_open(path: Path) -> None:
+    connection = sqlite3.connect(path, factory=Interrupting, isolation_level=None)
+    ledger = Ledger(Database(connection, path, readonly=False))
+    with pytest.raises(KeyboardInterrupt):
+        ledger.intend(a_run(an_id(9)))
+    with Ledger.open(path, busy_seconds=0.05) as other:
+        other.intend(a_run(an_id(8)))
+    ledger.close()
 
 
 FILL = """

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.datatree import list_data
 from orchestrator.errors import SourceChanged, UsageError
 from orchestrator.gitlisting import GitListing, GitState
 from orchestrator.manifest import (
     Scan,
     any_travels,
     read_object,
+    scan,
     scan_project,
 )
 from remote import wire
@@ -289,6 +291,24 @@ def test_tracked_results_are_named_as_left_out_and_others_are_not(root: Path) ->
     (root / "out" / "x.json").unlink()
     run_git(root, "rm", "-q", "--cached", "out/x.json")
     assert reasons(scanned(root, results_dirs=("results", "out"))) == {"results/": told}
+
+
+@pytest.mark.parametrize("becomes", ["gone", "a link", "a folder gone"])
+def test_f12_a_file_that_goes_away_before_it_is_hashed_is_named(
+    becomes: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "data" / "deep" / "a.txt"
+    place.parent.mkdir(parents=True)
+    place.write_text("x")
+    found = list_data(tmp_path / "data").found
+    place.unlink()
+    if becomes == "a link":
+        place.symlink_to("elsewhere")
+    elif becomes == "a folder gone":
+        place.parent.rmdir()
+        place.parent.touch()
+    with pytest.raises(SourceChanged, match=r"deep/a\.txt changed while it was read"):
+        scan(tmp_path / "data", found, tmp_path / "cache", max_file=None, secrets=False)
 
 
 def test_f12_a_file_that_changes_while_it_is_sent_is_named(root: Path) -> None:

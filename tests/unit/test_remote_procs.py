@@ -50,6 +50,13 @@ def reap() -> None:
         pass
 
 
+def test_what_hinders_a_spawn_is_told_whatever_it_is(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        for argv, said in ((["sh", "a\0b"], "null byte"), (["/no/such"], "No such file")):
+            with pytest.raises(OSError, match=said):
+                procs.spawn(argv, {}, "/", log.fileno())
+
+
 def test_f17_a_process_is_known_by_pid_and_start_time_and_not_by_pid_alone() -> None:
     born = procs.start_time(os.getpid())
     assert born == processes.start_time(os.getpid())

@@ -53,6 +53,20 @@ def test_the_time_and_the_grace_of_an_attempt_are_over_with_it(layout: Layout) -
     assert owner._wait(None, 0.0) is None  # nothing of the set-up runs out of time
 
 
+def test_what_sweeps_old_files_away_finds_the_locks_of_a_run_touched(layout: Layout) -> None:
+    run = layout.attempt(RUN_ID, 1)
+    owner = Supervisor(layout, Attempt(run, ORDER), ORDER, None)
+    owner.gpus = [CARD]
+    locks = [Path(layout.lock(name)) for name in (RUN_ID + ".lock", gpu.lock_name(CARD))]
+    for path in locks:
+        path.touch()
+        os.utime(path, (0, 0))
+    owner.touch_at = 0.0
+    owner._wait(None, 0.0)
+    assert all(path.stat().st_mtime > 0 for path in locks)
+    assert owner.touch_at > 0, "not at each turn of the wait"
+
+
 def test_a_watcher_has_the_gpus_and_the_time_of_the_job_it_found(layout: Layout) -> None:
     run = layout.attempt(RUN_ID, 1)
     job = {"phase": "running", "gpus": [CARD._asdict()], "time_left": 1e6,

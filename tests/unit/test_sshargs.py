@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,38 @@ def test_an_address_means_the_same_to_every_transport(text: str, tmp_path: Path)
 
 def test_an_alias_is_its_own_address() -> None:
     assert sshargs.address(Host(name="nigel")) == (None, "nigel", None)
+
+
+WORDS = [
+    "tmux",
+    "-t",
+    "=orch-1",
+    "=ls",
+    "~",
+    "%1",
+    "+1",
+    "",
+    "it's",
+    "'",
+    "a b",
+    "$HOME",
+    "/x*",
+    "é",
+]
+
+
+def test_no_word_for_a_login_shell_that_begins_oddly_is_bare() -> None:
+    assert sshargs.quoted("=orch-1") == "'=orch-1'", "zsh would look for a program orch-1"
+    assert [sshargs.quoted(word) for word in ("tmux", "-t", "/a/b")] == ["tmux", "-t", "/a/b"]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish", "tcsh"])
+def test_a_login_shell_takes_quoted_words_as_they_are(shell: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
+    command = " ".join(["printf", "'%s\\n'", *map(sshargs.quoted, WORDS)])
+    told = subprocess.run([shell, "-c", command], capture_output=True, text=True, check=True)
+    assert told.stdout.split("\n")[:-1] == WORDS
 
 
 def test_what_is_pinned_counts_beside_the_users_own_files(tmp_path: Path) -> None:

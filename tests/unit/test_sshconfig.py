@@ -123,7 +123,7 @@ def test_files_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert there.known_hosts == (Path("/a b/kh"), tmp_path / "box", Path("/c d"))
     assert (there.known_as, there.agent) == ("[a.example]:2200", False)
     plain = meant(config, "plain")
-    assert (plain.identity_files, plain.agent) == (None, False)
+    assert (plain.identity_files, plain.agent, plain.only_named) == (None, True, True)
     assert plain.known_hosts[0] == tmp_path / ".ssh" / "known_hosts"
     assert meant(config, "none").identity_files == ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -17,6 +18,7 @@ from orchestrator.errors import (
     ConnectFailed,
     HostDiskFull,
     Interrupted,
+    LedgerError,
     LinkLost,
     OrchError,
     OutcomeUnknown,
@@ -34,6 +36,7 @@ from remote import wire
 from tests.contract import liar
 from tests.contract.liar import Answer, end, frames
 from tests.helpers.project import make_project
+from tests.helpers.runs import refreshed
 
 SYNCED = end({"ok": True}, (wire.ITEM, {"wanted": []}))
 
@@ -160,6 +163,42 @@ def test_what_is_known_after_a_start_that_went_wrong(
     if error is OutcomeUnknown:
         assert run.run_id in caught.value.message
         assert caught.value.exit_code == 9
+
+
+@pytest.mark.parametrize("state", [RunState.UNKNOWN, RunState.INTENT])
+def test_f54_a_ledger_that_is_locked_once_the_host_has_the_run_does_not_make_it_never_started(
+    state: RunState, ctx: Context, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def impatient(ctx: Context, *, readonly: bool = False) -> Ledger:
+        return Ledger.open(ctx.layout.ledger, readonly=readonly, busy_seconds=0.05)
+
+    monkeypatch.setattr(Context, "ledger", impatient)
+    other = sqlite3.connect(ctx.layout.ledger, isolation_level=None)
+
+    def locked(request: dict[str, Any], nonce: bytes) -> bytes:
+        other.execute("BEGIN IMMEDIATE")
+        return running(request, nonce)
+
+    def synced(*args: Any) -> None:
+        try:
+            really_synced(*args)
+        finally:
+            if state is RunState.UNKNOWN:  # it is free again when the failure is written down
+                other.execute("ROLLBACK")
+
+    really_synced = Ledger.synced
+    monkeypatch.setattr(Ledger, "synced", synced)
+    liar.lie(monkeypatch, Host(sync=[SYNCED], start=[locked], status=[asked]))
+    with pytest.raises(LedgerError) as caught:
+        submit(ctx)
+    other.close()
+    run = only(ledger)
+    assert run.state is state
+    assert f"liar has taken {run.run_id}" in caught.value.message
+    assert f"orch reconcile {run.run_id}" in str(caught.value.hint)
+    with ctx.connect(liar.HOST) as agent:
+        assert asking.meet(ctx, ledger, run, agent).state is RunState.RUNNING
 
 
 def test_a_lost_link_before_the_start_means_it_never_started(
@@ -375,12 +414,12 @@ def test_a_resume_whose_answer_is_lost_is_unknown_and_settled_by_the_host(
     known = ledger.get(liar.RUN_ID)
     assert (known.state, known.attempt) == (RunState.UNKNOWN, 2)
     # The host has not heard of it: the old record proves nothing of the new attempt.
-    refreshed = asking.refresh(ctx, ledger, known)
-    assert (refreshed.state, refreshed.attempt) == (RunState.UNKNOWN, 2)
+    known = refreshed(ctx, ledger, known)
+    assert (known.state, known.attempt) == (RunState.UNKNOWN, 2)
     (closing,) = host.asked[-1]["close"]
     assert (closing["attempt"], closing["verdict"]) == (2, "never_started")
     liar.lie(monkeypatch, liar.statuses(a_status(phase="running", attempt=2)))
-    assert asking.refresh(ctx, ledger, known).state is RunState.RUNNING
+    assert refreshed(ctx, ledger, known).state is RunState.RUNNING
 
 
 def test_an_attempt_begun_by_another_controller_is_learnt_of(
@@ -388,6 +427,6 @@ def test_an_attempt_begun_by_another_controller_is_learnt_of(
 ) -> None:
     before = failed(ctx, ledger)
     liar.lie(monkeypatch, liar.statuses(a_status(phase="running", attempt=3)))
-    known = asking.refresh(ctx, ledger, before)
+    known = refreshed(ctx, ledger, before)
     assert (known.state, known.attempt, known.verdict) == (RunState.RUNNING, 3, None)
     assert known.accuracy is None

@@ -173,6 +173,10 @@ class Host:
             run_id=run_id, living=lambda: [job.pid for job in self.living(run_id)]
         )
 
+    def lock_alive(self, path: str, _beat: Any, shared: bool = False) -> int:
+        """None here is alone with a config (`--unique`), so those that share it never wait."""
+        return os.open(os.devnull, os.O_RDONLY) if shared else self.world.lock(path)
+
     def lock_within(self, path: str, seconds: float) -> int | None:
         self.world.wait(lambda: path not in self.world.locks, seconds)
         return self.world.try_lock(path)
@@ -238,6 +242,7 @@ def _swaps(host: Host) -> list[tuple[Any, str, Any]]:
         (files, "try_lock", world.try_lock),
         (files, "lock", world.lock),
         (files, "lock_within", host.lock_within),
+        (files, "lock_alive", host.lock_alive),
         (files, "note", lambda _held, _text: None),
         (files, "is_locked", lambda path: path in world.locks),
         (files, "filesystem", lambda path: "local"),
