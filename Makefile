@@ -120,7 +120,7 @@ test-tools:
 	  missing="$$missing $$2"; lanes="$$lanes $$3"; }; }; \
 	need sshd openssh-server ssh; need ssh openssh-client ssh; need rsync rsync ssh; need strace strace tracing; \
 	need tmux tmux sessions; need screen screen sessions; \
-	need fish fish shells; need tcsh tcsh shells; \
+	need fish fish shells; need tcsh tcsh shells; need zsh zsh shells; \
 	need /usr/lib/systemd/user/dbus.socket dbus-user-session logins; \
 	test -n "$$missing" || exit 0; \
 	if test "`id -u`" = 0 && command -v apt-get >/dev/null 2>&1; then \

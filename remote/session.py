@@ -107,7 +107,7 @@ def log_argv(run: RunFiles, more: str) -> Tuple[str, ...]:
     if procs.which("tail"):
         return ("tail", "-n", "+1", "-F" if more == "on" else "--", run.log)
     in_a_line = "exec(%r)" % SHOW  # a login shell such as tcsh takes no word of several lines
-    return (sys.executable, "-IS", "-c", in_a_line, run.log, more)
+    return (sys.executable, "-ISXutf8", "-c", in_a_line, run.log, more)
 
 
 def plain_env(environ: Optional[Dict[str, str]] = None) -> Dict[str, str]:

@@ -54,7 +54,7 @@ def view(ctx: Context, ledger: Ledger, run: Run, *, terminal: bool = True) -> Vi
             else f"`orch show {run.run_id}` tells what is known of it",
         )
     argv = words(reply.get("argv"))
-    if not argv or not (argv[0] in (*SESSIONS, "tail") or argv[1:3] == ["-IS", "-c"]):
+    if not argv or not (argv[0] in (*SESSIONS, "tail") or argv[1:3] == ["-ISXutf8", "-c"]):
         raise unlawful("a way to attach that is none")
     notice = None
     found = reply.get("view")

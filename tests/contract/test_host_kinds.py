@@ -46,6 +46,7 @@ def whole_path(desk: Desk) -> dict[str, Any]:
         ("/bin/bash", "~/with+plus/.orch"),
         ("/usr/bin/fish", "~/.orch"),
         ("/usr/bin/tcsh", "~/.orch"),
+        ("/usr/bin/zsh", "~/.orch"),
         ("/bin/dash", "~/.orch"),
     ],
 )
@@ -60,6 +61,7 @@ WAITS = "until test -e ../go; do sleep 0.05; done"
 NOISE = {
     "/bin/bash": (".bashrc", "echo welcome; echo warning >&2; stty sane; printf 'oRc1 torn'\n"),
     "/usr/bin/tcsh": (".cshrc", "echo welcome; echo oRc1\n"),
+    "/usr/bin/zsh": (".zshenv", "echo welcome; echo warning >&2; printf 'oRc1 torn'\n"),
     "/usr/bin/fish": (".config/fish/config.fish", "echo welcome; echo oRc1\n"),
 }
 
@@ -109,6 +111,7 @@ def test_f67_a_login_that_may_not_run_anything_is_named(
 
 
 SHELLS = ["/bin/sh -e", "dash -v", "sh -i", "bash --posix -u", "bash --norc -i"]
+OTHERS = [pytest.param(shell, marks=pytest.mark.shells) for shell in ("tcsh", "zsh")]
 SAYS = "x$(touch INJECTED)`touch INJECTED`\n touch INJECTED\n;touch INJECTED;exit 86"
 
 
@@ -125,7 +128,7 @@ def read_by_a_shell(desk: Desk, server: PrivateSshd) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("shell", [*SHELLS, pytest.param("tcsh", marks=pytest.mark.shells)])
+@pytest.mark.parametrize("shell", [*SHELLS, *OTHERS])
 def test_f66_a_shell_in_place_of_the_agent_is_ended_before_it_reads_a_word(
     shell: str, new_desk: MakeDesk, make_sshd: MakeSshd
 ) -> None:

@@ -91,7 +91,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "ssh": _ssh,
     "root": _root,
     "sessions": lambda: _missing(["tmux", "screen"]),
-    "shells": lambda: _missing(["fish", "tcsh"]),
+    "shells": lambda: _missing(["fish", "tcsh", "zsh"]),
     "torch": _torch,
     "data": _data,
     "mlflow": _mlflow,
