@@ -278,8 +278,8 @@ class Supervisor:
         os.nice(10)
         try:
             files.sync_tree(self.run.tree)
-            for path in (self.run.config, self.run.spec, self.run.order):
-                files.sync_dir(path)
+            for record in (self.run.config, self.run.spec, self.run.order):
+                files.sync_dir(record)
             files.write_once(self.run.synced, b"")
         finally:
             if self.run.attempt == 1:

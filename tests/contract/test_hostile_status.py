@@ -351,7 +351,7 @@ def test_an_exit_record_that_its_host_cannot_read_leaves_the_run_lost_and_says_w
 ) -> None:
     damaged = {"run_id": RUN_ID, "phase": "finished", "exit": None, "exit_fault": "it is damaged"}
     liar.lie(monkeypatch, liar.statuses(damaged))
-    known = asking.refresh(ctx, ledger, run)
+    known = refreshed(ctx, ledger, run)
     assert known.verdict is Verdict.LOST
     assert "cannot be read: it is damaged" in known.outcome_reasons[0]
     settle.settle_anew(ledger, known, exit_with(), ctx.now())
