@@ -73,7 +73,7 @@ def _mend_after_crash(layout: Layout, run: RunFiles, order: Dict[str, Any], beat
     if os.path.exists(run.synced) or begun.get("boot_id") == procs.boot_id():
         return
     lost = "the host went down before the run's %s had reached the disk"
-    if files.read_json(run.config) is None and not drift.restore_config(run):
+    if files.read_json(run.config) is None and "config" not in order:  # else it is put back
         raise Refused("NotResumable", lost % "config")
     aside = os.path.join(run.path, "unsynced")
     try:

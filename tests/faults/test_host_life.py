@@ -367,19 +367,28 @@ def test_f16_code_that_had_reached_the_disk_is_the_jobs_own_to_change(
     assert (place / "tree" / "late.py").read_text() == ""
 
 
-@pytest.mark.parametrize("what", ["config", "code"])
-def test_f16_a_run_whose_code_or_config_a_crash_has_cost_is_not_resumed(
-    what: str, crashed: tuple[Desk, str, Path]
+def test_f16_a_run_whose_code_a_crash_has_cost_is_not_resumed(
+    crashed: tuple[Desk, str, Path],
 ) -> None:
     desk, run_id, place = crashed
     (place / "synced").unlink()
-    if what == "config":
-        os.truncate(place / "config.json", 0)
-    else:
-        shutil.rmtree(host_root(desk) / "store" / "objects")
+    shutil.rmtree(host_root(desk) / "store" / "objects")
     done = desk.orch("resume", run_id, code=5)
-    assert_clear(done, f"before the run's {what} had reached the disk", "orch retry")
+    assert_clear(done, "before the run's code had reached the disk", "orch retry")
     assert desk.show(run_id)["attempt"] == 1
+
+
+def test_f16_a_config_that_a_crash_has_cost_is_put_back(crashed: tuple[Desk, str, Path]) -> None:
+    desk, run_id, place = crashed
+    (place / "synced").unlink()
+    sent = (place / "config.json").read_bytes()
+    os.truncate(place / "config.json", 0)
+    desk.orch("resume", run_id)
+    until(lambda: (place / "log").read_text().count("up\n") == 2)
+    assert (place / "config.json").read_bytes() == sent
+    desk.orch("cancel", run_id)
+    (event,) = [each for each in desk.show(run_id)["events"] if each["kind"] == "changed"]
+    assert event["data"]["message"].startswith("config.json was changed")
 
 
 NO_ROOM = """
