@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import resultspage
-from jobs.textdiff import metrics
+from jobs.textdiff import files
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -75,9 +75,9 @@ def main(argv: Sequence[str]) -> int:
                     runs = [] if args.again else known(kept)
                     submit(row, args.data, args.profile, seed, args.host, runs, args.more)
     runs = known(kept)
-    metrics.write_json(kept, {"runs": [asdict(run) for run in runs]})
+    files.write_json(kept, {"runs": [asdict(run) for run in runs]})
     cost = _needed(folder / "cost.json") if (folder / "cost.json").is_file() else None
-    metrics.write_text(args.page, resultspage.page(runs, cost))
+    files.write_text(args.page, resultspage.page(runs, cost))
     print(f"{args.page}: {len(runs)} runs", file=sys.stderr)
     return 0
 

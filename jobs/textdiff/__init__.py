@@ -3,6 +3,7 @@
 Read it in this order: `config` (`typed`) -> `data` (`sources`, `selfmade`) -> `tokenizer` ->
 `model`, `gpt2` (`fused`) -> `diffusion` -> `objectives` -> `train` (`batches`, `parallel`,
 `utilisation`) -> `checkpoint`, `pretrained` -> `nelbo` -> `classifier` -> `evaluate` (`calibrate`,
-`summary`) -> `phases` (`earlier`, `validation`), `verdict` -> `pipeline`.
+`summary`) -> `phases` (`earlier`, `validation`), `verdict` -> `pipeline`. `metrics` and `files` are
+what a run says and how it is written down.
 `baselines` stands beside it.
 """

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from jobs.textdiff import config as configs
-from jobs.textdiff import data, errors, metrics, parallel, typed
+from jobs.textdiff import data, errors, files, parallel, typed
 from jobs.textdiff.data import Dataset
 from jobs.textdiff.errors import ConfigError, DataError, JobError
 
@@ -102,10 +102,10 @@ def run(env: Mapping[str, str], *, canary: bool) -> dict[str, Any]:
         "device": parallel.named(parallel.World(0, 1, torch.device("cpu"))),
         "seconds": {"total": round(time.monotonic() - began, 2)},
     }
-    metrics.write_lines(results / "predictions.jsonl", final.pop("predictions"))
+    files.write_lines(results / "predictions.jsonl", final.pop("predictions"))
     for row in rows.values():
         row.pop("predictions")
-    metrics.write_json(results / "metrics.json", final)
+    files.write_json(results / "metrics.json", final)
     return final
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import warnings
 import zipfile
@@ -19,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jobs.textdiff import files
 from jobs.textdiff.errors import CheckpointError, JobError
 
 FORMAT = 2
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +74,17 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """`path` holds `content`, tensors and plain values; whole, as above."""
-    partial = path.with_name(path.name + PARTIAL)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with files.whole(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())  # else a crash after the rename may show a torn file
-        partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch's own where a disk is full
         free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
-        partial.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # empty: no checkpoint was ever written
         raise JobError(
             f"checkpoint {path}: cannot be written, {free / 1e6:.1f} MB are free there: "
             f"{first_line(error)}"
         ) from error
-
-
-def sweep(folder: Path) -> None:
-    """What a crash left half written in `folder` is gone, and the folder too if it held no more."""
-    halves = list(folder.glob(f"*{PARTIAL}"))
-    for half in halves:
-        half.unlink(missing_ok=True)
-    if halves and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def read(path: Path) -> Checkpoint:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.textdiff import checkpoint, metrics, sources, typed
+from jobs.textdiff import files, metrics, sources, typed
 from jobs.textdiff.config import Config
 from jobs.textdiff.errors import TrainingError
 
@@ -59,7 +59,7 @@ def check_resume(results: Path, config: Config, say: Callable[[str], None]) -> N
     if any(folder.glob("*.pt")):
         return
     # The folder is made with the first checkpoint; half a one says that there was none yet.
-    emptied = folder.exists() and not any(folder.glob(f"*{checkpoint.PARTIAL}"))
+    emptied = folder.exists() and not any(folder.glob(f"*{files.PARTIAL}"))
     points = metrics.points(results / metrics.POINTS)
     if emptied or saved(points, config.trainer.checkpoint_minutes):
         raise TrainingError(
@@ -86,7 +86,7 @@ def saved(points: Iterable[metrics.Point], minutes: float) -> bool:
 def sweep(results: Path) -> None:
     """What a crash left half written is gone."""
     for folder in (results / CHECKPOINTS, results):
-        checkpoint.sweep(folder)
+        files.sweep(folder)
 
 
 def _changed(config: Config, found: object) -> list[str]:

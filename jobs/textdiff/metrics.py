@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TextIO
+from typing import IO, NamedTuple, TextIO
 
 POINTS = "metrics.jsonl"
 LOG_EVERY_S = 1.5
@@ -161,46 +161,6 @@ class Reporter:
             self._file = self._path.open("a", encoding="utf8")
         self._file.write(line)
         self._file.flush()
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """`path` holds `value`, all of it: a crash or a reader never meets half a file."""
-    write_text(path, _laid_out(value) + "\n")
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """`path` holds one JSON object a line; whole, as above."""
-    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-
-
-def write_text(path: Path, text: str) -> None:
-    """`path` holds `text`; whole, as above."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # else a crash after the rename may show an empty file
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _laid_out(value: object, margin: str = "") -> str:
-    """JSON with a line for each entry, and one for a list of plain values, as a matrix has."""
-    inner = margin + "  "
-    if isinstance(value, Mapping) and value:
-        entries = (f"{json.dumps(key)}: {_laid_out(own, inner)}" for key, own in value.items())
-        left, right = "{", "}"
-    elif isinstance(value, (list, tuple)) and any(isinstance(v, (Mapping, list)) for v in value):
-        entries = (_laid_out(own, inner) for own in value)
-        left, right = "[", "]"
-    else:
-        return json.dumps(value, allow_nan=False)
-    return left + ",".join(f"\n{inner}{entry}" for entry in entries) + f"\n{margin}{right}"
 
 
 class Point(NamedTuple):

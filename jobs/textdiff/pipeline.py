@@ -35,6 +35,7 @@ from jobs.textdiff import (
     data,
     earlier,
     errors,
+    files,
     metrics,
     parallel,
     phases,
@@ -161,7 +162,7 @@ def run(
     if around.world.first:
         if mode.canary:  # they were written to see that they can be; they are of no use
             shutil.rmtree(job.folder, ignore_errors=True)
-        metrics.write_json(results / "metrics.json", final)
+        files.write_json(results / "metrics.json", final)
     _conclude(final, console.say)
     return final
 
@@ -212,7 +213,7 @@ def _begin(job: Job, mode: Mode, attempt: int) -> None:
         earlier.sweep(job.results)
         resolved = {"config": dataclasses.asdict(job.config), "facts": facts}
         resolved |= {"weights_follow_from": job.digest}
-        metrics.write_json(job.results / earlier.RESOLVED, resolved)
+        files.write_json(job.results / earlier.RESOLVED, resolved)
     _introduce(job, facts)
 
 

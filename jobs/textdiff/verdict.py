@@ -7,7 +7,17 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from jobs.textdiff import calibrate, checkpoint, data, evaluate, metrics, phases, selfmade, summary
+from jobs.textdiff import (
+    calibrate,
+    checkpoint,
+    data,
+    evaluate,
+    files,
+    metrics,
+    phases,
+    selfmade,
+    summary,
+)
 from jobs.textdiff.checkpoint import Checkpoint
 from jobs.textdiff.classifier import Classifier
 from jobs.textdiff.config import GPT2_BOTH_WAYS
@@ -26,7 +36,7 @@ def main_row(job: Job, judge: Classifier) -> dict[str, Any]:
     decisions = evaluate.decide(scored, job.config.seed)
     if job.world.first:
         rows = summary.predictions(scored, decisions, texts.labels, labels)
-        metrics.write_lines(job.results / "predictions.jsonl", rows)
+        files.write_lines(job.results / "predictions.jsonl", rows)
     found = summary.accuracy(decisions, texts.labels, labels)
     found |= summary.scores(scored, texts.labels, labels, draws=_unbiased(job))
     found["variants"] = _calibrated(job, judge, scored, "calibrated")

@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="the jobs extra is not installed")
 import torch
 from torch import nn
 
-from jobs.textdiff import calibrate, config, data, evaluate, gpt2, metrics, summary
+from jobs.textdiff import calibrate, config, data, evaluate, files, gpt2, summary
 from jobs.textdiff.classifier import Classifier
 from jobs.textdiff.errors import TrainingError
 from jobs.textdiff.evaluate import Decision, Scored
@@ -237,7 +237,7 @@ def test_a_result_of_the_most_classes_and_the_longest_labels_can_be_read(tmp_pat
     final["weights_sha256"] = dict.fromkeys(labels, "0" * 64)
     scores = {**summary.scores(texts, truth, labels, draws=1)}
     assert "nelbo_per_token" not in scores
-    metrics.write_json(tmp_path / "metrics.json", {**final, **scores, "variants": {
+    files.write_json(tmp_path / "metrics.json", {**final, **scores, "variants": {
         "a": final, "b": final, "c": final | scores,
     }})  # fmt: skip
     assert (tmp_path / "metrics.json").stat().st_size < strictjson.MAX_BYTES

@@ -7,7 +7,7 @@ from typing import TextIO
 
 import pytest
 
-from jobs.textdiff import metrics
+from jobs.textdiff import files
 from jobs.textdiff.metrics import Console, Phase, Reporter
 
 
@@ -124,7 +124,7 @@ def test_a_result_has_a_line_for_each_entry_and_row_of_a_matrix(tmp_path: Path) 
         "rows": [{"a": "x\n"}],
         "pair": (1, None),
     }
-    metrics.write_json(tmp_path / "metrics.json", value)
+    files.write_json(tmp_path / "metrics.json", value)
     text = (tmp_path / "metrics.json").read_text()
     assert json.loads(text) == {**value, "pair": [1, None]}
     assert text.splitlines()[2:5] == ['  "matrix": [', "    [1, 0],", "    [0, 1]"]
@@ -132,8 +132,8 @@ def test_a_result_has_a_line_for_each_entry_and_row_of_a_matrix(tmp_path: Path) 
 
 
 def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    metrics.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
+    files.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
     with pytest.raises(ValueError):
-        metrics.write_json(tmp_path / "metrics.json", {"accuracy": float("nan")})
+        files.write_json(tmp_path / "metrics.json", {"accuracy": float("nan")})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"accuracy": 0.5}
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
