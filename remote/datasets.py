@@ -49,13 +49,13 @@ def place(layout: Layout, manifest: bytes, tree: str, beat: Beat = no_beat) -> b
         files.remove_tree(making)
 
 
-def changed(layout: Layout, trees: Mapping[str, str]) -> List[str]:
+def changed(layout: Layout, trees: Mapping[str, str], beat: Beat = no_beat) -> List[str]:
     """The names (to whose datasets `trees` has the hash) of those with files that are not as they
     were placed. What a job left beside them hinders no attempt."""
     return [
         name
         for name, tree in sorted(trees.items())
-        if os.path.exists(layout.seal(tree)) and _beside(layout, tree) is None
+        if os.path.exists(layout.seal(tree)) and _beside(layout, tree, beat) is None
     ]
 
 
@@ -98,8 +98,12 @@ def _count(base: bytes) -> int:
     count, left = 0, [base]
     while left:
         place = left.pop()
-        with os.scandir(place) as found:
-            items = list(found)
+        try:
+            with os.scandir(place) as found:
+                items = list(found)
+        except OSError:  # it is gone, or shut: a job's own either way
+            count += 1
+            continue
         inner = [item.path for item in items if item.is_dir(follow_symlinks=False)]
         count += len(items) - len(inner) + int(not items and place != base)
         left += inner
@@ -220,11 +224,7 @@ def _aside(layout: Layout, tree: str) -> str:
         for name in os.listdir(layout.data):
             if name.startswith(os.path.basename(first)):
                 files.remove_tree(os.path.join(layout.data, name))
-    free, number = first, 1
-    while os.path.lexists(free):
-        number += 1
-        free = "%s.%d" % (first, number)
-    return free
+    return files.free_name(first)
 
 
 def _is_in_use(layout: Layout, tree: str) -> bool:

@@ -9,16 +9,17 @@ import stat
 from typing import Any, Dict, List, Optional
 
 from remote import datasets, files, store, wire
+from remote.channel import Beat, no_beat
 from remote.layout import BadName, Layout, RunFiles
 
 NAMED_MAX = 5
 KINDS = {"f": stat.S_IFREG, "l": stat.S_IFLNK}
 
 
-def changed_data(layout: Layout, run: RunFiles) -> List[str]:
+def changed_data(layout: Layout, run: RunFiles, beat: Beat = no_beat) -> List[str]:
     """The names of the run's datasets that are not as they were placed."""
     spec = files.read_json(run.spec) or {}
-    return datasets.changed(layout, spec.get("data") or {})
+    return datasets.changed(layout, spec.get("data") or {}, beat)
 
 
 def restore_config(run: RunFiles) -> bool:
@@ -33,7 +34,7 @@ def restore_config(run: RunFiles) -> bool:
     return True
 
 
-def changed_code(layout: Layout, run: RunFiles) -> Optional[List[str]]:
+def changed_code(layout: Layout, run: RunFiles, beat: Beat = no_beat) -> Optional[List[str]]:
     """The files of the run's tree that are not as they were sent; what a job made beside them does
     not count. None: the manifest is not here any more."""
     order = files.read_json(run.order) or {}
@@ -46,13 +47,14 @@ def changed_code(layout: Layout, run: RunFiles) -> Optional[List[str]]:
     return [
         entry.path.decode("utf-8", "backslashreplace")
         for entry in wire.parse_manifest(manifest)
-        if not _is_as_sent(base + b"/" + entry.path, entry, since)
+        if not _is_as_sent(base + b"/" + entry.path, entry, since, beat)
     ]
 
 
-def _is_as_sent(path: bytes, entry: wire.Entry, since: int) -> bool:
+def _is_as_sent(path: bytes, entry: wire.Entry, since: int, beat: Beat) -> bool:
     """`since`: when the first attempt began. No program can set the time of a file's last change
     (ctime): only what was touched after that is hashed."""
+    beat()
     try:
         info = os.lstat(path)
         if (stat.S_IFMT(info.st_mode), info.st_size) != (KINDS[entry.kind], entry.size):
@@ -65,6 +67,7 @@ def _is_as_sent(path: bytes, entry: wire.Entry, since: int) -> bool:
         with open(path, "rb") as file:
             for chunk in iter(lambda: file.read(1 << 20), b""):
                 digest.update(chunk)
+                beat()
         return digest.hexdigest() == entry.sha256
     except OSError:
         return False

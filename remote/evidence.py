@@ -9,7 +9,7 @@ import os
 from typing import Any, Dict, Optional
 
 from remote import files, status, store
-from remote.channel import Channel
+from remote.channel import Beat, Channel
 from remote.layout import HEX, BadName, Layout, RunFiles
 
 CONFIG_MAX = 2 * 1024 * 1024
@@ -34,7 +34,7 @@ def evidence(layout: Layout, channel: Channel, request: Dict[str, Any]) -> Dict[
             run = layout.run(run_id)
         except BadName:
             continue  # a folder of someone else's
-        records = {**_records(run), **_tail(run, tail), **_code(layout, run, request)}
+        records = {**_records(run), **_tail(run, tail), **_code(layout, run, request, channel.beat)}
         channel.item({**status.status(layout, run_id), **records})
         told += 1
     return {"runs": told}
@@ -48,12 +48,12 @@ def _records(run: RunFiles) -> Dict[str, Any]:
     }
 
 
-def _code(layout: Layout, run: RunFiles, request: Dict[str, Any]) -> Dict[str, Any]:
+def _code(layout: Layout, run: RunFiles, request: Dict[str, Any], beat: Beat) -> Dict[str, Any]:
     if not request.get("code"):
         return {}
     from remote import drift
 
-    paths = drift.changed_code(layout, run)
+    paths = drift.changed_code(layout, run, beat)
     return {"changed": None if paths is None else drift.told(paths)}
 
 

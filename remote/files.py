@@ -173,6 +173,15 @@ def clear_leftovers(folder: str) -> None:
                 continue
 
 
+def free_name(path: str) -> str:
+    """`path`, or that with the first number that makes it a name nothing has."""
+    free, number = path, 1
+    while os.path.lexists(free):
+        number += 1
+        free = "%s.%d" % (path, number)
+    return free
+
+
 def sync_tree(path: str) -> None:
     """All that is in the folder is on the disk, but for what goes away meanwhile.
 
@@ -188,7 +197,7 @@ def sync_tree(path: str) -> None:
         try:
             if stat.S_IFMT(os.lstat(each).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
                 sync_dir(each)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             continue
 
 

@@ -31,7 +31,7 @@ def _resume(
     layout: Layout, channel: Channel, request: Dict[str, Any], following: RunFiles
 ) -> Dict[str, Any]:
     run_id, wanted = following.run_id, following.attempt
-    guard = files.lock(layout.lock(run_id + ".claim"))
+    guard = files.lock_alive(layout.lock(run_id + ".claim"), channel.beat)
     try:
         run = layout.run(run_id)
         if start.is_decided(following):
@@ -45,7 +45,7 @@ def _resume(
         left = status.tree_of(run).living()
         if left:
             raise Refused("NotResumable", "processes of it still live: %s" % left[:20])
-        for name in drift.changed_data(layout, run):
+        for name in drift.changed_data(layout, run, channel.beat):
             raise Refused("NotResumable", "its data %r was changed on the host since" % name)
         order = _order(run.order, request)
         start.check_host(layout, order, 0)
@@ -73,9 +73,11 @@ def _mend_after_crash(layout: Layout, run: RunFiles, order: Dict[str, Any], beat
     if os.path.exists(run.synced) or begun.get("boot_id") == procs.boot_id():
         return
     lost = "the host went down before the run's %s had reached the disk"
-    if files.read_json(run.config) is None and "config" not in order:  # else it is put back
-        raise Refused("NotResumable", lost % "config")
-    aside = os.path.join(run.path, "unsynced")
+    if "config" not in order:  # of an orch that left no mark: what was there before is not known
+        if files.read_json(run.config) is None:
+            raise Refused("NotResumable", lost % "config")
+        return
+    aside = files.free_name(os.path.join(run.path, "unsynced"))
     try:
         names = trees.mend(layout, str(order.get("snapshot")), run.tree, aside, beat)
     except (BadName, FileNotFoundError, Damaged):

@@ -89,7 +89,7 @@ def mend(
     layout: Layout, tree: str, destination: str, aside: str, beat: Beat = no_beat
 ) -> List[str]:
     """The files of `destination` that the tree has are as the tree has them; the names of those
-    that were not, which lie in `aside` now. What else is there stays.
+    that were not, which lie in the new folder `aside` now. What else is there stays.
 
     FileNotFoundError: the manifest is gone. Damaged: content is; what could be mended is.
     """
@@ -97,16 +97,32 @@ def mend(
     base, other = os.fsencode(destination), os.fsencode(aside)
     for entry in wire.parse_manifest(store.manifest_of(layout, tree)):
         target = base + b"/" + entry.path
+        _clear_way(base, entry.path, other)
         if not _is_whole(target, entry, beat):
             names.append(os.fsdecode(entry.path))
-            for place in (target, other + b"/" + entry.path):
-                os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
+            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
             if os.path.lexists(target):
-                os.rename(target, other + b"/" + entry.path)
+                _put_aside(os.fsdecode(target), os.fsdecode(other + b"/" + entry.path))
             bad += not _place(layout, entry, target, beat)
     if bad:
         raise Damaged(bad)
     return names
+
+
+def _clear_way(base: bytes, path: bytes, aside: bytes) -> None:
+    """Above `path` are folders of `base`: a link or file that a job put there goes aside."""
+    above = b""
+    for part in path.split(b"/")[:-1]:
+        above += b"/" + part
+        here = os.fsdecode(base + above)
+        if os.path.islink(here) or (os.path.lexists(here) and not os.path.isdir(here)):
+            _put_aside(here, os.fsdecode(aside + above))
+            return
+
+
+def _put_aside(path: str, aside: str) -> None:
+    os.makedirs(os.path.dirname(aside), 0o755, exist_ok=True)
+    os.rename(path, aside)
 
 
 def _is_whole(path: bytes, entry: wire.Entry, beat: Beat) -> bool:

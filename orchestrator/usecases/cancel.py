@@ -54,12 +54,12 @@ def _open_canary(ctx: Context, ledger: Ledger, job: str) -> Run | None:
 
 def cancel(ctx: Context, ledger: Ledger, run: Run) -> tuple[Run, bool]:
     """(the run, whether it had ended before). Raises when its processes have not gone in time."""
-    if run.verdict is Verdict.NEVER_STARTED:
-        run = _looked_for(ctx, ledger, run)
-    if run.state is RunState.FINISHED and run.cause != "gone":
-        return run, True
     asked: list[Run] = []
     try:
+        if run.verdict is Verdict.NEVER_STARTED:
+            run = _looked_for(ctx, ledger, run)
+        if run.state is RunState.FINISHED and run.cause != "gone":
+            return run, True
         return _cancel(ctx, ledger, run, asked.append)
     except KeyboardInterrupt:
         raise _interrupted(run, bool(asked)) from None

@@ -31,6 +31,7 @@ CONTENT_MAX = 256 * 1024 * 1024
 GIT_FILES_MAX = 20_000
 NAMED_MAX = 5
 DEADLINE = 120.0
+CODE_WITHIN = 60.0  # seconds for a run's code, looked at with signs of life
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Hosts:
                     "evidence",
                     body,
                     deadline=DEADLINE,
-                    within=DEADLINE + count,
+                    within=DEADLINE + count * (CODE_WITHIN if body["code"] else 1.0),
                     items=count,
                     on_item=lambda item: items.append(told(item)),
                 )

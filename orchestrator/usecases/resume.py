@@ -26,6 +26,7 @@ from orchestrator.transport.replies import run_status
 from orchestrator.usecases import hostevents, silence
 from orchestrator.usecases.asking import meet
 from orchestrator.usecases.context import Context
+from orchestrator.usecases.deliver import START_WITHIN
 from orchestrator.usecases.settle import settle
 
 
@@ -93,7 +94,7 @@ def _start(ctx: Context, ledger: Ledger, before: Run, agent: Agent, asked: dict[
             )
         body = {"run_id": before.run_id, "attempt": attempt, **asked}
         try:
-            status = run_status(agent.call("resume", body), before.run_id)
+            status = run_status(agent.call("resume", body, within=START_WITHIN), before.run_id)
         except BaseException as exc:
             raise _failure(ctx, ledger, before, exc) from None
         known = settle(ledger, ledger.get(before.run_id), status, ctx.now())

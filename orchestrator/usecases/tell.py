@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orchestrator import inflight
@@ -39,10 +39,11 @@ def of_end(ctx: Context, ledger: Ledger, run: Run) -> None:
 @contextmanager
 def _alone(ctx: Context, run: Run) -> Iterator[bool]:
     """Whether no other command is telling it. Where nothing can be written, nobody can know."""
-    if not os.access(ctx.layout.home, os.W_OK):
-        yield True
-        return
-    with inflight.hold(ctx.layout.telling(run.run_id)) as is_ours:
+    with ExitStack() as held:
+        try:
+            is_ours = held.enter_context(inflight.hold(ctx.layout.telling(run.run_id)))
+        except OSError:
+            is_ours = True
         yield is_ours
 
 

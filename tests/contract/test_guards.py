@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -287,6 +288,18 @@ def test_of_two_terminals_that_see_the_end_one_tells_it(new_desk: MakeDesk) -> N
     desk.orch("wait")
     (desk.project / "told.enough").touch()
     first.communicate(timeout=20)
+    desk.orch("wait")
+    assert (desk.project / "told").read_text() == "once\n"
+
+
+def test_the_controller_tells_also_where_it_can_write_nothing_down(new_desk: MakeDesk) -> None:
+    notify = {"command": "echo once >> told", "by": "controller"}
+    desk = new_desk({"ends": {"command": "true", "notify": notify}})
+    desk.submit("ends")
+    marks = desk.home / "state" / "orch" / "inflight"
+    until(lambda: not marks.is_dir() or not any(marks.iterdir()))
+    shutil.rmtree(marks, ignore_errors=True)
+    marks.write_text("no folder")  # as good as a full disk
     desk.orch("wait")
     assert (desk.project / "told").read_text() == "once\n"
 

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,6 +192,25 @@ def test_a_changed_dataset_is_found_out_and_placed_anew(
     assert_whole(place)
     assert datasets.changed(layout, {"sst2": tree}) == []
     assert os.path.isdir(f"{place}.damaged") is (change is not no_folder)
+
+
+def test_a_folder_beside_the_data_that_cannot_be_read_changes_nothing_of_it(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job shut it, or removes it in this very moment."""
+    place, tree = placed(layout)
+    place.chmod(0o700)
+    (place / "cache").mkdir()
+    scan = os.scandir
+
+    def gone(path: bytes) -> Any:
+        if path.endswith(b"cache"):
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert datasets.changed(layout, {"sst2": tree}) == []
+    assert not datasets.is_intact(layout, tree)
 
 
 def test_a_dataset_without_a_file_is_intact_until_it_has_one(layout: Layout) -> None:

@@ -278,6 +278,26 @@ def test_f16_what_a_crash_has_cost_a_tree_is_placed_anew_and_the_rest_stays(
     assert sorted(read(aside)) == [b"a.py", b"link"]
 
 
+@pytest.mark.parametrize("put_there", ["link", "file"])
+def test_f16_what_a_job_put_in_a_folders_place_goes_aside_and_nothing_beyond_it_is_touched(
+    put_there: str, layout: Layout, tmp_path: Path
+) -> None:
+    _, tree = put(layout, TREE)
+    place, aside, other = tmp_path / "tree", tmp_path / "aside", tmp_path / "other"
+    trees.take(layout, tree, "", b"", str(place))
+    (place / "deep").rename(tmp_path / "was")
+    (other / "er").mkdir(parents=True)
+    (other / "er" / "x").write_text("somebody's")
+    if put_there == "link":
+        (place / "deep").symlink_to(other)
+    else:
+        (place / "deep").write_text("a file")
+    assert "deep/er/x" in trees.mend(layout, tree, str(place), str(aside))
+    assert read(str(place)) == TREE
+    assert (other / "er" / "x").read_text() == "somebody's"
+    assert os.path.lexists(aside / "deep")
+
+
 def test_f16_a_tree_whose_content_is_nowhere_cannot_be_placed_anew(
     layout: Layout, tmp_path: Path
 ) -> None:
