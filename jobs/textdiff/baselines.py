@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from jobs.textdiff import config as configs
-from jobs.textdiff import data, errors, files, parallel, typed
+from jobs.textdiff import data, errors, files, metrics, parallel, typed
 from jobs.textdiff.data import Dataset
 from jobs.textdiff.errors import ConfigError, DataError, JobError
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         told = errors.in_one_line(error, Path(env.get("ORCH_RESULTS_DIR", ".")))
         if told is None:
             raise
-        print(f"error: {told[0]}", file=sys.stderr, flush=True)
+        metrics.Console(sys.stderr).say(f"error: {told[0]}")
         return told[1]
     return 0
 
@@ -88,10 +88,10 @@ def run(env: Mapping[str, str], *, canary: bool) -> dict[str, Any]:
     if canary:
         dataset = replace(dataset, train=_few(dataset.train))
     texts = data.sample(dataset.split(config.eval.split), config.eval.max_examples, config.seed)
-    rows: dict[str, dict[str, Any]] = {}
+    console, rows = metrics.Console(sys.stdout), dict[str, dict[str, Any]]()
     for name, predicted in _predictions(config, dataset, texts):
         rows[name] = _row(predicted, texts, dataset.labels)
-        print(f"{name}: {rows[name]['accuracy']:.1%}", flush=True)
+        console.say(f"{name}: {rows[name]['accuracy']:.1%}")
     final = rows.pop("logistic_regression_bigram") | {"variants": rows}
     final |= {
         "data": dataset.name,

@@ -22,6 +22,10 @@ class ConfigError(JobError):
     exit_code = 2
 
 
+class PlaceError(ConfigError):
+    """Of this process among those of torchrun: no other need have met it."""
+
+
 class DataError(JobError):
     exit_code = 3
 
@@ -34,6 +38,14 @@ class TrainingError(JobError):
     exit_code = 5
 
 
+# What torch says where it has no error of its own for it: on a CPU, of a GPU's own allocations, of
+# compiled parts, of cuBLAS and cuDNN.
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "[CUDA]: out of memory",
+    "_STATUS_ALLOC_FAILED",
+)
 ALIKE = (ConfigError, DataError, CheckpointError)  # what every process of a job meets
 
 
@@ -57,6 +69,6 @@ def in_one_line(error: Exception, results: Path) -> tuple[str, int] | None:
 
 def no_memory(error: Exception) -> bool:
     """Of a GPU or of the machine: torch's error, known by its name, or python's."""
-    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
         return True
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -39,9 +39,9 @@ class Console:
     gone, a log on a full disk), nothing more is said: no reason to end a training.
     """
 
-    def __init__(self, stream: TextIO, *, silent: bool = False) -> None:
+    def __init__(self, stream: TextIO | None, *, silent: bool = False) -> None:
         self._stream, self._silent = stream, silent
-        self._live = stream.isatty()
+        self._live = stream is not None and stream.isatty()
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -52,7 +52,7 @@ class Console:
         self._write(f"{CLEAR}{line}" if self._live else f"{line}\n")
 
     def _write(self, text: str) -> None:
-        if self._silent:
+        if self._silent or self._stream is None:
             return
         code = getattr(self._stream, "encoding", None) or "utf8"
         try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jobs.textdiff import utilisation
-from jobs.textdiff.errors import ConfigError
+from jobs.textdiff.errors import PlaceError
 
 BY_TORCHRUN = "torchrun sets it: a job started without it needs none of RANK and WORLD_SIZE"
 
@@ -78,11 +78,15 @@ def rank_of(env: Mapping[str, str]) -> str:
 def world(env: Mapping[str, str] = os.environ) -> World:
     """This process's place; under torchrun the group is joined (nccl on GPUs, gloo without).
 
-    ConfigError: the variables that torchrun sets do not tell a place.
+    PlaceError: the variables that torchrun sets do not tell a place.
     """
     size, rank, local = _place(env)
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda and local and local >= torch.cuda.device_count():
+        raise PlaceError(
+            f"LOCAL_RANK: {local}, but of GPUs there are {torch.cuda.device_count()}; {BY_TORCHRUN}"
+        )
     if cuda:
         torch.cuda.set_device(device)
         _without_cudnn_attention()
@@ -99,14 +103,17 @@ def _place(env: Mapping[str, str]) -> tuple[int, int, int]:
     for name, default in (("WORLD_SIZE", ""), ("RANK", "0"), ("LOCAL_RANK", "0")):
         told = env.get(name, default)
         if not (told.isascii() and told.isdigit()):
-            raise ConfigError(f"{name}: {told[:40]!r} is no number of processes; {BY_TORCHRUN}")
+            raise PlaceError(f"{name}: {told[:40]!r} is no number of processes; {BY_TORCHRUN}")
         found.append(int(told))
     size, rank, local = found
     if not rank < size:
-        raise ConfigError(f"RANK: {rank} is not below WORLD_SIZE {size}; {BY_TORCHRUN}")
+        raise PlaceError(f"RANK: {rank} is not below WORLD_SIZE {size}; {BY_TORCHRUN}")
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if size > 1 and not env.get(name):
-            raise ConfigError(f"{name} is not set, but WORLD_SIZE is {size}; {BY_TORCHRUN}")
+            raise PlaceError(f"{name} is not set, but WORLD_SIZE is {size}; {BY_TORCHRUN}")
+    port = env.get("MASTER_PORT", "")
+    if size > 1 and not (port.isascii() and port.isdigit()):
+        raise PlaceError(f"MASTER_PORT: {port[:40]!r} is no port; {BY_TORCHRUN}")
     return size, rank, local
 
 

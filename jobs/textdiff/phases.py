@@ -7,7 +7,6 @@ is started again with the same results folder goes on from there.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -28,7 +27,6 @@ from jobs.textdiff import (
     pretrained,
     validation,
 )
-from jobs.textdiff.batches import Batches
 from jobs.textdiff.checkpoint import Checkpoint
 from jobs.textdiff.classifier import CLASS_VECTORS, Classifier
 from jobs.textdiff.config import Config
@@ -37,8 +35,6 @@ from jobs.textdiff.objectives import Objective
 from jobs.textdiff.parallel import World
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import Hooks, Schedule, StepReport, Stopped, fit
-
-DEAF_STEPS = 2  # a head of zeros takes one; adaLN of zeros, in front of a class vector, another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,17 +182,12 @@ def fine_tune(job: Job, start: Start) -> list[Checkpoint]:
     return done
 
 
-def told_classes(job: Job) -> set[int]:
-    """Of which training has taken a text; of the one model's, after its first steps: the zeros that
-    a model begins with let no gradient through to class vectors before."""
-    labels, size = job.dataset.train.labels, job.config.loader.global_batch_size
-    steps, epoch = job.config.training.max_steps, math.ceil(len(labels) / size)
-    if not job.conditional or steps >= DEAF_STEPS + 2 * epoch:
-        return set(labels)
-    ids = job.tokenizer.encode_all(job.dataset.train.texts)
-    stream = Batches(ids, size, _seed(job, "train"))
-    after = range(DEAF_STEPS + 1, steps + 1)
-    return {labels[row] for step in after for row in stream.at(step).rows}
+def told_classes(job: Job, done: Sequence[Checkpoint]) -> set[int]:
+    """Whose vector is no longer the zeros it began with: training has met a masked text of them.
+    All, where none is, and where each has a model of its own."""
+    every = range(len(job.dataset.labels))
+    vectors = [w for name, w in done[0].raw.items() if name.endswith(CLASS_VECTORS)]
+    return {c for c in every if any(bool(w[c].any()) for w in vectors)} or set(every)
 
 
 def tell_classes_apart(job: Job, before: Checkpoint, *, raw: bool) -> Checkpoint:

@@ -100,9 +100,9 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         told = errors.in_one_line(error, Path(env.get("ORCH_RESULTS_DIR", ".")))
         if told is None:
             raise
-        if first or not isinstance(error, errors.ALIKE):
+        if first or isinstance(error, errors.PlaceError) or not isinstance(error, errors.ALIKE):
             where = "" if first else f"process {env['RANK']}: "
-            print(f"error: {where}{told[0]}", file=sys.stderr, flush=True)
+            metrics.Console(sys.stderr).say(f"error: {where}{told[0]}")
         return told[1]
     return 0
 
@@ -249,7 +249,7 @@ def _carried_out(job: Job) -> dict[str, Any]:
     done = phases.fine_tune(job, start)
     raw = job.config.eval.weights == "raw"
     judge = phases.classifier(job, done, raw=raw)
-    told = phases.told_classes(job)
+    told = phases.told_classes(job, done)
     weights = judge.digests(told)
     if untold := [name for label, name in enumerate(judge.labels) if label not in told]:
         job.say(f"warning: these steps of training were too few to learn {sources.some(untold)}")

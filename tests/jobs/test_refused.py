@@ -92,6 +92,8 @@ def test_of_several_processes_the_first_alone_tells_what_all_of_them_meet(
         ({"WORLD_SIZE": "2", "LOCAL_RANK": ""}, "LOCAL_RANK: '' is no number"),
         ({"WORLD_SIZE": "2"}, "MASTER_ADDR is not set, but WORLD_SIZE is 2"),
         ({"WORLD_SIZE": "2", "MASTER_ADDR": "x"}, "MASTER_PORT is not set"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "y"}, "MASTER_PORT: 'y' is no"),
+        ({"WORLD_SIZE": "1", "RANK": "1"}, "RANK: 1 is not below WORLD_SIZE 1"),
     ],
 )
 def test_a_place_among_processes_that_is_none_is_one_line(
@@ -101,10 +103,9 @@ def test_a_place_among_processes_that_is_none_is_one_line(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=told):
         parallel.world(env)
-    if "RANK" not in env:  # of several, the first alone tells
-        done = run(tmp_path, {})
-        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-        assert told in done.stderr
+    done = run(tmp_path, {})
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert told in done.stderr
 
 
 def test_a_rank_without_a_number_of_processes_is_none() -> None:
@@ -199,12 +200,26 @@ def test_baselines_refuse_a_change_of_what_they_do_not_read(
     assert "has no effect with" in done.stderr
 
 
+def test_baselines_are_written_also_where_nobody_hears_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = spec.load_job(ROOT, "baselines", profile="cpu")
+    (tmp_path / "config.json").write_text(json.dumps(job.config))
+    env = {"ORCH_CONFIG": str(tmp_path / "config.json"), "ORCH_RESULTS_DIR": str(tmp_path)}
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert baselines.main(["--canary"], env) == 0
+    assert json.loads((tmp_path / "canary" / "metrics.json").read_text())["n"] > 0
+
+
 @pytest.mark.parametrize("classes", ["added", "adaln"])
 @pytest.mark.parametrize("counts", [[30] * 40, [1000, 1000, 5, 5]], ids=["many", "rare"])
+@pytest.mark.parametrize("noise", ["uniform", "loglinear"])  # a coin may mask nothing of a text
 def test_classes_that_a_short_training_never_met_are_no_equal_models(
-    tmp_path: Path, classes: str, counts: Sequence[int]
+    tmp_path: Path, noise: str, classes: str, counts: Sequence[int]
 ) -> None:
     tree = tiny("simple-diffusion", "cpu")
+    tree["noise"] |= {"type": noise}
     tree["data"] |= {**FILES, "min_count": 1}
     tree["model"] |= {"classes": classes, "head_init": "zero"}
     tree["eval"] |= {"draws": 1, "round": 1, "stop_z": 0.0}
