@@ -31,14 +31,10 @@ def of_weights(config: Config) -> dict[str, Any]:
 
 def check_same(results: Path, config: Config, digest: str) -> None:
     """TrainingError when the job that wrote `results` was another one."""
-    path = results / RESOLVED
-    try:
-        found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return  # none, or not one of ours
-    if isinstance(found, dict) and "weights_follow_from" in found:
+    found = _resolved(results)
+    if "weights_follow_from" in found:
         others = _changed(config, found.get("config"))
-        check_digest(path, found["weights_follow_from"], digest, others)
+        check_digest(results / RESOLVED, found["weights_follow_from"], digest, others)
 
 
 def check_digest(path: Path, found: object, digest: str, keys: Iterable[str] = ()) -> None:
@@ -61,7 +57,10 @@ def check_resume(results: Path, config: Config, say: Callable[[str], None]) -> N
     # The folder is made with the first checkpoint; half a one says that there was none yet.
     emptied = folder.exists() and not any(folder.glob(f"*{files.PARTIAL}"))
     points = metrics.points(results / metrics.POINTS)
-    if emptied or saved(points, config.trainer.checkpoint_minutes):
+    minutes = _at(_resolved(results), "config.trainer.checkpoint_minutes")  # of the attempt before
+    if not isinstance(minutes, (int, float)):
+        minutes = config.trainer.checkpoint_minutes
+    if emptied or saved(points, minutes):
         raise TrainingError(
             f"a resume from step 0: no checkpoint in {folder}; start a new run instead"
         )
@@ -87,6 +86,15 @@ def sweep(results: Path) -> None:
     """What a crash left half written is gone."""
     for folder in (results / CHECKPOINTS, results):
         files.sweep(folder)
+
+
+def _resolved(results: Path) -> Mapping[str, Any]:
+    """What the attempt before has written of its config; nothing, where that is none of ours."""
+    try:
+        found = json.loads((results / RESOLVED).read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _changed(config: Config, found: object) -> list[str]:

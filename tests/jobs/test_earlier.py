@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="the jobs extra is not installed")
 
 from jobs.textdiff import config, earlier
+from jobs.textdiff.errors import TrainingError
 from jobs.textdiff.metrics import Point
 from tests.jobs.conftest import tiny
 from tests.jobs.test_pipeline import run
@@ -94,3 +95,24 @@ def test_what_was_trained_tells_whether_there_was_a_checkpoint(
 ) -> None:
     told = [Point(place, name, spent, step) for place, (name, step, spent) in enumerate(points)]
     assert earlier.saved(told, 1.0) == saved
+
+
+@pytest.mark.parametrize(("before", "now", "was_saved"), [(30.0, 0.5, False), (0.5, 30.0, True)])
+def test_when_a_checkpoint_fell_due_is_the_earlier_attempts_own_matter(
+    before: float, now: float, was_saved: bool, tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    tree["trainer"] |= {"checkpoint_minutes": before}
+    (tmp_path / earlier.RESOLVED).write_text(json.dumps({"config": tree}))
+    points = [
+        {"step": step, "phase": "a", "phase_step": step, "elapsed_s": 45.0 * step}
+        for step in (1, 2, 3)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    tree["trainer"] |= {"checkpoint_minutes": now}
+    said: list[str] = []
+    try:
+        earlier.check_resume(tmp_path, config.from_tree(tree), said.append)
+    except TrainingError:
+        assert was_saved
+    else:
+        assert not was_saved and "begins again" in said[0]
