@@ -8,7 +8,6 @@ data, a cache perhaps, is left to it until then.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from typing import Iterable, Iterator, List, Mapping, Optional
@@ -119,16 +118,12 @@ def _is_as_placed(base: bytes, entry: wire.Entry, time: int) -> bool:
 def _is_sound(layout: Layout, entry: wire.Entry, beat: Beat) -> bool:
     """Whether the object's bytes are what its name says; if not it is put aside."""
     path = layout.object(entry.sha256)
-    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                digest.update(chunk)
-                beat()
+            if store.digest(file, beat) == entry.sha256:
+                return True
     except FileNotFoundError:
         return False
-    if digest.hexdigest() == entry.sha256:
-        return True
     os.rename(path, path + ".damaged")
     return False
 

@@ -3,12 +3,11 @@ result is filed under the same hashes: before it begins it is looked at what the
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from typing import Any, Dict, List, Optional
 
-from remote import datasets, files, store, wire
+from remote import datasets, files, store, trees, wire
 from remote.channel import Beat, no_beat
 from remote.layout import BadName, Layout, RunFiles
 
@@ -61,14 +60,7 @@ def _is_as_sent(path: bytes, entry: wire.Entry, since: int, beat: Beat) -> bool:
             return False
         if info.st_ctime_ns < since:
             return True
-        if entry.kind == "l":
-            return hashlib.sha256(os.readlink(path)).hexdigest() == entry.sha256
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                digest.update(chunk)
-                beat()
-        return digest.hexdigest() == entry.sha256
+        return trees.is_whole(path, entry, beat)
     except OSError:
         return False
 

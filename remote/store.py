@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import IO, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from remote import files, wire
 from remote.channel import Beat
@@ -230,3 +230,12 @@ class ByteStream:
             self._at += len(piece)
             count -= len(piece)
             yield piece
+
+
+def digest(file: IO[bytes], beat: Beat) -> str:
+    """The sha256 of what is left of the file."""
+    found = hashlib.sha256()
+    for chunk in iter(lambda: file.read(1 << 20), b""):
+        found.update(chunk)
+        beat()
+    return found.hexdigest()

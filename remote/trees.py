@@ -98,7 +98,7 @@ def mend(
     for entry in wire.parse_manifest(store.manifest_of(layout, tree)):
         target = base + b"/" + entry.path
         _clear_way(base, entry.path, other)
-        if not _is_whole(target, entry, beat):
+        if not is_whole(target, entry, beat):
             names.append(os.fsdecode(entry.path))
             os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
             if os.path.lexists(target):
@@ -125,20 +125,16 @@ def _put_aside(path: str, aside: str) -> None:
     os.rename(path, aside)
 
 
-def _is_whole(path: bytes, entry: wire.Entry, beat: Beat) -> bool:
-    digest = hashlib.sha256()
+def is_whole(path: bytes, entry: wire.Entry, beat: Beat) -> bool:
+    """Whether the file or link has the entry's content."""
     try:
         if entry.kind == "l":
-            digest.update(os.readlink(path))
-        else:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(fd, "rb") as file:
-                for chunk in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(chunk)
-                    beat()
+            return hashlib.sha256(os.readlink(path)).hexdigest() == entry.sha256
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            return store.digest(file, beat) == entry.sha256
     except OSError:
         return False
-    return digest.hexdigest() == entry.sha256
 
 
 # --- spares: a tree made ahead of its run ---------------------------------------------------------
