@@ -41,7 +41,7 @@ class Model:
     architecture: str  # mdlm | gpt2 | gpt2-both-ways
     classes: str  # separate: a model a class; added, adaln: one model, where its class vector goes
     size: str  # tiny | small | medium; the four below override it when not null
-    length: int  # tokens; longer texts are cut
+    length: int  # tokens; longer texts lose their middle
     hidden_size: int | None
     cond_dim: int | None
     n_blocks: int | None

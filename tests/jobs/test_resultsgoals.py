@@ -66,6 +66,21 @@ def test_on_a_gpu_there_is_no_hour() -> None:
     assert "| `gpt2` | >= 88.0 % | 90.00 %, in 70.0 minutes | met |" in text
 
 
+def test_until_a_gpu_has_run_two_cores_stand_in_if_they_took_no_more_than_the_hour() -> None:
+    on_two_cores = [
+        Result("simple-diffusion", "imdb/cpu-imdb", 0.87, 40.0, ()),
+        Result("mdlm-conditional", "imdb/cpu-imdb", 0.89, 61.0, ()),
+        Result("gpt2", "imdb/cpu-imdb", 0.95, 40.0, ()),
+    ]
+    text = resultsgoals.section([Result("gpt2", "imdb/gpu", 0.9, 4.0, ()), *on_two_cores])
+    assert "| `gpt2` | >= 88.0 % | 90.00 %, in 4.0 minutes | met |" in text
+    stands = "profile `cpu-imdb`, in 40.0 minutes"
+    assert f"| `simple-diffusion` | >= 82.0 % | 87.00 %, {stands} | met |" in text
+    late = "89.00 % (`mdlm-conditional`), profile `cpu-imdb`, in 61.0 minutes: over the hour"
+    cells = f"87.00 % (`simple-diffusion`), {stands}; {late} | missed |"
+    assert f"| best diffusion model | >= 90.2 % | {cells}" in text
+
+
 def test_a_curve_has_the_last_point_of_each_phase_and_says_where_it_turned() -> None:
     falls = [point("pretrain", step, 9 - step / 100) for step in range(1, 101)]
     rises = [

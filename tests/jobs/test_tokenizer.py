@@ -14,8 +14,19 @@ LINES = ["the low lower lowest tower", "A new<br />newer tower", "naïve lowness
 def test_the_vocabulary_is_the_training_words_most_frequent_first() -> None:
     words = tokenizer.words(["b b a", "A <br /> b c"], vocab_size=2, min_count=1, length=3)
     assert words.content.split("\n") == ["<unk>", "b", "a"]
-    assert words.encode_all(["A b zebra b", ""]) == [[2, 1, 0], [0]]
+    assert words.encode_all(["A b zebra b", ""]) == [[2, 0, 1], [0]]
     assert words.cut(["A b zebra b", "a b c", ""]) == 1
+
+
+@pytest.mark.parametrize(
+    ("length", "kept"),
+    [(1, "f"), (2, "ef"), (3, "aef"), (5, "acdef"), (6, "abcdef"), (7, "abcdef")],
+)
+def test_a_text_too_long_keeps_its_beginning_and_more_of_its_end(length: int, kept: str) -> None:
+    words = tokenizer.words(["a b c d e f"], vocab_size=9, min_count=1, length=length)
+    names = words.content.split("\n")
+    (ids,) = words.encode_all(["a b c d e f"])
+    assert "".join(names[i] for i in ids) == kept
 
 
 def test_rare_words_are_unknown_and_mask_and_start_are_no_words() -> None:
@@ -80,5 +91,6 @@ def test_a_missing_vocabulary_says_what_to_set(tmp_path: Path) -> None:
 
 def test_pieces_hold_all_of_a_text_where_encoding_cuts_it() -> None:
     words = tokenizer.words(["a b c d"] * 2, vocab_size=9, min_count=1, length=3)
-    (whole,) = words.encode_all(["a b c d a"])
-    assert words.pieces(["a b c d a", "b"]) == [whole, words.encode_all(["d a"])[0], [2]]
+    a, b, c, d = (ids for (ids,) in words.encode_all("abcd"))
+    assert words.pieces(["a b c d a", "b"]) == [[a, b, c], [d, a], [b]]
+    assert words.encode_all(["a b c d a"]) == [[a, d, a]]

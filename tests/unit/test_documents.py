@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,3 +100,13 @@ def test_every_field_of_a_run_is_told() -> None:
     text = (DOCS / "json.md").read_text(encoding="utf-8").partition("\nA run: ")[2]
     about = text.partition("\n\n")[0]
     assert [each for each in FIELDS if not re.search(rf"\b{each}\b", about)] == []
+
+
+def test_the_readmes_figures_of_the_incident_are_the_results() -> None:
+    runs = json.loads((DOCS / "results" / "runs.json").read_text(encoding="utf-8"))["runs"]
+    (run,) = (r for r in runs if (r["job"], r["tag"]) == ("mdlm-pretrained", "sst2/cpu"))
+    found = {(r["weights"], r["estimator"], r["draws"]): r for r in run["metrics"]["table"]}
+    was, could = found["raw", "independent", 1], found["ema", "shared", 32]
+    text = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert f"right on {100 * was['accuracy']:.1f} % of the 1 821 test sentences" in text
+    assert f"averaged weights, was right on {100 * could['accuracy']:.1f} %" in text
