@@ -48,7 +48,7 @@ ROWS = [
     Row("gpt2"),
 ]
 DATA = ("sst2", "imdb", "selfmade")
-PROFILES = ("cpu", "cpu-hour", "gpu")
+PROFILES = ("cpu", "cpu-hour", "cpu-imdb", "gpu")
 
 
 def main(argv: Sequence[str]) -> int:

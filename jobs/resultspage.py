@@ -48,7 +48,7 @@ TOLD = "`gpt2`: one causal model told the class, exact likelihood"
 BOTH_WAYS = (
     "`gpt2`: two causal models told the class, one from a text's beginning, one from its end"
 )
-TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu", "selfmade/cpu"]
+TABLES = ["sst2/cpu", "sst2/cpu-hour", "imdb/gpu", "imdb/cpu-imdb", "selfmade/cpu"]
 HEAD = """# Results
 
 Written by `make results` out of the ledger: every row is a run that was judged on test, named by
@@ -175,7 +175,7 @@ def _models(runs: Sequence[Run]) -> str:
     for job, variant, what in MODELS:
         seeds = _seeds([run for run in runs if run.job == job], variant)
         if seeds:
-            what = _called(what, seeds[-1].facts) if variant is None else what
+            what = _called(what, seeds[-1]) if variant is None else what
             lines.append(_line(what, seeds, variant))
         elif variant is None:
             absent.append(job)
@@ -185,11 +185,13 @@ def _models(runs: Sequence[Run]) -> str:
     return text + (f"\nNot measured yet: {', '.join(absent)}.\n" if absent else "")
 
 
-def _called(what: str, facts: Mapping[str, Any]) -> str:
-    """The row's name; gpt2 comes in three kinds."""
-    if not what.startswith("`gpt2`") or facts.get("classes", "separate") == "separate":
+def _called(what: str, run: Run) -> str:
+    """The row's name; gpt2 comes in three kinds, and a profile may do without pretraining."""
+    if run.job == "mdlm-conditional" and run.metrics["pretrained"]["source"] == "none":
+        return what.replace("pretrained", "without pretraining")
+    if run.job != "gpt2" or run.facts.get("classes", "separate") == "separate":
         return what
-    return BOTH_WAYS if facts.get("architecture") == GPT2_BOTH_WAYS else TOLD
+    return BOTH_WAYS if run.facts.get("architecture") == GPT2_BOTH_WAYS else TOLD
 
 
 def _notes(runs: Sequence[Run]) -> Iterable[str]:

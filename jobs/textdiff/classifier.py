@@ -31,6 +31,7 @@ class Classifier:
     labels: Sequence[str]
     tokenizer: Tokenizer
     config: Config
+    by_bound: bool = True  # texts are judged by the bound; else by `Scored.unweighted`
 
     @property
     def exact(self) -> bool:

@@ -57,8 +57,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    type: str  # loglinear: each token alone; uniform: exactly k of L tokens, k uniform in 1..L
+    # loglinear: each token alone; uniform: exactly k of L tokens, k uniform in 1..L; unweighted: the
+    # same masks, and in training the loss without the bound's weight
+    type: str
     eps: float  # loglinear: the share of tokens that stays visible at t = 1
+
+    @property
+    def counted(self) -> bool:
+        return self.type != "loglinear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,7 @@ CHOICES = {
     "model.classes": ("separate", "added", "adaln"),
     "model.size": ("tiny", "small", "medium"),
     "model.head_init": ("zero", "uniform"),
-    "noise.type": ("loglinear", "uniform"),
+    "noise.type": ("loglinear", "uniform", "unweighted"),
     "lr_scheduler.name": ("constant_warmup",),
     "trainer.precision": ("bf16", "fp32"),
     "eval.estimator": ("shared", "independent"),
@@ -306,8 +312,8 @@ def _exact(config: Config) -> str:
 
 def _without_levels(config: Config) -> str:
     by_noise = config.eval.estimator == "independent" or config.eval.table
-    uniform = config.noise.type == "uniform" and not by_noise
-    return _exact(config) or ("noise.type uniform" if uniform else "")
+    counted = config.noise.counted and not by_noise
+    return _exact(config) or (f"noise.type {config.noise.type}" if counted else "")
 
 
 def _unless(*names: str) -> Callable[[Any], str]:

@@ -1,8 +1,9 @@
 """Which class finds a text likelier: scores and decisions.
 
-The score of class c is the estimated bound on -log p(text | c) in nats; the lowest one wins. The
-prior is uniform. Draws come in rounds; a text whose best class leads every other one by more than
-`eval.stop_z` standard errors of the difference is done and costs no more.
+The score of class c is the estimated bound on -log p(text | c) in nats or, after training on class
+likelihood, the same without its weights; the lowest one wins. The prior is uniform. Draws come in
+rounds; a text whose best class leads every other one by more than `eval.stop_z` standard errors of
+the difference is done and costs no more.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,6 +42,15 @@ class Scored:
         happened to be large: all that it has are a biased estimate, those of the first round are
         not."""
         return tuple(statistics.fmean(own[:draws]) for own in self.estimates)
+
+    @property
+    def unweighted(self) -> Scored:
+        """The same text by what masked tokens cost, without the bound's weight L / k; an exact
+        likelihood stays as it is. What is trained on class likelihood is judged by it."""
+        if not self.levels:
+            return self
+        pairs = (zip(own, self.levels, strict=True) for own in self.estimates)
+        return replace(self, estimates=tuple(tuple(a * b for a, b in own) for own in pairs))
 
     @property
     def draws(self) -> int:
@@ -135,9 +145,14 @@ def score(
             closed = total - len(open_rows)  # their later rounds are saved
             report(min(0.999, (closed * rounds + len(open_rows) * turn + done) / (total * rounds)))
         if settings.stop_z:
-            open_rows = [row for row in open_rows if not result[row].settled(settings.stop_z)]
+            judged = result if classifier.by_bound else _unweighted(result, open_rows)
+            open_rows = [row for row in open_rows if not judged[row].settled(settings.stop_z)]
     report(1.0)
     return result
+
+
+def _unweighted(scored: Mapping[int, Scored], rows: Iterable[int]) -> Mapping[int, Scored]:
+    return {row: scored[row].unweighted for row in rows}
 
 
 def decide(scored: Sequence[Scored], seed: int) -> list[Decision]:

@@ -32,7 +32,8 @@ class Objective(Protocol):
 
 class Diffusion(nn.Module):
     """The bound on -log p in nats per token of the batch: summed masked NLL x weight, over all
-    tokens. As a batch holds texts of about one length, texts count alike whatever theirs is.
+    tokens. As a batch holds texts of about one length, texts count alike whatever theirs is. Of
+    `noise.type` unweighted no bound: see `draw_masks`.
     """
 
     def __init__(
@@ -109,10 +110,11 @@ class ClassLikelihood(nn.Module):
     """-log p(class | text) by Bayes' rule, in nats per text, and beside it `generative` x what the
     text costs under its own class, per token.
 
-    A causal model has likelihoods to put into the rule. A diffusion model's bounds take their
-    place; all classes of a text see the same masks, so their noise cancels in the gradient. They
-    are counted masks whatever `noise.type` says, as those a text is judged by: exactly k of L
-    tokens, k uniform in 1..L.
+    A causal model has likelihoods to put into the rule. A diffusion model has what the masked
+    tokens cost, without the bound's weight L / k: with it a draw of few masks is by far the
+    loudest and says the least. All classes of a text see the same masks, so their noise cancels in
+    the gradient. They are counted masks whatever `noise.type` says, as those a text is judged by:
+    exactly k of L tokens, k uniform in 1..L.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class ClassLikelihood(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.labels, self.classes = model, labels, classes
-        self.tokenizer, self.stratified = tokenizer, config.training.antithetic_sampling
+        self.tokenizer, self.config = tokenizer, config
         self.exact = config.model.exact
         self.generative = config.class_likelihood.generative
 
@@ -133,8 +135,7 @@ class ClassLikelihood(nn.Module):
         count = len(batch.rows)
         masked_BL, weight_B = batch.valid_BL, torch.ones(count)
         if not self.exact:
-            u_B = sample_t(count, 0.0, 1.0, stratified=self.stratified, generator=generator)
-            masked_BL, weight_B = diffusion.count_masks(batch.valid_BL, u_B, generator)
+            masked_BL, weight_B = _counted(self.config, batch.valid_BL, generator)
         return ClassRows(
             classes_B=_classes(self.labels, batch),
             mean_B=torch.full((count,), 1 / count),
@@ -155,20 +156,17 @@ class ClassLikelihood(nn.Module):
         else:
             masked, mask_id = rows.masked_BL.repeat(every, 1), self.tokenizer.mask_id
             nll = diffusion.masked_nll(self.model, clean, masked, mask_id, valid, labels)
-        cost_BC = (nll.view(every, count) * rows.weight_B).T
-        own_B = cost_BC.gather(1, rows.classes_B[:, None])[:, 0]
-        chosen_B = F.cross_entropy(-cost_BC, rows.classes_B, reduction="none")
-        return rows.mean_B * chosen_B + rows.tokens_B * own_B
+        nll_BC = nll.view(every, count).T
+        own_B = nll_BC.gather(1, rows.classes_B[:, None])[:, 0]
+        chosen_B = F.cross_entropy(-nll_BC, rows.classes_B, reduction="none")
+        return rows.mean_B * chosen_B + rows.tokens_B * rows.weight_B * own_B
 
 
 def draw_masks(config: Config, valid_BL: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Masks and weights of a batch, as `noise` and `training` of the config say."""
     training, count = config.training, len(valid_BL)
-    if config.noise.type == "uniform":
-        u_B = sample_t(
-            count, 0.0, 1.0, stratified=training.antithetic_sampling, generator=generator
-        )
-        return diffusion.count_masks(valid_BL, u_B, generator)
+    if config.noise.counted:
+        return _counted(config, valid_BL, generator)
     t_B = sample_t(
         count,
         training.sampling_eps_min,
@@ -177,6 +175,27 @@ def draw_masks(config: Config, valid_BL: Tensor, generator: Generator) -> tuple[
         generator=generator,
     )
     return diffusion.token_masks(valid_BL, t_B, LogLinear(config.noise.eps), generator)
+
+
+def _counted(config: Config, valid_BL: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Masks of exactly k tokens, and the bound's weight L / k.
+
+    Unweighted: of each text one weight for every k, such that the mean over k of what it gives a
+    token is 1 as it is under the bound. The bound's own weights make of a batch's gradient that of
+    the few texts with few masks. Source: the "simple" objective of Ho et al. 2020, section 3.4.
+    """
+    u_B = sample_t(
+        len(valid_BL),
+        0.0,
+        1.0,
+        stratified=config.training.antithetic_sampling,
+        generator=generator,
+    )
+    masked_BL, weight_B = diffusion.count_masks(valid_BL, u_B, generator)
+    if config.noise.type == "unweighted":
+        length_B = valid_BL.sum(1)
+        weight_B = 2 * length_B / (length_B + 1)
+    return masked_BL, weight_B
 
 
 def _classes(labels: Sequence[int], batch: Batch) -> Tensor:

@@ -35,26 +35,31 @@ def accuracy(
     }
 
 
-def scores(
+def bounds(
     scored: Sequence[Scored], truth: Sequence[int], labels: Sequence[str], *, draws: int
 ) -> dict[str, Any]:
-    """Means of the scores. `nelbo` is the bound, of each text's first `draws`, which all texts
-    have; `gap` the lowest other class's score less the true class's, in nats: above zero where the
-    text is classified rightly. `nelbo_per_token`, a row a class, is left out where these are many:
-    the predictions have what it is made of."""
-    gaps = [text.gap(true) for text, true in zip(scored, truth, strict=True)]
+    """Means of the bound, of each text's first `draws`, which all texts have. `nelbo_per_token`, a
+    row a class, is left out where these are many: the predictions have what it is made of."""
+    found = [text.bounds(draws) for text in scored]
+    table = {"nelbo_per_token": _nelbo_table(scored, found, truth, labels)}
+    return {
+        "nelbo": _by(labels, list(map(statistics.fmean, zip(*found, strict=True)))),
+        **(table if len(labels) <= MOST_IN_TABLE else {}),
+    }
+
+
+def gaps(scored: Sequence[Scored], truth: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
+    """The lowest other class's score less the true class's, in nats: above zero where the text is
+    classified rightly."""
+    every = [text.gap(true) for text, true in zip(scored, truth, strict=True)]
     own = {
-        name: [gap for gap, true in zip(gaps, truth, strict=True) if true == label]
+        name: [gap for gap, true in zip(every, truth, strict=True) if true == label]
         for label, name in enumerate(labels)
     }
-    bounds = [text.bounds(draws) for text in scored]
-    table = {"nelbo_per_token": _nelbo_table(scored, bounds, truth, labels)}
     return {
-        "nelbo": _by(labels, list(map(statistics.fmean, zip(*bounds, strict=True)))),
-        **(table if len(labels) <= MOST_IN_TABLE else {}),
         "gap": {
-            "mean": statistics.fmean(gaps),
-            "se": _se(gaps),
+            "mean": statistics.fmean(every),
+            "se": _se(every),
             "mean_by_label": {name: statistics.fmean(own[name]) for name in labels if own[name]},
             "se_by_label": {name: _se(own[name]) for name in labels if own[name]},
             "noise_se": _mean_noise(scored, truth),

@@ -38,7 +38,8 @@ def main_row(job: Job, judge: Classifier) -> dict[str, Any]:
         rows = summary.predictions(scored, decisions, texts.labels, labels)
         files.write_lines(job.results / "predictions.jsonl", rows)
     found = summary.accuracy(decisions, texts.labels, labels)
-    found |= summary.scores(scored, texts.labels, labels, draws=_unbiased(job))
+    found |= summary.bounds(scored, texts.labels, labels, draws=_unbiased(job))
+    found |= summary.gaps(scored, texts.labels, labels)
     found["variants"] = _calibrated(job, judge, scored, "calibrated")
     return found | bayes(job.dataset.grammar, texts)
 
@@ -56,12 +57,14 @@ def onwards_row(job: Job, done: Sequence[Checkpoint], *, raw: bool) -> dict[str,
 
 
 def class_likelihood_row(job: Job, done: Checkpoint, *, raw: bool) -> dict[str, Any]:
-    """The same weights trained on to tell classes apart: no longer a purely generative model."""
-    judge = phases.classifier(job, [done], raw=raw)
+    """The same weights trained on to tell classes apart: no longer a purely generative model, and
+    judged by the score that was trained."""
+    judge = replace(phases.classifier(job, [done], raw=raw), by_bound=False)
     scored = _scored(job, judge, job.evaluated, "eval:class-likelihood")
-    decisions = evaluate.decide(scored, job.config.seed)
-    found = summary.accuracy(decisions, job.evaluated.labels, job.dataset.labels)
-    found |= summary.scores(scored, job.evaluated.labels, judge.labels, draws=_unbiased(job))
+    truth, trained = job.evaluated.labels, [text.unweighted for text in scored]
+    found = summary.accuracy(evaluate.decide(trained, job.config.seed), truth, judge.labels)
+    found |= summary.bounds(scored, truth, judge.labels, draws=_unbiased(job))
+    found |= summary.gaps(trained, truth, judge.labels)
     return {"class_likelihood": found}
 
 

@@ -119,7 +119,7 @@ def objective(tree: dict[str, Any], **noise: object) -> objectives.Diffusion:
     return objectives.Diffusion(model(), config.from_tree(tree), words)
 
 
-@pytest.mark.parametrize("noise", ["loglinear", "uniform"])
+@pytest.mark.parametrize("noise", ["loglinear", "uniform", "unweighted"])
 def test_the_loss_is_the_weighted_cost_over_all_tokens_masked_or_not(
     tree: dict[str, Any], noise: str
 ) -> None:
@@ -135,7 +135,27 @@ def test_the_loss_is_the_weighted_cost_over_all_tokens_masked_or_not(
     assert masked.any()
 
 
-def test_the_class_likelihood_is_bayes_rule_over_the_bounds(tree: dict[str, Any]) -> None:
+def test_unweighted_masks_are_those_of_uniform_and_weigh_a_token_as_much_in_the_mean(
+    tree: dict[str, Any],
+) -> None:
+    lengths = torch.tensor([1, 2, 8]).repeat(2000)
+    valid = torch.arange(8) < lengths[:, None]
+    drawn = {}
+    for noise in ("uniform", "unweighted"):
+        config_ = objective(tree, type=noise).config
+        drawn[noise] = objectives.draw_masks(config_, valid, Generator().manual_seed(3))
+    assert torch.equal(drawn["uniform"][0], drawn["unweighted"][0])
+    for length in (1, 2, 8):
+        own = lengths == length
+        for masked, weight in drawn.values():
+            mean = (masked[own].sum(1) * weight[own]).mean() / length
+            assert float(mean) == pytest.approx(1.0, abs=0.03)
+        assert len(drawn["unweighted"][1][own].unique()) == 1
+
+
+def test_the_class_likelihood_is_bayes_rule_over_what_masked_tokens_cost(
+    tree: dict[str, Any],
+) -> None:
     torch.manual_seed(0)
     told = Denoiser(SHAPE, 11, 0.0, classes=3).eval()
     for parameter in told.parameters():
@@ -147,12 +167,10 @@ def test_the_class_likelihood_is_bayes_rule_over_the_bounds(tree: dict[str, Any]
     batch = batches.collate([[1, 2, 3, 4], [5, 6]], [0, 1])
     rows = whole.prepare(batch, Generator().manual_seed(1))
     clean, valid, masked, weight = rows[3:]
-    bounds = torch.stack(
-        [
-            weight * masked_nll(told, clean, masked, MASK, valid, torch.full((2,), c))
-            for c in (0, 1, 2)
-        ]
+    costs = torch.stack(
+        [masked_nll(told, clean, masked, MASK, valid, torch.full((2,), c)) for c in (0, 1, 2)]
     )
-    own = bounds[[2, 0], [0, 1]]
-    expected = (own + (-bounds).logsumexp(0)).mean() + 0.5 * own.sum() / 6
+    own = costs[[2, 0], [0, 1]]
+    assert (weight > 1).any()  # it counts for what the text costs, not for which class is chosen
+    expected = (own + (-costs).logsumexp(0)).mean() + 0.5 * (weight * own).sum() / 6
     assert whole(*rows).sum().item() == pytest.approx(expected.item(), rel=1e-5)

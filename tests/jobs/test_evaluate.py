@@ -223,9 +223,10 @@ def test_rows_of_the_confusion_matrix_are_true_labels() -> None:
     texts, truth = [scored(1.0, 2.0), scored(1.0, 2.0), scored(2.0, 1.0)], [0, 1, 1]
     final = summary.accuracy(evaluate.decide(texts, seed=1), truth, LABELS)
     assert final["confusion_matrix"] == [[1, 0], [1, 1]]
-    means = summary.scores(texts, truth, LABELS, draws=1)
-    assert means["gap"]["mean_by_label"] == {"negative": 1.0, "positive": 0.0}
-    assert means["nelbo_per_token"]["negative"] == {"negative": 0.25, "positive": 0.5}
+    gaps = summary.gaps(texts, truth, LABELS)
+    assert gaps["gap"]["mean_by_label"] == {"negative": 1.0, "positive": 0.0}
+    bounds = summary.bounds(texts, truth, LABELS, draws=1)
+    assert bounds["nelbo_per_token"]["negative"] == {"negative": 0.25, "positive": 0.5}
 
 
 def test_a_result_of_the_most_classes_and_the_longest_labels_can_be_read(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_a_result_of_the_most_classes_and_the_longest_labels_can_be_read(tmp_pat
     final = summary.accuracy([Decision(0, False)] * most, truth, labels)
     final["confusion_matrix"] = [[99] * most] * most
     final["weights_sha256"] = dict.fromkeys(labels, "0" * 64)
-    scores = {**summary.scores(texts, truth, labels, draws=1)}
+    scores = summary.bounds(texts, truth, labels, draws=1) | summary.gaps(texts, truth, labels)
     assert "nelbo_per_token" not in scores
     files.write_json(tmp_path / "metrics.json", {**final, **scores, "variants": {
         "a": final, "b": final, "c": final | scores,
@@ -272,10 +273,50 @@ def test_the_error_of_a_lead_comes_from_its_draws() -> None:
 
 def test_the_bound_is_that_of_draws_which_every_text_has() -> None:
     stopped, went_on = Scored(((1.0,), (9.0,)), 1), Scored(((3.0, 100.0), (3.0, 200.0)), 1)
-    means = summary.scores([stopped, went_on], [0, 1], LABELS, draws=1)
+    means = summary.bounds([stopped, went_on], [0, 1], LABELS, draws=1)
     assert means["nelbo"] == {"negative": 2.0, "positive": 6.0}
     assert means["nelbo_per_token"]["positive"] == {"negative": 3.0, "positive": 3.0}
-    assert means["draws_used"] == 1.5
+    assert summary.gaps([stopped, went_on], [0, 1], LABELS)["draws_used"] == 1.5
+
+
+def test_without_weights_a_draw_counts_as_many_tokens_as_it_masks() -> None:
+    loud = Scored(((40.0, 10.0), (30.0, 12.0)), tokens=4, levels=(0.25, 1.0))
+    assert evaluate.decide([loud], 1) == [Decision(1, False)]
+    assert loud.unweighted.estimates == ((10.0, 10.0), (7.5, 12.0))
+    assert evaluate.decide([loud.unweighted], 1) == [Decision(1, False)]
+    assert loud.unweighted.gap(1) == pytest.approx(0.25)
+    exact = scored(1.0, 2.0)
+    assert exact.unweighted is exact
+
+
+def test_a_text_is_done_by_the_score_that_decides(tree: dict[str, Any]) -> None:
+    """A class that leads in the bound of every draw may lag where draws count by their masks."""
+    tree["model"] |= {"classes": "added"}
+    by_bound = judge(tree, [told(2)], draws=16, round=4)
+    both = [replace(by_bound, by_bound=way) for way in (True, False)]
+    for one in both:
+        found = evaluate.score(replace(one, config=_stopping(one.config, 2.0)), IDS)
+        whole = evaluate.score(one, IDS)
+        for row, text in found.items():
+            parts = [_first(whole[row], draws) for draws in (4, 8, 12)]
+            seen = parts if one.by_bound else [part.unweighted for part in parts]
+            done = [part.draws for part in seen if part.settled(2.0)]
+            assert text.draws == (done[0] if done else 16)
+    assert {row: t.draws for row, t in evaluate.score(
+        replace(both[0], config=_stopping(both[0].config, 2.0)), IDS).items()
+    } != {row: t.draws for row, t in found.items()}  # fmt: skip
+
+
+def _stopping(whole: config.Config, z: float) -> config.Config:
+    return replace(whole, eval=replace(whole.eval, stop_z=z))
+
+
+def _first(text: Scored, draws: int) -> Scored:
+    return replace(
+        text,
+        estimates=tuple(own[:draws] for own in text.estimates),
+        levels=text.levels[:draws],
+    )
 
 
 def test_broken_weights_are_an_error_not_a_prediction(tree: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ def run(job: str, accuracy: float, *, seed: int = 1, tag: str = "sst2/cpu", **mo
         "n": 1821,
         "device": "cpu",
         "seconds": {"total": 90.0},
-        "pretrained": {"share_loaded": 1.0},
+        "pretrained": {"source": "own", "share_loaded": 1.0},
         **more,
     }
     return Run(f"{job}-{seed}", job, tag, seed, f"c1:{seed:08d}abc", "ok", metrics, {})
@@ -259,6 +259,13 @@ def test_a_model_that_is_told_the_class_is_called_so_and_its_variant_keeps_its_n
     assert "| `gpt2`: a causal model a class, exact likelihood | 80.0 % |" in apart
     both = replace(told, facts={"classes": "added", "architecture": "gpt2-both-ways"})
     assert "| `gpt2`: two causal models told the class, one from" in resultspage.page([both], None)
+
+
+def test_a_row_that_was_not_pretrained_is_not_called_so() -> None:
+    fresh = run("mdlm-conditional", 0.8, pretrained={"source": "none", "share_loaded": None})
+    assert "told the class, without pretraining | 80.0 %" in resultspage.page([fresh], None)
+    own = run("mdlm-conditional", 0.8)
+    assert "told the class, pretrained | 80.0 %" in resultspage.page([own], None)
 
 
 def test_what_a_reader_must_know_of_some_runs_names_them() -> None:
