@@ -57,8 +57,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    # loglinear: each token alone; uniform: exactly k of L tokens, k uniform in 1..L; unweighted: the
-    # same masks, and in training the loss without the bound's weight
+    # loglinear: each token alone; uniform: exactly k of L tokens, k uniform in 1..L; unweighted:
+    # the same masks, and in training the loss without the bound's weight
     type: str
     eps: float  # loglinear: the share of tokens that stays visible at t = 1
 
