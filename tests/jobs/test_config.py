@@ -15,16 +15,26 @@ from orchestrator.checks import reference
 from orchestrator.references import reference_tree
 from tests.jobs.conftest import JOB, ROOT, tiny
 
-PROFILES = [None, "cpu", "cpu-hour", "gpu"]
 INCIDENT = "mdlm-pretrained"
 JOBS = [
     "gpt2", "mdlm-conditional", "mdlm-pretrain", "mdlm-pretrained-fixed", "simple-diffusion",
 ]  # fmt: skip
+EVERY = [
+    (name, profile)
+    for name in [*JOBS, "baselines"]
+    for profile in (None, *spec.load_job(ROOT, name).profiles)
+]
 Change = Callable[[dict[str, Any]], object]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("name", JOBS)
+def test_the_jobs_have_the_profiles_that_they_promise() -> None:
+    for name in [*JOBS, INCIDENT, "baselines"]:
+        assert {"cpu", "cpu-hour", "gpu"} <= set(spec.load_job(ROOT, name).profiles)
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"), [(name, profile) for name, profile in EVERY if name in JOBS]
+)
 def test_every_profile_of_every_job_is_a_config(name: str, profile: str | None) -> None:
     job = spec.load_job(ROOT, name, profile=profile)
     built = config.from_tree(job.config)
@@ -34,8 +44,7 @@ def test_every_profile_of_every_job_is_a_config(name: str, profile: str | None) 
     assert job.reference is not None
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("name", [*JOBS, "baselines"])
+@pytest.mark.parametrize(("name", "profile"), EVERY)
 def test_every_profile_agrees_with_the_reference_but_for_what_it_waives(
     name: str, profile: str | None
 ) -> None:
@@ -231,7 +240,7 @@ def test_a_shortened_config_keeps_the_model_and_the_recipe(tree: dict[str, Any])
     assert (short.training.max_steps, short.pretrain.steps, short.eval.draws) == (5, 5, 2)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", [None, *spec.load_job(ROOT, INCIDENT).profiles])
 def test_the_incident_is_refused_for_exactly_what_was_wrong_with_its_config(
     profile: str | None,
 ) -> None:
