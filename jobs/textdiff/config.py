@@ -296,8 +296,12 @@ def _check_parts(config: Config) -> None:
     for key in ("calibrate", "table"):
         if exact and getattr(config.eval, key):
             raise ConfigError(f"config eval.{key}: gpt2's likelihood is exact, without draws")
-    if config.eval.calibrate and config.eval.estimator != "shared":
-        raise ConfigError("config eval.calibrate: needs eval.estimator shared")
+    for key, wanted in (
+        ("eval.calibrate", config.eval.calibrate),
+        ("class_likelihood.steps", config.class_likelihood.steps),
+    ):
+        if wanted and config.eval.estimator != "shared":
+            raise ConfigError(f"config {key}: needs eval.estimator shared")
     if config.class_likelihood.steps and config.model.classes == "separate":
         raise ConfigError("config class_likelihood.steps: needs model.classes added or adaln")
     if config.eval.calibrate and config.eval.stop_z:

@@ -104,6 +104,13 @@ def test_a_key_that_the_reference_has_and_the_config_lacks_is_refused_by_both(
         ),
         (lambda t: t["eval"].update(calibrate=True), "eval.stop_z: must be 0 with eval.calibrate"),
         (lambda t: t["class_likelihood"].update(steps=1), "needs model.classes added or adaln"),
+        (
+            lambda t: (
+                t["class_likelihood"].update(steps=1),
+                t["eval"].update(estimator="independent"),
+            ),
+            "class_likelihood.steps: needs eval.estimator shared",
+        ),
         (lambda t: t["model"].update(architecture="gpt2", classes="adaln"), "gpt2 has no adaLN"),
         (lambda t: t["pretrain"].update(waive_keys="x"), "expected a list of text, got text"),
         (lambda t: t["pretrain"].update(waive_keys=[1]), "expected a list of text, got a list"),
