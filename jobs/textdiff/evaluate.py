@@ -12,7 +12,7 @@ import math
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -145,14 +145,16 @@ def score(
             closed = total - len(open_rows)  # their later rounds are saved
             report(min(0.999, (closed * rounds + len(open_rows) * turn + done) / (total * rounds)))
         if settings.stop_z:
-            judged = result if classifier.by_bound else _unweighted(result, open_rows)
-            open_rows = [row for row in open_rows if not judged[row].settled(settings.stop_z)]
+            seen = judged(classifier, [result[row] for row in open_rows])
+            pairs = zip(open_rows, seen, strict=True)
+            open_rows = [row for row, text in pairs if not text.settled(settings.stop_z)]
     report(1.0)
     return result
 
 
-def _unweighted(scored: Mapping[int, Scored], rows: Iterable[int]) -> Mapping[int, Scored]:
-    return {row: scored[row].unweighted for row in rows}
+def judged(classifier: Classifier, scored: Sequence[Scored]) -> Sequence[Scored]:
+    """The texts by the score that the classifier goes by."""
+    return scored if classifier.by_bound else [text.unweighted for text in scored]
 
 
 def decide(scored: Sequence[Scored], seed: int) -> list[Decision]:

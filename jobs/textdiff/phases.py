@@ -36,6 +36,8 @@ from jobs.textdiff.parallel import World
 from jobs.textdiff.tokenizer import Tokenizer
 from jobs.textdiff.train import Hooks, Schedule, StepReport, Stopped, fit
 
+CLASS_LIKELIHOOD = "class-likelihood"  # the phase, and its checkpoint's name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -200,7 +202,7 @@ def tell_classes_apart(job: Job, before: Checkpoint, *, raw: bool) -> Checkpoint
     )
     schedule = Schedule(settings.steps, settings.lr, 0)
     ids = job.tokenizer.encode_all(split.texts)
-    part = Part("class-likelihood", "class-likelihood", objective, ids, schedule)
+    part = Part(CLASS_LIKELIHOOD, CLASS_LIKELIHOOD, objective, ids, schedule)
     return trained(job, part)
 
 
@@ -294,6 +296,7 @@ def of_one_model(job: Job, phase: str) -> Probe:
     told = phase != "pretrain"
     look = validation.of_all_classes if told else validation.of_no_class
     judge, split = _probed(job, job.dataset.labels if told else ("any",), told)
+    judge = replace(judge, by_bound=phase != CLASS_LIKELIHOOD)
 
     def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
         judge.models[0].load_state_dict(dict(weights))

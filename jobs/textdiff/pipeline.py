@@ -337,7 +337,7 @@ def _plan(job: Job, mode: Mode) -> list[metrics.Phase]:
     if config.class_likelihood.steps:
         after = step * len(labels) * config.class_likelihood.steps
         place = next(i for i, p in enumerate(evals) if p.name == "eval:class-likelihood")
-        evals.insert(place, metrics.Phase("class-likelihood", after))
+        evals.insert(place, metrics.Phase(phases.CLASS_LIKELIHOOD, after))
     return found + evals
 
 

@@ -81,7 +81,7 @@ def auc(values: Sequence[float], positive: Sequence[bool]) -> float:
 
 
 def _accuracy(judge: Classifier, scored: Sequence[Scored], split: Split) -> dict[str, float]:
-    decisions = evaluate.decide(scored, judge.config.seed)
+    decisions = evaluate.decide(evaluate.judged(judge, scored), judge.config.seed)
     right = [d.predicted == true for d, true in zip(decisions, split.labels, strict=True)]
     return {"canary_accuracy": statistics.fmean(right)}
 

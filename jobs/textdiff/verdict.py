@@ -61,7 +61,7 @@ def class_likelihood_row(job: Job, done: Checkpoint, *, raw: bool) -> dict[str, 
     judged by the score that was trained."""
     judge = replace(phases.classifier(job, [done], raw=raw), by_bound=False)
     scored = _scored(job, judge, job.evaluated, "eval:class-likelihood")
-    truth, trained = job.evaluated.labels, [text.unweighted for text in scored]
+    truth, trained = job.evaluated.labels, evaluate.judged(judge, scored)
     found = summary.accuracy(evaluate.decide(trained, job.config.seed), truth, judge.labels)
     found |= summary.bounds(scored, truth, judge.labels, draws=_unbiased(job))
     found |= summary.gaps(trained, truth, judge.labels)
