@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -278,16 +279,29 @@ class _Receiver:
 
 def _point_latest(ctx: Context, destination: Path) -> None:
     """`latest` names the newest fetched run; moved by rename, never backwards."""
-    link = destination.parent / "latest"
-    if link.is_symlink() and os.readlink(link) >= destination.name:
-        return
-    if link.exists() and not link.is_symlink():
-        ctx.say(f"{link} is no link, so it was left alone and does not name this run")
-        return
-    tmp = destination.parent / f".latest.{os.getpid()}"
-    tmp.unlink(missing_ok=True)
+    with _alone_in(destination.parent):
+        link = destination.parent / "latest"
+        if link.is_symlink() and os.readlink(link) >= destination.name:
+            return
+        if link.exists() and not link.is_symlink():
+            ctx.say(f"{link} is no link, so it was left alone and does not name this run")
+            return
+        tmp = destination.parent / f".latest.{os.getpid()}"
+        tmp.unlink(missing_ok=True)
+        try:
+            os.symlink(destination.name, tmp)
+            os.replace(tmp, link)
+        except OSError as exc:  # a file system without links
+            ctx.say(f"{link} cannot be made here ({exc.strerror}), so it does not name this run")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One command at a time, where the file system has locks."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.symlink(destination.name, tmp)
-        os.replace(tmp, link)
-    except OSError as exc:  # a file system without links
-        ctx.say(f"{link} cannot be made here ({exc.strerror}), so it does not name this run")
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
