@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.transport.ssh_libraries import paramiko
@@ -85,7 +86,28 @@ def _key(line: str) -> paramiko.PKey | None:
     return None if entry is None else entry.key
 
 
-def named_key(agent: paramiko.Agent, files: Sequence[str]) -> paramiko.PKey | None:
+class Agent(paramiko.agent.AgentSSH):
+    """ssh-agent at a socket; paramiko's own class knows none but that of the environment. OSError
+    or SSHException when nothing answers there as an agent does."""
+
+    _connect: Callable[[socket.socket], None]  # of paramiko, told to the type checker
+    _close: Callable[[], None]
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connected.connect(path)
+            self._connect(connected)
+        except BaseException:
+            connected.close()
+            raise
+
+    def close(self) -> None:
+        self._close()
+
+
+def named_key(agent: Agent, files: Sequence[str]) -> paramiko.PKey | None:
     """The agent's key that the first of the files names that it has one of: by its public half,
     which lies beside the file or in it."""
     held = {key.blob: key for key in agent.get_keys()}

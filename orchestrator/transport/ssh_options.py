@@ -33,7 +33,7 @@ class Destination:
     port: int
     user: str
     identity_files: tuple[str, ...] | None  # None: none is named, the usual ones are looked for
-    agent: bool  # whether the keys of ssh-agent are offered
+    agent: str | None  # the socket of the ssh-agent whose keys are offered; None: no agent's
     only_named: bool  # of those that it has none but the ones that identity_files name
     host_key_alias: str | None
     known_hosts: tuple[Path, ...]
@@ -86,7 +86,7 @@ def destination(host: Host, config: SshConfig, before: Destination | None = None
         port=port,
         user=found.user,
         identity_files=tuple(_files(named, tokens, config.home)) if named else None,
-        agent=found.word("identityagent") != "none",
+        agent=_agent(found.line("identityagent"), tokens, config.home),
         only_named=only,
         host_key_alias=alias,
         known_hosts=tuple(known_hosts),
@@ -106,6 +106,17 @@ def _files(
         for word in line.words():
             if word.lower() != "none":
                 yield in_home(line.expanded(_with_variables(line, word), tokens), home)
+
+
+def _agent(line: Line | None, tokens: dict[str, str], home: Path) -> str | None:
+    """The socket that the line names, by its path or by a variable that holds it; without a line
+    that of the environment."""
+    word = line.words()[0] if line else "$SSH_AUTH_SOCK"
+    if line is None or word == "SSH_AUTH_SOCK" or re.fullmatch(r"\$\w+", word):
+        return os.environ.get(word.removeprefix("$")) or None
+    if word.lower() == "none":
+        return None
+    return in_home(line.expanded(_with_variables(line, word), tokens), home)
 
 
 def _with_variables(line: Line, text: str) -> str:

@@ -18,7 +18,7 @@ from orchestrator import errors
 from orchestrator.domain import Host
 from orchestrator.transport.pipe import CONNECT_TIMEOUT
 from orchestrator.transport.ssh_errors import revoked, translated
-from orchestrator.transport.ssh_keys import Vouched, named_key
+from orchestrator.transport.ssh_keys import Agent, Vouched, named_key
 from orchestrator.transport.ssh_libraries import fabric, paramiko
 from orchestrator.transport.ssh_options import Destination, destination
 from orchestrator.transport.sshargs import address
@@ -88,7 +88,7 @@ class Route:
     def login(self, there: Destination) -> fabric.Connection:
         """Connected and authenticated, or a TransportError or TrustError says why not."""
         sock = self.socket(there)
-        alias = there.host_key_alias
+        alias, agent = there.host_key_alias, self._agent(there)
         connection = fabric.Connection(
             # With a socket given, name and port only say under which name its key is known.
             alias or there.hostname,
@@ -103,10 +103,11 @@ class Route:
                 "transport_factory": _transport,
                 "auth_timeout": AUTH_TIMEOUT,
                 "banner_timeout": BANNER_TIMEOUT,
-                **self._identities(there),
+                **_identities(there, agent),
             },
         )
         self._opened.callback(_quietly, connection.close)
+        connection.client._agent = agent  # where it has none it asks that of the environment
         self._reject_unknown_keys(connection, there)
         with translated(there):
             connection.open()
@@ -157,22 +158,29 @@ class Route:
         for kind, key in self._vouched.keys(there).items():
             client.get_host_keys().add(there.known_as, kind, key)
 
-    def _identities(self, there: Destination) -> dict[str, Any]:
-        """No look round for keys when the config names one: six wrong keys would use up sshd's
-        MaxAuthTries. A file that is not there would end the login with an error about it."""
-        named = there.identity_files
-        existing = [name for name in named or () if os.path.exists(name)]
-        found: dict[str, Any] = {"look_for_keys": named is None, "key_filename": existing}
-        if not there.agent or not there.only_named:
-            return {**found, "allow_agent": there.agent}
-        with contextlib.suppress(OSError, paramiko.SSHException):  # an agent that does not answer
-            agent = paramiko.Agent()
+    def _agent(self, there: Destination) -> Agent | None:
+        """None: the config wants none, or none answers."""
+        if there.agent is None:
+            return None
+        with contextlib.suppress(OSError, paramiko.SSHException):
+            agent = Agent(there.agent)
             self._opened.callback(_quietly, agent.close)
-            found["pkey"] = named_key(agent, USUAL if named is None else named)
-        return {**found, "allow_agent": False}
+            return agent
+        return None
 
     def close(self) -> None:
         self._opened.close()
+
+
+def _identities(there: Destination, agent: Agent | None) -> dict[str, Any]:
+    """No look round for keys when the config names one: six wrong keys would use up sshd's
+    MaxAuthTries. A file that is not there would end the login with an error about it."""
+    named = there.identity_files
+    existing = [name for name in named or () if os.path.exists(name)]
+    found: dict[str, Any] = {"look_for_keys": named is None, "key_filename": existing}
+    if agent is not None and there.only_named:
+        found["pkey"] = named_key(agent, USUAL if named is None else named)
+    return {**found, "allow_agent": agent is not None and not there.only_named}
 
 
 def _quietly(close: Any) -> None:

@@ -253,6 +253,29 @@ def test_a_key_that_asks_for_a_passphrase_is_used_where_ssh_agent_holds_it(
             assert_clear(desk.orch("submit", "train", code=8, timeout=40), "box")
 
 
+@pytest.mark.parametrize("only_named", ["yes", "no"])
+def test_the_agent_is_the_one_that_the_ssh_config_names(
+    only_named: str, new_desk: MakeDesk, make_sshd: MakeSshd
+) -> None:
+    """As password managers have it: a socket of their own. That of the environment has no key."""
+    server = make_sshd()
+    key, config = str(server.identity), server.client_config
+    with (
+        running_agent(server.base / "own agent") as own,
+        running_agent(server.base / "usual") as usual,
+    ):
+        env = {**os.environ, "SSH_AUTH_SOCK": own}
+        subprocess.run(["ssh-add", "-q", key], check=True, env=env)
+        subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", key], check=True)
+        text = config.read_text().replace("IdentitiesOnly yes", f"IdentitiesOnly {only_named}")
+        desk = new_desk(host=box(server), ssh_config=config)
+        desk.env["SSH_AUTH_SOCK"] = usual
+        config.write_text(text)
+        assert_clear(desk.orch("submit", "train", code=8, timeout=40), "box")
+        config.write_text(text.rstrip("\n") + f'\n    IdentityAgent "{own}"\n')
+        desk.orch("doctor", "box")
+
+
 @pytest.mark.parametrize(
     ("config", "codes"),
     [

@@ -113,7 +113,6 @@ def test_files_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "Host box\n  HostName a.example\n  Port 2200\n  User ada\n"
         "  IdentityFile ~/k-%n-%h-%r-%p-%u\n  IdentityFile ${KEYS}/k\n  IdentityFile %d/%%\n"
         '  UserKnownHostsFile "/a b/kh" ~/%k "/c d" # all\n  GlobalKnownHostsFile none\n'
-        "  IdentityAgent none\n"
         "Host plain\n  IdentitiesOnly yes\nHost none\n  IdentityFile none\n",
     )
     there = meant(config)
@@ -121,11 +120,36 @@ def test_files_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         f"{tmp_path}/k-box-a.example-ada-2200-{me}", "/ke%ys/k", f"{tmp_path}/%",
     )  # fmt: skip
     assert there.known_hosts == (Path("/a b/kh"), tmp_path / "box", Path("/c d"))
-    assert (there.known_as, there.agent) == ("[a.example]:2200", False)
+    assert there.known_as == "[a.example]:2200"
     plain = meant(config, "plain")
-    assert (plain.identity_files, plain.agent, plain.only_named) == (None, True, True)
+    assert (plain.identity_files, plain.only_named) == (None, True)
     assert plain.known_hosts[0] == tmp_path / ".ssh" / "known_hosts"
     assert meant(config, "none").identity_files == ()
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("", "/run/usual"),
+        ("IdentityAgent SSH_AUTH_SOCK", "/run/usual"),
+        ("IdentityAgent $OTHER_SOCK", "/run/other"),
+        ("IdentityAgent $NO_SUCH_SOCK", None),
+        ('IdentityAgent "~/a folder/%r.sock"', "{home}/a folder/ada.sock"),
+        ("IdentityAgent ${KEYS}/agent", "/ke%ys/agent"),
+        ("IdentityAgent none", None),
+    ],
+)
+def test_whose_agent_is_asked(
+    named: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/usual")
+    monkeypatch.setenv("OTHER_SOCK", "/run/other")
+    monkeypatch.setenv("KEYS", "/ke%ys")
+    config = write(tmp_path, f"Host box\n  User ada\n  {named}\n")
+    assert meant(config).agent == (expected and expected.format(home=tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK")
+    if expected == "/run/usual":
+        assert meant(config).agent is None
 
 
 def test_a_canonical_name_is_looked_for_and_the_file_read_again_with_it(
