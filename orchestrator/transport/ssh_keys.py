@@ -16,6 +16,8 @@ from pathlib import Path
 from orchestrator.transport.ssh_libraries import paramiko
 from orchestrator.transport.ssh_options import Destination
 
+ANSWER = 30.0
+
 
 class Vouched:
     """Whose keys are known, by the files as they are when they are first needed."""
@@ -88,7 +90,7 @@ def _key(line: str) -> paramiko.PKey | None:
 
 class Agent(paramiko.agent.AgentSSH):
     """ssh-agent at a socket; paramiko's own class knows none but that of the environment. OSError
-    or SSHException when nothing answers there as an agent does."""
+    or SSHException when nothing answers there as an agent does, or not within ANSWER seconds."""
 
     _connect: Callable[[socket.socket], None]  # of paramiko, told to the type checker
     _close: Callable[[], None]
@@ -97,8 +99,10 @@ class Agent(paramiko.agent.AgentSSH):
         super().__init__()
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            connected.settimeout(ANSWER)
             connected.connect(path)
             self._connect(connected)
+            connected.settimeout(None)  # to sign, it may ask its user
         except BaseException:
             connected.close()
             raise
